@@ -1,0 +1,25 @@
+"""Fixtures that every room's tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+VECTORS = Path(__file__).parent / "vectors"
+
+settings.register_profile(
+    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("default")
+
+# Reports of tests and of the programs they start must not depend on the terminal.
+os.environ.update(NO_COLOR="1", LC_ALL="C.UTF-8")
+
+
+@pytest.fixture
+def vectors() -> Path:
+    """The images and cases made by the reference tools and real kernels."""
+    return VECTORS

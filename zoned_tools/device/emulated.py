@@ -1,0 +1,301 @@
+"""An emulated drive: a zone state machine in front of a store of bytes.
+
+:class:`EmulatedDrive` holds everything that images, overlays and regular files have in
+common; a :class:`Store` keeps the bytes and makes them durable together with the zone table.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+
+from zoned_tools.device.base import Buffer, Geometry, ZoneOperation
+from zoned_tools.device.machine import DriveFamily, ZoneMachine
+from zoned_tools.device.zones import SECTOR_BYTES, ZONE_DTYPE, ZoneCondition, ZoneTable, ZoneType
+from zoned_tools.errors import DeviceError
+
+
+class Store(Protocol):
+    """Bytes behind an emulated drive. Ranges are inside the drive; holes read as zeroes."""
+
+    def pread_into(self, offset_bytes: int, buffer: memoryview) -> None: ...
+
+    def pwrite(self, offset_bytes: int, data: Buffer) -> None: ...
+
+    def punch(self, offset_bytes: int, length_bytes: int) -> None:
+        """Make a range read as zeroes and free its space."""
+        ...
+
+    def data_extents(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int]]: ...
+
+    def sync(self, table: ZoneTable, changed: set[int]) -> None:
+        """Make the bytes durable, then the descriptors of the zones in ``changed``."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class EmulatedDrive:
+    """A :class:`~zoned_tools.device.base.Device` over a store.
+
+    A reset takes the content away only once the zone's new state is durable: the bytes of
+    a zone that was reset since the last sync are punched at the next sync, or before the
+    first write to it (which syncs first). So whatever a power cut leaves, the zone table
+    never promises data that are gone; at worst a zone that was reset or written since the
+    last flush shows its state from before.
+    """
+
+    emulated = True
+
+    def __init__(
+        self,
+        path: str,
+        geometry: Geometry,
+        table: ZoneTable,
+        store: Store,
+        *,
+        writable: bool = False,
+        family: DriveFamily | None = None,
+    ) -> None:
+        self.path = path
+        self.geometry = geometry
+        self.writable = writable
+        self.machine = ZoneMachine(
+            table,
+            family or DriveFamily.of_vendor(geometry.vendor),
+            max_open=geometry.max_open_zones,
+            max_active=geometry.max_active_zones,
+            granularity_sectors=max(geometry.write_granularity_bytes // SECTOR_BYTES, 1),
+            path=path,
+        )
+        self._store = store
+        self._to_punch: set[int] = set()
+        self._closed = False
+        dead = table["condition"] == ZoneCondition.OFFLINE
+        self._all_conventional = bool((table["type"] == ZoneType.CONVENTIONAL).all() and not dead.any())
+
+    # -- reading
+
+    def read(self, offset_bytes: int, length_bytes: int) -> bytes:
+        buffer = bytearray(length_bytes)
+        self.read_into(offset_bytes, memoryview(buffer))
+        return bytes(buffer)
+
+    def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
+        length = len(buffer)
+        self._check_range(offset_bytes, length)
+        if not length:
+            return
+        if self._all_conventional:
+            self._store.pread_into(offset_bytes, buffer)
+            return
+        for start, end, readable in self._read_parts(offset_bytes, length):
+            part = buffer[start - offset_bytes : end - offset_bytes]
+            split = min(max(readable - start, 0), end - start)
+            if split:
+                self._store.pread_into(start, part[:split])
+            if split < end - start:
+                part[split:] = bytes(end - start - split)
+
+    def _read_parts(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int, int]]:
+        """``(start, end, end of readable data)`` of each zone's part of a range, adjacent readable ones joined."""
+        end_bytes = offset_bytes + length_bytes
+        first, last = self.geometry.zone_of(offset_bytes), self.geometry.zone_of(end_bytes - 1)
+        zones = self.machine.table[first : last + 1]
+        offline = np.flatnonzero(zones["condition"] == ZoneCondition.OFFLINE)
+        if len(offline):
+            raise DeviceError(f"zone {first + int(offline[0])} is offline", device=self.path, errno=errno.EIO)
+        pending: tuple[int, int, int] | None = None
+        for index, readable in enumerate(self._readable_ends(first, zones)):
+            zone_start = (first + index) * self.geometry.zone_bytes
+            start = max(zone_start, offset_bytes)
+            end = min(zone_start + self.geometry.zone_bytes, end_bytes)
+            if pending is not None and pending[2] >= pending[1]:
+                pending = (pending[0], end, readable)
+                continue
+            if pending is not None:
+                yield pending
+            pending = (start, end, readable)
+        if pending is not None:
+            yield pending
+
+    def _readable_ends(self, first: int, zones: ZoneTable) -> list[int]:
+        """End byte of the data that each zone returns; everything after it reads as zeroes."""
+        capacity = zones["start_sector"] + zones["capacity_sectors"]
+        below_wp = np.isin(
+            zones["condition"],
+            [
+                ZoneCondition.EMPTY,
+                ZoneCondition.IMPLICIT_OPEN,
+                ZoneCondition.EXPLICIT_OPEN,
+                ZoneCondition.CLOSED,
+            ],
+        )
+        required = zones["type"] != ZoneType.CONVENTIONAL
+        ends = np.where(below_wp & required, np.minimum(zones["wp_sector"], capacity), capacity)
+        ends[~required] = (zones["start_sector"] + zones["length_sectors"])[~required]
+        result: list[int] = (ends * np.uint64(SECTOR_BYTES)).tolist()
+        return result
+
+    def data_extents(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int]]:
+        self._check_range(offset_bytes, length_bytes)
+        if not length_bytes:
+            return
+        if self._all_conventional:
+            yield from self._store.data_extents(offset_bytes, length_bytes)
+            return
+        for start, end, readable in self._read_parts(offset_bytes, length_bytes):
+            stop = min(readable, end)
+            if stop > start:
+                yield from self._store.data_extents(start, stop - start)
+
+    # -- writing
+
+    def write(self, offset_bytes: int, data: Buffer) -> None:
+        view = memoryview(data).cast("B")
+        self._check_writable()
+        self._check_range(offset_bytes, len(view))
+        unit = self.geometry.logical_block_bytes
+        if offset_bytes % unit or len(view) % unit:
+            raise DeviceError(f"writes must be multiples of {unit} bytes", device=self.path, errno=errno.EINVAL)
+        if not self.geometry.is_zoned:
+            self._store.pwrite(offset_bytes, view)
+            return
+        # The kernel splits a write at zone boundaries and issues every part, also when one fails.
+        failed: DeviceError | None = None
+        done = 0
+        while done < len(view):
+            at = offset_bytes + done
+            zone = self.geometry.zone_of(at)
+            count = min(len(view) - done, (zone + 1) * self.geometry.zone_bytes - at)
+            try:
+                self._write_zone(zone, at, view[done : done + count])
+            except DeviceError as error:
+                failed = failed or error
+            done += count
+        if failed is not None:
+            raise failed
+
+    def _write_zone(self, zone: int, at: int, data: memoryview) -> None:
+        offset_sectors = (at - zone * self.geometry.zone_bytes) // SECTOR_BYTES
+        count = len(data) // SECTOR_BYTES
+        self.machine.check_write(zone, offset_sectors, count)
+        if zone in self._to_punch:
+            self._sync()
+        self._store.pwrite(at, data)
+        if self.machine.is_sequential(zone):
+            self.machine.advance(zone, offset_sectors, count)
+
+    def discard(self, offset_bytes: int, length_bytes: int) -> None:
+        self._check_writable()
+        self._check_range(offset_bytes, length_bytes)
+        if self.geometry.is_zoned and length_bytes:
+            first = self.geometry.zone_of(offset_bytes)
+            last = self.geometry.zone_of(offset_bytes + length_bytes - 1)
+            for zone in range(first, last + 1):
+                if self.machine.is_sequential(zone):
+                    raise DeviceError(
+                        f"zone {zone} is sequential, it can only be reset", device=self.path, errno=errno.EIO
+                    )
+                self.machine.check_write(zone, 0, 0)
+        self._store.punch(offset_bytes, length_bytes)
+
+    # -- zones
+
+    def zones(self, first_zone: int = 0, count: int | None = None) -> ZoneTable:
+        end = None if count is None else first_zone + count
+        return self.machine.table[first_zone:end].copy()
+
+    def manage(self, operation: ZoneOperation, first_zone: int, count: int = 1) -> None:
+        self._check_writable()
+        nr_zones = len(self.machine.table)
+        if not self.geometry.is_zoned:
+            raise DeviceError("not a zoned device", device=self.path, errno=errno.ENOTTY)
+        if first_zone < 0 or count < 1 or first_zone + count > nr_zones:
+            raise DeviceError(
+                f"zones {first_zone} to {first_zone + count - 1} are not on the drive",
+                device=self.path,
+                errno=errno.EINVAL,
+            )
+        if operation is ZoneOperation.RESET and count == nr_zones:
+            chosen = [int(z) for z in self.machine.reset_all()]
+            self._to_punch.update(chosen)
+            return
+        for zone in range(first_zone, first_zone + count):
+            self._manage_zone(operation, zone)
+
+    def _manage_zone(self, operation: ZoneOperation, zone: int) -> None:
+        before = self.machine.written(zone) if self.machine.is_sequential(zone) else 0
+        match operation:
+            case ZoneOperation.RESET:
+                if self.machine.reset(zone):
+                    self._to_punch.add(zone)
+            case ZoneOperation.OPEN:
+                self.machine.open(zone)
+            case ZoneOperation.CLOSE:
+                self.machine.close(zone)
+            case ZoneOperation.FINISH:
+                if self.machine.finish(zone):
+                    self._forget_above(zone, before)
+
+    def _forget_above(self, zone: int, written_sectors: int) -> None:
+        """A finished zone becomes readable up to its capacity: stale bytes above the old write pointer must go."""
+        if zone in self._to_punch:
+            self._sync()
+        start = zone * self.geometry.zone_bytes
+        length = int(self.machine.table["length_sectors"][zone]) - written_sectors
+        self._store.punch(start + written_sectors * SECTOR_BYTES, length * SECTOR_BYTES)
+
+    # -- durability
+
+    def flush(self) -> None:
+        if self.writable:
+            self._sync()
+
+    def _sync(self) -> None:
+        self._store.sync(self.machine.table, self.machine.take_changed())
+        for zone in sorted(self._to_punch):
+            row = self.machine.table[zone]
+            start = int(row["start_sector"]) * SECTOR_BYTES
+            self._store.punch(start, int(row["length_sectors"]) * SECTOR_BYTES)
+        self._to_punch.clear()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.flush()
+        finally:
+            self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- helpers
+
+    def _check_range(self, offset_bytes: int, length_bytes: int) -> None:
+        if offset_bytes < 0 or length_bytes < 0 or offset_bytes + length_bytes > self.geometry.size_bytes:
+            raise DeviceError(
+                f"{length_bytes} bytes at byte {offset_bytes} are not on the drive ({self.geometry.size_bytes} bytes)",
+                device=self.path,
+                errno=errno.EIO,
+            )
+
+    def _check_writable(self) -> None:
+        if not self.writable:
+            raise DeviceError("opened read-only", device=self.path, errno=errno.EBADF)
+
+
+def no_zones() -> ZoneTable:
+    """The zone table of a regular device."""
+    return np.zeros(0, ZONE_DTYPE)

@@ -1,0 +1,109 @@
+"""Who a device is and who uses it: serial, model, holders, mounts."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from zoned_tools.device.sysfs import BlockSysfs
+from zoned_tools.errors import BusyError
+
+_MOUNTINFO = Path("/proc/self/mountinfo")
+_SWAPS = Path("/proc/swaps")
+
+_SERIAL_PROPERTIES = ("ID_SERIAL_SHORT", "ID_SERIAL", "ID_SCSI_SERIAL", "SCSI_IDENT_SERIAL")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceIdentity:
+    """Serial number and model as udev knows them; empty strings when it does not."""
+
+    serial: str = ""
+    model: str = ""
+
+
+def identify(path: str) -> DeviceIdentity:
+    """Look a block device up in the udev database; empty for images and where udev is absent."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return DeviceIdentity()
+    if not stat.S_ISBLK(status.st_mode):
+        return DeviceIdentity()
+    try:
+        import pyudev
+
+        device = pyudev.Devices.from_device_number(pyudev.Context(), "block", status.st_rdev)
+        properties = device.properties
+        serial = next((properties[key] for key in _SERIAL_PROPERTIES if properties.get(key)), "")
+        return DeviceIdentity(serial=serial, model=properties.get("ID_MODEL", ""))
+    except (ImportError, OSError, ValueError, LookupError):  # no libudev, or a device it does not know
+        return DeviceIdentity()
+
+
+def _unescape(field: str) -> str:
+    """Undo the octal escapes of mountinfo (blank, tab, newline, backslash)."""
+    return field.encode("latin-1", "replace").decode("unicode_escape") if "\\" in field else field
+
+
+def mount_points(rdev: int) -> Iterator[str]:
+    """Where a block device is mounted."""
+    number = f"{os.major(rdev)}:{os.minor(rdev)}"
+    try:
+        lines = _MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        fields = line.split(" ")
+        source = fields[fields.index("-") + 2] if "-" in fields else ""
+        if fields[2] == number or _is_device(source, rdev):
+            yield _unescape(fields[4])
+
+
+def _is_device(source: str, rdev: int) -> bool:
+    """Whether a mount source names a device number (btrfs mounts show an anonymous number)."""
+    if not source.startswith("/dev/"):
+        return False
+    try:
+        status = os.stat(source)
+    except OSError:
+        return False
+    return stat.S_ISBLK(status.st_mode) and status.st_rdev == rdev
+
+
+def _is_swap(rdev: int) -> bool:
+    try:
+        lines = _SWAPS.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
+    except OSError:
+        return False
+    return any(_is_device(line.split()[0], rdev) for line in lines if line)
+
+
+def describe_use(path: str) -> str:
+    """Who uses a block device, as the rest of a sentence; empty when nobody is known."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""
+    if not stat.S_ISBLK(status.st_mode):
+        return ""
+    where = next(mount_points(status.st_rdev), None)
+    if where is not None:
+        return f"is mounted on {where}"
+    if _is_swap(status.st_rdev):
+        return "is in use as swap"
+    sysfs = BlockSysfs.of_device_number(status.st_rdev)
+    holders = sysfs.holders
+    if holders:
+        return f"is in use, held by {', '.join(holders)}"
+    return ""
+
+
+def refuse_if_used(path: str) -> None:
+    """Raise :class:`BusyError` when a block device is mounted, swapped on or held."""
+    use = describe_use(path)
+    if use:
+        raise BusyError(use, device=path)

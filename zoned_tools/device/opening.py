@@ -1,0 +1,42 @@
+"""One function that opens whatever a user named: a block device or an image file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from zoned_tools.device.base import Device
+from zoned_tools.device.image import open_image
+from zoned_tools.errors import DeviceError
+
+
+def open_device(path: str, *, writable: bool = False) -> Device:
+    """Open ``path`` exclusively for writing, or for reading.
+
+    Raises:
+        DeviceError: missing, unreadable, not a device or image, or its zone table is damaged.
+        BusyError: wanted for writing, and mounted, held or locked.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise DeviceError.from_os_error(error, path, "cannot open") from None
+    except ValueError:
+        raise DeviceError("no such device or image", device=path) from None
+    if stat.S_ISBLK(mode):
+        from zoned_tools.device.block import BlockDevice  # sysfs and ioctls are for real devices only
+        from zoned_tools.device.identity import refuse_if_used
+
+        if writable:
+            refuse_if_used(path)
+        return BlockDevice(path, writable=writable)
+    return open_image(path, writable=writable)
+
+
+@contextmanager
+def open_devices(paths: Sequence[str], *, writable: bool = False) -> Iterator[tuple[Device, ...]]:
+    """Open several devices and close them all at the end."""
+    with ExitStack() as stack:
+        yield tuple(stack.enter_context(open_device(path, writable=writable)) for path in paths)
