@@ -68,8 +68,11 @@ DESCRIPTOR_DTYPE = dtype_of(DESCRIPTOR)
 FLAG_RESET_RECOMMENDED = 1
 FLAG_NON_SEQ = 2
 
-MAX_FILE_BYTES = HEADER_BYTES + DESCRIPTOR_BYTES * (1 << 24)
-"""More zones than any drive has; a longer file is not read at all."""
+MAX_ZONES = 1 << 24
+"""More zones than any drive has."""
+
+MAX_FILE_BYTES = HEADER_BYTES + DESCRIPTOR_BYTES * MAX_ZONES
+"""A longer file is not read at all."""
 
 _MODELS = {1: Model.HOST_MANAGED, 2: Model.HOST_AWARE}
 _MODEL_NUMBERS = {Model.HOST_MANAGED: 1, Model.HOST_AWARE: 2, Model.REGULAR: 3}

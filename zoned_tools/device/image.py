@@ -26,7 +26,7 @@ from zoned_tools.device import dump
 from zoned_tools.device.base import Buffer, Geometry
 from zoned_tools.device.emulated import EmulatedDrive, no_zones
 from zoned_tools.device.machine import DriveFamily
-from zoned_tools.device.zones import Model, ZoneTable
+from zoned_tools.device.zones import SECTOR_BYTES, Model, ZoneTable, written_sectors
 from zoned_tools.errors import BusyError, DeviceError, SidecarError
 
 SIDECAR_SUFFIX = ".zones"
@@ -63,11 +63,14 @@ def _lock(fd: int, path: str, *, exclusive: bool) -> None:
 class FileStore:
     """The bytes of an image and, for a zoned one, its sidecar."""
 
-    def __init__(self, path: str, fd: int, sidecar: str = "", sidecar_fd: int = -1) -> None:
+    def __init__(self, path: str, fd: int, sidecar_fd: int = -1) -> None:
         self.path = path
         self._fd = fd
-        self._sidecar = sidecar
         self._sidecar_fd = sidecar_fd
+
+    @property
+    def size_bytes(self) -> int:
+        return os.fstat(self._fd).st_size
 
     def pread_into(self, offset_bytes: int, buffer: memoryview) -> None:
         done = 0
@@ -92,8 +95,7 @@ class FileStore:
             raise DeviceError.from_os_error(error, self.path, f"cannot write at byte {offset_bytes}") from None
 
     def punch(self, offset_bytes: int, length_bytes: int) -> None:
-        size = os.fstat(self._fd).st_size
-        length_bytes = min(length_bytes, size - offset_bytes)
+        length_bytes = min(length_bytes, self.size_bytes - offset_bytes)
         if length_bytes <= 0:
             return
         function = _libc_fallocate()
@@ -142,6 +144,21 @@ class FileStore:
             os.close(self._sidecar_fd)
 
 
+def _set_size(fd: int, size_bytes: int) -> None:
+    """Give an image its drive's size, or the largest that its file system allows.
+
+    The zones beyond stay readable as zeroes; writing to them fails with ``EFBIG``.
+    """
+    candidates = [size_bytes, *((1 << bits) - 4096 for bits in range(size_bytes.bit_length(), 30, -1))]
+    for candidate in candidates:
+        try:
+            os.ftruncate(fd, min(candidate, size_bytes))
+            return
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+
+
 def _open_file(path: str, *, writable: bool) -> int:
     """Open a regular file and lock it (shared for readers); refuses anything else."""
     flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
@@ -157,6 +174,11 @@ def _open_file(path: str, *, writable: bool) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def open_store(path: str, *, writable: bool = False) -> FileStore:
+    """The bare bytes of a regular file, without any rules of a drive."""
+    return FileStore(path, _open_file(path, writable=writable))
 
 
 def read_dump(path: str) -> dump.ZoneDump:
@@ -178,11 +200,16 @@ def _read_all(fd: int, path: str) -> bytes:
         raise DeviceError.from_os_error(error, path, "cannot read") from None
 
 
-def open_image(path: str, *, writable: bool = False, family: DriveFamily | None = None) -> EmulatedDrive:
+def open_image(
+    path: str, *, writable: bool = False, family: DriveFamily | None = None, content: bool = True
+) -> EmulatedDrive:
     """Open an image file, zoned when it has a sidecar.
 
+    ``content=False`` is for those who want the zone table only: the image may then be
+    shorter than what its zones hold.
+
     Raises:
-        DeviceError: it cannot be opened, is empty, or is not a regular file.
+        DeviceError: it cannot be opened, is empty or truncated, or is not a regular file.
         SidecarError: the zone table is damaged.
         BusyError: another program has it open for writing (or at all, when ``writable``).
     """
@@ -199,15 +226,33 @@ def open_image(path: str, *, writable: bool = False, family: DriveFamily | None 
             raise SidecarError(
                 f"zone table for {decoded.geometry.size_bytes} bytes, but the image has {size}", device=sidecar
             )
+        if content:
+            _refuse_truncated(path, size, decoded)
         if size < decoded.geometry.size_bytes and writable:
-            os.ftruncate(fd, decoded.geometry.size_bytes)
+            _set_size(fd, decoded.geometry.size_bytes)
     except BaseException:
         os.close(fd)
         if sidecar_fd >= 0:
             os.close(sidecar_fd)
         raise
-    store = FileStore(path, fd, sidecar, sidecar_fd)
+    store = FileStore(path, fd, sidecar_fd)
     return EmulatedDrive(path, decoded.geometry, decoded.table, store, writable=writable, family=family)
+
+
+def _refuse_truncated(path: str, size: int, decoded: dump.ZoneDump) -> None:
+    """An image may lack the end of its drive, but nothing that a zone holds."""
+    if size >= decoded.geometry.size_bytes:
+        return
+    table = decoded.table
+    below = written_sectors(table)
+    below[below < 0] = table["capacity_sectors"][below < 0]
+    ends = (table["start_sector"].astype(np.int64) + below) * SECTOR_BYTES
+    lost = np.flatnonzero((below > 0) & (ends > size))
+    if len(lost):
+        raise DeviceError(
+            f"truncated: it has {size} of {decoded.geometry.size_bytes} bytes, and zone {lost[0]} holds data beyond that",
+            device=path,
+        )
 
 
 def _open_regular(path: str, fd: int, *, writable: bool) -> EmulatedDrive:
@@ -260,7 +305,7 @@ def create_image(path: str, geometry: Geometry, table: ZoneTable, *, overwrite: 
     try:
         _lock(fd, path, exclusive=True)
         os.ftruncate(fd, 0)
-        os.ftruncate(fd, geometry.size_bytes)
+        _set_size(fd, geometry.size_bytes)
         os.fsync(fd)
         if geometry.is_zoned:
             write_sidecar(sidecar_path(path), dump.encode(geometry, table))

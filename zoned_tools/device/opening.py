@@ -12,8 +12,10 @@ from zoned_tools.device.image import open_image
 from zoned_tools.errors import DeviceError
 
 
-def open_device(path: str, *, writable: bool = False) -> Device:
+def open_device(path: str, *, writable: bool = False, content: bool = True) -> Device:
     """Open ``path`` exclusively for writing, or for reading.
+
+    ``content=False`` asks for the zone table only, which a truncated image still has.
 
     Raises:
         DeviceError: missing, unreadable, not a device or image, or its zone table is damaged.
@@ -32,7 +34,7 @@ def open_device(path: str, *, writable: bool = False) -> Device:
         if writable:
             refuse_if_used(path)
         return BlockDevice(path, writable=writable)
-    return open_image(path, writable=writable)
+    return open_image(path, writable=writable, content=content)
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Thin typer programs: parse, call, print, exit. No format knowledge."""

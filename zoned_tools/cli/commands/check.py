@@ -1,0 +1,168 @@
+"""``zoned check``: fsck of whatever layout is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from zoned_tools.cli.options import DevicePaths, DryRun, Json, LayoutName, Start, Undo, check_layout_name
+from zoned_tools.cli.output import print_json
+from zoned_tools.errors import FsckStatus, UsageError, ZonedError
+
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Device
+    from zoned_tools.findings import CheckReport
+    from zoned_tools.formats.registry import CheckOptions, RepairOptions, Target
+
+
+def check(
+    devices: DevicePaths,
+    repair: Annotated[bool, typer.Option("--repair", help="Plan a repair of what is found, and carry it out.")] = False,
+    dry_run: DryRun = False,
+    undo: Undo = None,
+    json: Json = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Verify payload data too, where the layout has any to verify.")
+    ] = False,
+    use_set: Annotated[
+        int | None,
+        typer.Option("--use-set", min=0, max=1, help="Trust this metadata set (dm-zoned).", show_default=False),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow",
+            metavar="CODE",
+            help="Agree to a repair that loses or guesses data; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A choice of the layout's own; repeatable.", show_default=False
+        ),
+    ] = None,
+    start: Start = None,
+    layout: LayoutName = None,
+) -> int:
+    """Check, and repair, whatever layout is there."""
+    from zoned_tools.formats.registry import CheckOptions, RepairOptions
+
+    check_layout_name(layout)
+    if undo is not None and not repair:
+        raise UsageError("--undo needs --repair")
+    if undo is not None and len(devices) > 1 and layout is None:
+        raise UsageError("--undo saves one target at a time", hint="repair each target on its own")
+    settings = dict(_setting(text) for text in option or ())
+    session = _Check(
+        CheckOptions(deep=deep, settings=settings),
+        RepairOptions(use_set=use_set, allow=frozenset(allow or ()), settings=settings) if repair else None,
+        dry_run=dry_run,
+        undo=undo,
+        silent=json,
+    )
+    try:
+        status = session.run(devices, start, layout)
+    except KeyboardInterrupt:
+        return FsckStatus.CANCELLED
+    if json:
+        print_json({"schema": "zoned.check/1", "changed": session.changed, "devices": session.rows})
+    return status
+
+
+def _setting(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"'{text}' is not KEY=VALUE")
+    return key, value
+
+
+class _Check:
+    """One run over any number of devices; collects what has to be printed."""
+
+    def __init__(
+        self, options: CheckOptions, repair: RepairOptions | None, *, dry_run: bool, undo: str | None, silent: bool
+    ) -> None:
+        self.options = options
+        self.repair = repair
+        self.dry_run = dry_run
+        self.undo = undo
+        self.silent = silent
+        self.changed = False
+        self.rows: list[dict[str, object]] = []
+
+    def run(self, paths: Sequence[str], start: int | None, layout: str | None) -> FsckStatus:
+        """Check every target; the exit statuses are OR-ed."""
+        from zoned_tools.device.opening import open_device
+        from zoned_tools.engine.targets import group_targets
+
+        status = FsckStatus.CLEAN
+        with ExitStack() as stack:
+            opened: list[Device] = []
+            for path in paths:
+                try:
+                    opened.append(
+                        stack.enter_context(open_device(path, writable=self.repair is not None and not self.dry_run))
+                    )
+                except ZonedError as error:
+                    if len(paths) == 1:
+                        raise
+                    status |= self._failed([path], None, error)
+            targets, unknown = group_targets(opened, start_sector=start, layout=layout)
+            for device in unknown:
+                status |= self._failed([device.path], None, ZonedError("no layout is recognised", device=device.path))
+            for target in targets:
+                try:
+                    status |= self._one(target)
+                except ZonedError as error:
+                    status |= self._failed(list(target.paths), target.layout, error)
+        return status
+
+    def _failed(self, paths: list[str], layout: str | None, error: ZonedError) -> FsckStatus:
+        self.rows.append({"devices": paths, "layout": layout, "verdict": "failed", "error": str(error), "findings": []})
+        if not self.silent:
+            import sys
+
+            print(error.render("zoned"), file=sys.stderr)
+        return error.fsck_status
+
+    def _one(self, target: Target) -> FsckStatus:
+        from zoned_tools.engine.targets import need_room
+        from zoned_tools.formats.registry import CheckRoom
+
+        room = cast("CheckRoom", need_room(target, "check", "check"))
+        report = room.check(target, self.options)
+        if self.repair is not None:
+            report = self._repair(target, room, report)
+        self.rows.append(report.as_json())
+        if not self.silent:
+            from zoned_tools.report.findings import report_lines
+
+            for line in report_lines(report):
+                print(line)
+        return report.verdict.fsck_status
+
+    def _repair(self, target: Target, room: object, before: CheckReport) -> CheckReport:
+        from zoned_tools.cli.changes import execute
+        from zoned_tools.engine.targets import need_room
+        from zoned_tools.formats.registry import CheckRoom, RepairRoom
+
+        assert self.repair is not None
+        planner = cast("RepairRoom", need_room(target, "repair", "repair"))
+        plan = planner.plan_repair(target, before, self.repair)
+        if self.dry_run and self.silent:
+            before.facts["plan"] = list(plan.describe(target.paths))
+            before.facts["messages"] = plan.messages
+            return before
+        if not execute(plan, target.devices, dry_run=self.dry_run, undo=self.undo, identity=target.layout):
+            return before
+        self.changed = True
+        after = cast("CheckRoom", room).check(target, self.options)
+        after.corrected = True
+        after.facts["repaired"] = [f.as_json() for f in before.findings]
+        after.facts["messages"] = plan.messages
+        return after

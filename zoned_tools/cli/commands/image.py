@@ -1,0 +1,185 @@
+"""``zoned image``: make, import and describe emulated drives."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from zoned_tools.cli.lazy import new_app
+from zoned_tools.cli.options import DevicePath, Force, Json, Quiet
+from zoned_tools.cli.output import print_json, progress_bar
+from zoned_tools.errors import UsageError
+from zoned_tools.units import format_size, parse_size
+
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Geometry
+
+app = new_app("Make, import and describe emulated drives.")
+
+
+class DriveModel(StrEnum):
+    """Drives that can be emulated."""
+
+    HOST_MANAGED = "host-managed"
+    HOST_AWARE = "host-aware"
+    ZNS = "zns"
+
+
+Image: TypeAlias = Annotated[str, typer.Argument(metavar="IMAGE", help="Image file to write.", show_default=False)]
+Model: TypeAlias = Annotated[DriveModel, typer.Option("--model", help="Kind of drive; zns follows NVMe rules.")]
+MaxOpen: TypeAlias = Annotated[
+    int, typer.Option("--max-open", metavar="ZONES", help="Most open zones, 0 for no limit.", min=0)
+]
+MaxActive: TypeAlias = Annotated[
+    int, typer.Option("--max-active", metavar="ZONES", help="Most active zones, 0 for no limit.", min=0)
+]
+BlockSize: TypeAlias = Annotated[
+    int, typer.Option("--block-size", metavar="BYTES", help="Logical block size, 512 or 4096.")
+]
+
+
+@app.command()
+def create(
+    image: Image,
+    zone_size: Annotated[
+        str, typer.Option("--zone-size", metavar="SIZE", help="Zone size, a power of two.")
+    ] = "256MiB",
+    size: Annotated[
+        str | None,
+        typer.Option("--size", metavar="SIZE", help="Capacity; a rest makes a runt zone.", show_default=False),
+    ] = None,
+    zones: Annotated[
+        int | None,
+        typer.Option(
+            "--zones", metavar="COUNT", help="Capacity in zones, instead of --size.", min=1, show_default=False
+        ),
+    ] = None,
+    zone_capacity: Annotated[
+        str | None,
+        typer.Option(
+            "--zone-capacity", metavar="SIZE", help="Usable part of each sequential zone.", show_default=False
+        ),
+    ] = None,
+    conventional: Annotated[
+        int,
+        typer.Option("--conventional", metavar="ZONES", help="Conventional zones, at the start of the drive.", min=0),
+    ] = 0,
+    model: Model = DriveModel.HOST_MANAGED,
+    max_open: MaxOpen = 0,
+    max_active: MaxActive = 0,
+    block_size: BlockSize = 4096,
+    force: Force = False,
+    json: Json = False,
+) -> int:
+    """Make an emulated drive: a sparse image and its zone table."""
+    from zoned_tools.device.create import new_drive
+    from zoned_tools.device.image import create_image
+
+    zone_bytes = parse_size(zone_size)
+    if (size is None) == (zones is None):
+        raise UsageError("say how large the drive is: one of --size or --zones")
+    size_bytes = parse_size(size) if size is not None else (zones or 0) * zone_bytes
+    geometry, table = new_drive(
+        model=model.value,
+        size_bytes=size_bytes,
+        zone_bytes=zone_bytes,
+        capacity_bytes=None if zone_capacity is None else parse_size(zone_capacity),
+        nr_conventional=conventional,
+        block_bytes=block_size,
+        max_open_zones=max_open,
+        max_active_zones=max_active,
+    )
+    create_image(image, geometry, table, overwrite=force)
+    _describe(image, geometry, conventional, json=json)
+    return 0
+
+
+@app.command("import")
+def import_drive(
+    image: Image,
+    zones: Annotated[
+        str,
+        typer.Option(
+            "--zones",
+            metavar="FILE",
+            help="Zone table: a zbd zone-info dump, or the text of blkzone report.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", metavar="FILE", help="Raw content; default: the data file of a zbd dump pair.", show_default=False
+        ),
+    ] = None,
+    model: Annotated[
+        DriveModel | None,
+        typer.Option("--model", help="Kind of drive, where a blkzone report does not tell.", show_default=False),
+    ] = None,
+    max_open: MaxOpen = 0,
+    max_active: MaxActive = 0,
+    block_size: BlockSize = 512,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> int:
+    """Make an emulated drive from what was saved of a real one."""
+    from zoned_tools.device.importing import copy_content, find_data, load_zone_table
+
+    geometry, table = load_zone_table(
+        zones,
+        model=None if model is None else model.value,
+        block_bytes=block_size,
+        max_open_zones=max_open,
+        max_active_zones=max_active,
+    )
+    source = data or find_data(zones)
+    with progress_bar("importing", geometry.size_bytes, quiet=quiet) as progress:
+        copied = copy_content(source, image, geometry, table, overwrite=force, progress=progress)
+    print(f"{image}: {geometry.model}, {geometry.nr_zones} zones, {format_size(copied)} of data imported")
+    return 0
+
+
+@app.command()
+def info(device: DevicePath, json: Json = False) -> int:
+    """Describe an emulated drive."""
+    import numpy as np
+
+    from zoned_tools.device.opening import open_device
+    from zoned_tools.device.zones import is_conventional
+
+    with open_device(device, content=False) as drive:
+        conventional = int(np.count_nonzero(is_conventional(drive.zones())))
+        _describe(device, drive.geometry, conventional, json=json)
+    return 0
+
+
+def _describe(path: str, geometry: Geometry, nr_conventional: int, *, json: bool) -> None:
+    facts: dict[str, object] = {
+        "schema": "zoned.image/1",
+        "device": path,
+        "model": str(geometry.model),
+        "vendor": geometry.vendor,
+        "size_bytes": geometry.size_bytes,
+        "zone_size_bytes": geometry.zone_bytes,
+        "nr_zones": geometry.nr_zones,
+        "nr_conventional": nr_conventional,
+        "logical_block_bytes": geometry.logical_block_bytes,
+        "physical_block_bytes": geometry.physical_block_bytes,
+        "max_open_zones": geometry.max_open_zones,
+        "max_active_zones": geometry.max_active_zones,
+    }
+    if json:
+        print_json(facts)
+        return
+    if not geometry.is_zoned:
+        print(f"{path}: regular, {format_size(geometry.size_bytes)}")
+        return
+    blocks = f"{geometry.logical_block_bytes}-byte blocks"
+    print(f"{path}: {geometry.model}, {format_size(geometry.size_bytes)}, {blocks}")
+    zone = format_size(geometry.zone_bytes)
+    print(f"  {geometry.nr_zones} zones of {zone}, {nr_conventional} conventional")
+    print(
+        f"  {geometry.max_open_zones or 'no limit on'} open, {geometry.max_active_zones or 'no limit on'} active zones"
+    )

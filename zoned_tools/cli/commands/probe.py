@@ -1,0 +1,76 @@
+"""``zoned probe``: which layout is on a device."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zoned_tools.cli.options import DevicePaths, Json, Start
+from zoned_tools.cli.output import print_json
+
+if TYPE_CHECKING:
+    from zoned_tools.engine.targets import Probed
+
+
+def probe(
+    devices: DevicePaths,
+    json: Json = False,
+    export: Annotated[bool, typer.Option("--export", help="Print KEY=value lines, as blkid -o export does.")] = False,
+    start: Start = None,
+) -> int:
+    """Tell which layout is on a device."""
+    from zoned_tools.device.opening import open_devices
+    from zoned_tools.engine.targets import probe_device
+
+    with open_devices(devices) as opened:
+        rows = [_facts(probe_device(device, start)) for device in opened]
+    if json:
+        print_json({"schema": "zoned.probe/1", "devices": rows})
+    elif export:
+        print("\n\n".join("\n".join(_export_lines(row)) for row in rows))
+    else:
+        for row in rows:
+            print(_sentence(row))
+    return 0
+
+
+def _facts(probed: Probed) -> dict[str, object]:
+    device, identity = probed.device, probed.identity
+    return {
+        "device": device.path,
+        "model": str(device.geometry.model),
+        "emulated": device.emulated,
+        "layout": identity.layout if identity else None,
+        "version": identity.version if identity else "",
+        "uuid": identity.uuid if identity else "",
+        "label": identity.label if identity else "",
+        "start_sector": identity.start_bytes // 512 if identity else 0,
+    }
+
+
+def _export_lines(row: dict[str, object]) -> list[str]:
+    names = (
+        ("DEVNAME", "device"),
+        ("ZONED", "model"),
+        ("TYPE", "layout"),
+        ("VERSION", "version"),
+        ("UUID", "uuid"),
+        ("LABEL", "label"),
+    )
+    lines = [f"{name}={shlex.quote(str(row[key]))}" for name, key in names if row[key]]
+    if row["start_sector"]:
+        lines.append(f"START_SECTOR={row['start_sector']}")
+    return lines
+
+
+def _sentence(row: dict[str, object]) -> str:
+    drive = f"{row['model']}{', emulated' if row['emulated'] else ''}"
+    if row["layout"] is None:
+        return f"{row['device']}: {drive}: no known layout"
+    parts = [f"{row['device']}: {drive}: {row['layout']}"]
+    parts += [f"{key} {row[key]}" for key in ("version", "label", "uuid") if row[key]]
+    if row["start_sector"]:
+        parts.append(f"at sector {row['start_sector']}")
+    return " ".join(parts)

@@ -1,0 +1,115 @@
+"""``zoned report``: the zone report of a drive."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zoned_tools.cli.options import DevicePaths
+from zoned_tools.errors import DeviceError, UsageError
+from zoned_tools.units import parse_size
+
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Device
+
+
+class Format(StrEnum):
+    """Output forms of a zone report."""
+
+    TABLE = "table"
+    BLKZONE = "blkzone"
+    ZBD = "zbd"
+    CSV = "csv"
+    JSON = "json"
+    JSONL = "jsonl"
+
+
+def report(
+    devices: DevicePaths,
+    form: Annotated[Format, typer.Option("--format", help="Output form.")] = Format.TABLE,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    offset: Annotated[
+        str,
+        typer.Option("--offset", "-o", metavar="SECTOR", help="Begin with the zone that holds this 512-byte sector."),
+    ] = "0",
+    count: Annotated[
+        int | None,
+        typer.Option("--count", "-c", metavar="ZONES", help="At most this many zones.", min=1, show_default=False),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--filter",
+            metavar="WORDS",
+            help="Only zones of these types or conditions: em, oi, oe, cl, fu, ro, ol, nw, ns, rw or full names.",
+            show_default=False,
+        ),
+    ] = None,
+    summary: Annotated[bool, typer.Option("--summary", help="Counts by type and condition instead of zones.")] = False,
+    info: Annotated[bool, typer.Option("--info", "-i", help="Describe the drive first, as zbd -i does.")] = False,
+) -> int:
+    """Print the zone report of a drive."""
+    from zoned_tools.device.opening import open_device
+
+    if json:
+        form = Format.JSON
+    if form is Format.JSON and len(devices) > 1:
+        raise UsageError("one JSON document describes one drive", hint="use --format jsonl, or call it for each drive")
+    start = parse_size(offset)
+    for path in devices:
+        with open_device(path, content=False) as device:
+            _report_one(device, form, start, count, only, summary=summary, info=info)
+    return 0
+
+
+def _report_one(
+    device: Device, form: Format, offset: int, count: int | None, only: str | None, *, summary: bool, info: bool
+) -> None:
+    import numpy as np
+
+    from zoned_tools.device.zones import SECTOR_BYTES
+    from zoned_tools.report import zones as render
+
+    geometry = device.geometry
+    if not geometry.is_zoned:
+        raise DeviceError("not a zoned device", device=device.path, errno=errno.ENOTTY)
+    if offset * SECTOR_BYTES >= geometry.size_bytes:
+        raise UsageError("offset is greater than or equal to device size", device=device.path)
+    first = geometry.zone_of(offset * SECTOR_BYTES)
+    table = device.zones(first, count)
+    numbers = np.arange(first, first + len(table))
+    if only is not None:
+        mask = render.filter_mask(table, only)
+        table, numbers = table[mask], numbers[mask]
+    if summary and form is Format.JSON:
+        from zoned_tools.cli.output import print_json
+
+        print_json({**render.report_facts(device.path, geometry), "summary": render.summarize(table)})
+        return
+    if info and form in (Format.TABLE, Format.ZBD, Format.BLKZONE):
+        _print(render.zbd_info_lines(device.path, geometry))
+    if summary:
+        _print(render.summary_lines(device.path, geometry, table))
+        return
+    match form:
+        case Format.TABLE:
+            _print(render.table_lines(table, numbers))
+        case Format.BLKZONE:
+            _print(render.blkzone_lines(table))
+        case Format.ZBD:
+            _print(render.zbd_lines(table, numbers))
+        case Format.CSV:
+            _print(render.csv_lines(table, numbers))
+        case Format.JSON:
+            _print(render.json_document(device.path, geometry, table, numbers))
+        case Format.JSONL:
+            _print(render.json_lines(table, numbers))
+
+
+def _print(lines: Iterable[str]) -> None:
+    sys.stdout.writelines(f"{line}\n" for line in lines)

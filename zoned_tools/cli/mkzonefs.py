@@ -1,0 +1,359 @@
+"""``mkzonefs``: make a zonefs file system, as the original does.
+
+Arguments are taken strictly from left to right, which no option parser does, so they are
+read here. Messages are the original's and come without the program's name.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from zoned_tools.cli.entry import VERSION_TEXT
+from zoned_tools.errors import BusyError, DeviceError, UsageError, ZonedError
+
+if TYPE_CHECKING:
+    import uuid
+
+    from zoned_tools.device.base import Device
+    from zoned_tools.device.plan import Plan, Step
+    from zoned_tools.device.zones import ZoneTable
+    from zoned_tools.formats.zonefs.features import FeatureSet
+    from zoned_tools.formats.zonefs.layout import SuperBlock
+
+OPTIONS = {
+    "--version": "Print version number and exit",
+    "--help | -h": "General help message",
+    "-v": "Verbose output",
+    "-f": "Force overwrite of existing content",
+}
+FEATURES_LINE = "  -o <features>\t: Optional features"
+OWN_OPTIONS = {
+    "-L <label>": "Volume label (up to 64 bytes)",
+    "--uuid <uuid>": "UUID of the volume (default: random)",
+    "--json": "Print one JSON document",
+    "--dry-run": "Print what would be written, and change nothing",
+}
+"""What the original's help does not have."""
+
+_LABEL_BYTES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """A command line."""
+
+    path: str = ""
+    force: bool = False
+    verbose: bool = False
+    label: bytes = b""
+    features: FeatureSet | None = None
+    uuid: uuid.UUID | None = None
+    json: bool = False
+    dry_run: bool = False
+
+
+def usage(*, own: bool) -> str:
+    """The help text; ``own`` adds the options that the original's does not list."""
+    lines = ["Usage: mkzonefs [options] <device path>", "Options:"]
+    lines += [f"  {name:<14}: {text}" for name, text in OPTIONS.items()]
+    lines.append(FEATURES_LINE)
+    if own:
+        lines += [f"  {name:<14}: {text}" for name, text in OWN_OPTIONS.items()]
+    return "\n".join([*lines, 'See "man mkzonefs" for more information'])
+
+
+def parse_arguments(words: Sequence[str]) -> Arguments | str:
+    """Read a command line; a text to print when it asks for help or the version.
+
+    Raises:
+        UsageError: with the original's message.
+    """
+    result = Arguments()
+    at = 0
+    while at < len(words):
+        word = words[at]
+        if not word.startswith("-"):
+            break
+        if word == "--version":
+            return VERSION_TEXT["mkzonefs"]
+        if word in ("-h", "--help"):
+            return usage(own=word == "--help")
+        if word in ("-L", "-o", "--uuid"):
+            if at + 2 >= len(words):
+                raise UsageError("Invalid command line")
+            result = _with_value(result, word, words[at + 1])
+            at += 2
+            continue
+        result = _with_flag(result, word)
+        at += 1
+    if at != len(words) - 1:
+        raise UsageError("No device specified")
+    return replace(result, path=words[at])
+
+
+def _with_flag(result: Arguments, word: str) -> Arguments:
+    match word:
+        case "-f":
+            return replace(result, force=True)
+        case "-v":
+            return replace(result, verbose=True)
+        case "--json":
+            return replace(result, json=True)
+        case "--dry-run":
+            return replace(result, dry_run=True)
+    raise UsageError(f"Invalid option '{word}'")
+
+
+def _with_value(result: Arguments, word: str, value: str) -> Arguments:
+    if word == "-L":
+        label = os.fsencode(value)
+        if len(label) > _LABEL_BYTES:
+            raise UsageError(f"Label too long ({_LABEL_BYTES} chars allowed)")
+        return replace(result, label=label)
+    if word == "-o":
+        from zoned_tools.formats.zonefs.features import parse_features
+
+        return replace(result, features=parse_features(value, result.features))
+    import uuid
+
+    try:
+        return replace(result, uuid=uuid.UUID(value))
+    except ValueError:
+        raise UsageError(f"Invalid UUID '{value}'") from None
+
+
+def real_path(path: str) -> str:
+    """The path that messages name; refuses what is neither a block device nor a file.
+
+    Raises:
+        DeviceError: with the original's message.
+    """
+    try:
+        real = os.path.realpath(path, strict=True)
+        mode = os.stat(real).st_mode
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DeviceError(f"Failed to get device real path: {path!r}: {reason}") from None
+    if stat.S_ISBLK(mode):
+        _refuse_used(real)
+    elif not stat.S_ISREG(mode):
+        raise DeviceError(f"{real} is not a block device")
+    return real
+
+
+def _refuse_used(path: str) -> None:
+    from zoned_tools.device.identity import describe_use, mount_points
+    from zoned_tools.device.sysfs import BlockSysfs
+
+    rdev = os.stat(path).st_rdev
+    if next(mount_points(rdev), None) is not None:
+        raise BusyError(f"{path} is mounted")
+    if BlockSysfs.of_device_number(rdev).is_partition or describe_use(path):
+        raise BusyError(f"{path} is in use")
+
+
+def _open(path: str, *, writable: bool) -> Device:
+    from zoned_tools.device.opening import open_device
+    from zoned_tools.errors import SidecarError
+
+    try:
+        return open_device(path, writable=writable)
+    except SidecarError:
+        raise
+    except DeviceError as error:
+        if not error.errno:
+            raise
+        raise type(error)(f"Open {path} failed {error.errno} ({os.strerror(error.errno)})", errno=error.errno) from None
+
+
+def refuse_content(device: Device) -> None:
+    """Refuse a device that something is on.
+
+    Raises:
+        ContentError: something was found, by libblkid or by the probes of our own layouts.
+        DeviceError: the probe failed.
+    """
+    from zoned_tools.device.blkid import existing_content
+    from zoned_tools.engine.targets import probe_device
+    from zoned_tools.errors import ContentError
+
+    found = existing_content(device.path)
+    if not found:
+        identity = probe_device(device).identity
+        found = f"an existing filesystem ({identity.layout})" if identity else ""
+    if found:
+        raise ContentError(f"{device.path} appears to contain {found}\nUse the option '-f' to overwrite")
+
+
+class Mkzonefs:
+    """One run on an open device."""
+
+    def __init__(self, arguments: Arguments, device: Device) -> None:
+        from zoned_tools.formats.zonefs.features import FeatureSet
+        from zoned_tools.formats.zonefs.format import Parameters
+
+        self.arguments = arguments
+        self.device = device
+        self.name = os.path.basename(device.path)
+        parameters = Parameters(arguments.label, arguments.features or FeatureSet(), arguments.uuid)
+        self.super_block: SuperBlock = parameters.super_block()
+
+    def run(self) -> None:
+        """Check, describe, and carry out or (``--dry-run``) print the plan."""
+        from zoned_tools.cli.changes import print_plan
+        from zoned_tools.formats.zonefs import format as room
+
+        arguments, device = self.arguments, self.device
+        if not arguments.force:
+            refuse_content(device)
+        if not device.geometry.is_zoned:
+            raise DeviceError(f"{self.name}: Not a zoned block device")
+        table = device.zones()
+        if arguments.verbose:
+            self._say(room.zone_lines(table))
+        room.check_zones(device.geometry, table, device.path)
+        self._say(room.summary_lines(device.geometry, table, self.super_block, device.path))
+        room.check_usable(table, device.path)
+        mapped = self._is_mapped()
+        if mapped:
+            room.check_resets(table, device.path)
+        plan = room.plan_format(device, table, self.super_block, zone_by_zone=mapped)
+        if not arguments.dry_run:
+            self._carry_out(plan, table)
+        elif not arguments.json:
+            print_plan(plan, [device])
+        if arguments.json:
+            self._print_json(plan, table)
+
+    def _say(self, lines: object) -> None:
+        if not self.arguments.json:
+            print(*lines, sep="\n", flush=True)  # type: ignore[misc]  # an iterable of lines
+
+    def _is_mapped(self) -> bool:
+        from zoned_tools.device.block import BlockDevice
+
+        return isinstance(self.device, BlockDevice) and bool(self.device.sysfs.mapper_name)
+
+    def _carry_out(self, plan: Plan, table: ZoneTable) -> None:
+        from zoned_tools.device.plan import ManageZones, Write
+        from zoned_tools.formats.zonefs.format import plan_format
+
+        fallback = plan_format(self.device, table, self.super_block, zone_by_zone=True)
+        steps = list(plan.steps)
+        announced: set[str] = set()
+        while steps:
+            step = steps.pop(0)
+            phase = "Writing super block" if isinstance(step, Write) else "Resetting sequential zones"
+            if isinstance(step, Write | ManageZones) and not announced.issuperset({phase}):
+                if isinstance(step, Write) or "Writing super block" not in announced:
+                    self._say([phase])
+                announced.add(phase)
+            try:
+                self._apply(step)
+            except DeviceError as error:
+                if isinstance(step, ManageZones) and step.count > 1:
+                    steps = [s for s in fallback.steps if isinstance(s, ManageZones)] + steps
+                    continue
+                raise self._failure(step, error) from None
+        self._verify()
+
+    def _apply(self, step: Step) -> None:
+        from zoned_tools.device.plan import apply_step
+
+        apply_step([self.device], step)
+
+    def _failure(self, step: Step, error: DeviceError) -> DeviceError:
+        from zoned_tools.device.plan import ManageZones, Write
+
+        if isinstance(step, ManageZones):
+            what = f"{str(step.operation).capitalize()} zone {step.first_zone}"
+        elif isinstance(step, Write):
+            what = "Write super block"
+        else:
+            return error
+        reason = f"{error.errno} ({os.strerror(error.errno)})" if error.errno else error.message
+        return DeviceError(f"{self.name}: {what} failed {reason}", errno=error.errno)
+
+    def _verify(self) -> None:
+        raw = self.super_block.encode()
+        if self.device.read(0, len(raw)) != raw:
+            raise DeviceError(f"{self.name}: the super block does not read back")
+
+    def _print_json(self, plan: Plan, table: ZoneTable) -> None:
+        from zoned_tools.cli.output import print_json
+        from zoned_tools.device.zones import has_condition
+        from zoned_tools.formats.zonefs.layout import Feature
+        from zoned_tools.formats.zonefs.tree import build_groups
+        from zoned_tools.formats.zonefs.volume import Volume
+
+        block, device = self.super_block, self.device
+        groups = build_groups(Volume(device, table), block)
+        offline = int(has_condition(table, 0xF).sum())
+        document: dict[str, object] = {
+            "schema": "zoned.mkzonefs/1",
+            "device": device.path,
+            "changed": not self.arguments.dry_run,
+            "uuid": str(block.uuid),
+            "label": block.label,
+            "features": [str(f.name).lower() for f in Feature if block.features & f],
+            "uid": block.uid,
+            "gid": block.gid,
+            "perm": f"{block.perm:o}",
+            "nr_zones": len(table),
+            "usable_zones": len(table) - offline - 1,
+            "files": {name: len(group) for name, group in groups.items()},
+            "plan": list(plan.describe([device.path])),
+        }
+        print_json(document)
+
+
+def _announce(device: Device) -> None:
+    """Tell udev that the content changed."""
+    from zoned_tools.device.block import BlockDevice
+
+    if isinstance(device, BlockDevice):
+        try:
+            (device.sysfs.directory / "uevent").write_text("change", encoding="ascii")
+        except OSError:
+            return  # sysfs is read-only in a container: udev's own watch does the rest
+
+
+def make(words: Sequence[str]) -> None:
+    """Run a command line.
+
+    Raises:
+        ZonedError: with the original's message where it has one.
+    """
+    arguments = parse_arguments(words)
+    if isinstance(arguments, str):
+        print(arguments)
+        return
+    path = real_path(arguments.path)
+    with _open(path, writable=not arguments.dry_run) as device:
+        Mkzonefs(arguments, device).run()
+        if not arguments.dry_run:
+            _announce(device)
+
+
+class Command:
+    """What :func:`zoned_tools.cli.run.run` runs."""
+
+    def main(self, *, args: list[str], prog_name: str, standalone_mode: bool) -> int:
+        """The exit status: 1 for whatever goes wrong."""
+        try:
+            make(args)
+        except ZonedError as error:
+            sys.stdout.flush()
+            for line in str(error).splitlines():
+                print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
+            return error.clone_status
+        return 0
+
+
+def command() -> Command:
+    return Command()

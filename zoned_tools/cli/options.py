@@ -1,0 +1,51 @@
+"""Parameters that many commands share, so that they are named and described in one way."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+from zoned_tools.errors import UsageError
+
+DevicePath: TypeAlias = Annotated[
+    str, typer.Argument(metavar="DEV", help="Block device or image file.", show_default=False)
+]
+DevicePaths: TypeAlias = Annotated[
+    list[str], typer.Argument(metavar="DEV...", help="Block devices or image files.", show_default=False)
+]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+DryRun: TypeAlias = Annotated[
+    bool, typer.Option("--dry-run", "-n", help="Print what would be written, and change nothing.")
+]
+Force: TypeAlias = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing content.")]
+Undo: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--undo", metavar="FILE", help="Save what is overwritten to FILE, for zoned undo.", show_default=False
+    ),
+]
+Start: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--start",
+        metavar="SECTOR",
+        help="The layout begins at this 512-byte sector (a partition of a whole-drive image).",
+        show_default=False,
+        min=0,
+    ),
+]
+LayoutName: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--layout", metavar="NAME", help="Take the layout for NAME instead of probing.", show_default=False),
+]
+Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
+
+
+def check_layout_name(name: str | None) -> str | None:
+    """Refuse a ``--layout`` that does not exist."""
+    from zoned_tools.formats.registry import LAYOUTS
+
+    if name is not None and name not in LAYOUTS:
+        raise UsageError(f"there is no layout '{name}'", hint=f"one of {', '.join(LAYOUTS)}")
+    return name

@@ -1,0 +1,26 @@
+"""``zoned``, the umbrella command."""
+
+from __future__ import annotations
+
+from zoned_tools.cli.lazy import LazyGroup
+
+_HERE = "zoned_tools.cli.commands"
+
+REGISTRY: dict[str, tuple[str, str]] = {
+    "report": (f"{_HERE}.report:report", "Print the zone report of a drive."),
+    "zone": (f"{_HERE}.zone:app", "Reset, open, close or finish zones."),
+    "image": (f"{_HERE}.image:app", "Make, import and describe emulated drives."),
+    "list": (f"{_HERE}.list:list_devices", "List the zoned block devices of this machine."),
+    "probe": (f"{_HERE}.probe:probe", "Tell which layout is on a device."),
+    "inspect": (f"{_HERE}.inspect:inspect", "Print the decoded metadata of a layout."),
+    "check": (f"{_HERE}.check:check", "Check, and repair, whatever layout is there."),
+    "undo": (f"{_HERE}.undo:undo", "Play an undo file back."),
+    "explain": (f"{_HERE}.explain:explain", "Explain what a finding means."),
+    "demo": (f"{_HERE}.demo:demo", "A tour on a temporary emulated drive."),
+}
+"""Sub-command to ``(module:object, summary)``."""
+
+
+def command() -> LazyGroup:
+    """The click command; sub-commands are imported when they run."""
+    return LazyGroup(name="zoned", help="Tools for zoned storage: drives, images and their layouts.", registry=REGISTRY)

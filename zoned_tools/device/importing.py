@@ -1,0 +1,155 @@
+"""Drives that were saved by other tools: ``zbd dump`` pairs, ``blkzone report`` text and raw content."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from zoned_tools.device import dump
+from zoned_tools.device.base import Geometry
+from zoned_tools.device.create import new_drive
+from zoned_tools.device.image import FileStore, create_image, open_store, read_dump, sidecar_path, write_sidecar
+from zoned_tools.device.zones import (
+    SECTOR_BYTES,
+    ZONE_DTYPE,
+    Model,
+    ZoneCondition,
+    ZoneTable,
+    written_sectors,
+)
+from zoned_tools.errors import DeviceError, SidecarError, UsageError
+
+_INFO_DUMP, _DATA_DUMP = "_zone_info.dump", "_zone_data.dump"
+_CHUNK_BYTES = 4 << 20
+_MAX_TEXT_BYTES = 1 << 30
+
+_BLKZONE_LINE = re.compile(
+    rb"\s*start: 0x([0-9a-f]+), len 0x([0-9a-f]+)(?:, cap 0x([0-9a-f]+))?, wptr 0x([0-9a-f]+) "
+    rb"reset:(\d) non-seq:(\d), zcond:\s*(\d+)\(..\) \[type: (\d)\([A-Z_]+\)\]"
+)
+
+
+def find_data(zones_path: str) -> str:
+    """The raw content that belongs to a zone table: the other half of a ``zbd dump`` pair, or of an image."""
+    for ending, other in ((_INFO_DUMP, _DATA_DUMP), (".zones", "")):
+        if zones_path.endswith(ending):
+            return zones_path.removesuffix(ending) + other
+    raise UsageError("say where the content is", hint="--data FILE", device=zones_path)
+
+
+def load_zone_table(
+    path: str, *, model: str | None, block_bytes: int, max_open_zones: int, max_active_zones: int
+) -> tuple[Geometry, ZoneTable]:
+    """A zone-info dump, or the text of ``blkzone report`` (which tells neither model nor block size nor limits).
+
+    Raises:
+        DeviceError: it cannot be read.
+        SidecarError: it is neither, or is damaged.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+            is_text = b"start: 0x" in head
+            text = head + file.read(_MAX_TEXT_BYTES) if is_text else b""
+    except OSError as error:
+        raise DeviceError.from_os_error(error, path, "cannot open") from None
+    if not is_text:
+        decoded = read_dump(path)
+        return decoded.geometry, decoded.table
+    table = parse_blkzone(text, path)
+    aware = bool((table["type"] == 3).any())
+    geometry, fresh = new_drive(
+        model=model or ("host-aware" if aware else "host-managed"),
+        size_bytes=int(table["start_sector"][-1] + table["length_sectors"][-1]) * SECTOR_BYTES,
+        zone_bytes=int(table["length_sectors"][0]) * SECTOR_BYTES,
+        block_bytes=block_bytes,
+        max_open_zones=max_open_zones,
+        max_active_zones=max_active_zones,
+    )
+    if len(fresh) != len(table):
+        raise SidecarError("the report does not cover the whole drive", device=path)
+    # The dump's own rules decide whether a drive can have reported this.
+    checked = dump.decode(dump.encode(geometry, table), path)
+    return checked.geometry, checked.table
+
+
+def parse_blkzone(text: bytes, path: str) -> ZoneTable:
+    """Zone table of a whole ``blkzone report``; older reports without capacities have capacity = length."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(b"Found ")]
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        match = _BLKZONE_LINE.match(line)
+        if match is None:
+            raise SidecarError(f"line {number} is not a line of blkzone report", device=path)
+        start, length, capacity, wp = (int(v, 16) if v else None for v in match.groups()[:4])
+        assert start is not None
+        assert length is not None
+        assert wp is not None
+        reset, non_seq, condition, kind = (int(v) for v in match.groups()[4:])
+        pointer = (start + wp) % (1 << 64)
+        rows.append((start, length, pointer, kind, condition, non_seq, reset, length if capacity is None else capacity))
+    if not rows or rows[0][0] != 0 or rows[0][1] == 0:
+        raise SidecarError("the report does not begin at sector 0", device=path)
+    table = np.zeros(len(rows), ZONE_DTYPE)
+    for name, values in zip(ZONE_DTYPE.names or (), zip(*rows, strict=True), strict=True):
+        table[name] = values
+    return table
+
+
+def copy_content(
+    source: str,
+    image: str,
+    geometry: Geometry,
+    table: ZoneTable,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[int], None] = lambda done: None,
+) -> int:
+    """Create ``image`` with the content of ``source`` below the write pointers; returns the bytes copied.
+
+    ``source`` may be shorter than the drive (the rest is a hole) but not longer. Zone by
+    zone only what the drive would show is copied, so the image has no stale bytes.
+
+    Raises:
+        DeviceError: a file cannot be read or written.
+    """
+    if Path(source).resolve() == Path(image).resolve():
+        raise UsageError("the image would overwrite its own source", device=image)
+    regular = Geometry(Model.REGULAR, geometry.size_bytes)
+    with closing(open_store(source)) as content:
+        if content.size_bytes > geometry.size_bytes:
+            raise DeviceError(f"longer than the drive ({geometry.size_bytes} bytes)", device=source)
+        create_image(image, regular, np.zeros(0, ZONE_DTYPE), overwrite=overwrite)
+        copied = 0
+        with closing(open_store(image, writable=True)) as store:
+            for start, length in _shown_ranges(table):
+                copied += _copy_range(content, store, start, length)
+                progress(start + length)
+            store.sync(table, set())
+    write_sidecar(sidecar_path(image), dump.encode(geometry, table))
+    return copied
+
+
+def _copy_range(content: FileStore, store: FileStore, start_bytes: int, length_bytes: int) -> int:
+    copied = 0
+    for start, length in content.data_extents(start_bytes, length_bytes):
+        for at in range(start, start + length, _CHUNK_BYTES):
+            buffer = bytearray(min(_CHUNK_BYTES, start + length - at))
+            content.pread_into(at, memoryview(buffer))
+            store.pwrite(at, buffer)
+            copied += len(buffer)
+    return copied
+
+
+def _shown_ranges(table: ZoneTable) -> Iterator[tuple[int, int]]:
+    """``(start, length)`` in bytes of what each zone shows: a read-only zone its capacity, an offline one nothing."""
+    below = written_sectors(table)
+    shown = np.where(below >= 0, below, table["capacity_sectors"].astype(np.int64))
+    shown[table["condition"] == ZoneCondition.OFFLINE] = 0
+    for start, length in zip(table["start_sector"].tolist(), shown.tolist(), strict=True):
+        if length:
+            yield start * SECTOR_BYTES, length * SECTOR_BYTES

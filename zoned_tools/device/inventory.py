@@ -1,0 +1,62 @@
+"""The block devices of this machine, from sysfs alone: nothing is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from zoned_tools.device.sysfs import BlockSysfs, read_attribute
+from zoned_tools.units import format_size
+
+_SECTOR_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One whole disk as sysfs describes it; limits of 0 mean none."""
+
+    device: str
+    model: str
+    size_bytes: int
+    zone_size_bytes: int
+    nr_zones: int
+    logical_block_bytes: int
+    max_open_zones: int
+    max_active_zones: int
+    vendor: str
+    holders: list[str]
+
+    def as_json(self) -> dict[str, object]:
+        return asdict(self)
+
+    def as_line(self) -> str:
+        """One line of the table that ``zoned list`` prints."""
+        zone = format_size(self.zone_size_bytes) if self.nr_zones else "-"
+        limits = [str(n) if n else "-" for n in (self.max_open_zones, self.max_active_zones)]
+        return (
+            f"{self.device:<13} {self.model:<13} {format_size(self.size_bytes):<11} {zone:<11} "
+            f"{self.nr_zones:<9} {limits[0]:<5} {limits[1]:<7} {self.vendor}"
+        ).rstrip()
+
+
+def list_disks() -> Iterator[Disk]:
+    """Every whole disk with a medium, in name order."""
+    for disk in BlockSysfs.all_disks():
+        size = read_attribute(disk.directory / "size")
+        if not size.isdigit() or size == "0":
+            continue
+        queue = disk.queue
+        zoned = queue.get("zoned", "none")
+        is_zoned = zoned != "none"
+        yield Disk(
+            device=f"/dev/{disk.name.replace('!', '/')}",
+            model=zoned if is_zoned else "regular",
+            size_bytes=int(size) * _SECTOR_BYTES,
+            zone_size_bytes=queue.number("chunk_sectors") * _SECTOR_BYTES if is_zoned else 0,
+            nr_zones=queue.number("nr_zones") if is_zoned else 0,
+            logical_block_bytes=queue.number("logical_block_size"),
+            max_open_zones=queue.number("max_open_zones"),
+            max_active_zones=queue.number("max_active_zones"),
+            vendor=disk.vendor_text,
+            holders=disk.holders,
+        )

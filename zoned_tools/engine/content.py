@@ -1,0 +1,63 @@
+"""What is on a device before something new is written over it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+
+from zoned_tools.device.base import Device
+from zoned_tools.device.partition import partition_starts
+from zoned_tools.engine.targets import probe_device
+from zoned_tools.errors import ContentError
+
+_BLKID_TIMEOUT_SECONDS = 60
+_BLKID_AMBIVALENT = 8
+
+
+def refuse_content(device: Device, hint: str = "use the --force option to overwrite") -> None:
+    """Refuse a device that holds a layout of ours, or something that blkid knows.
+
+    blkid is asked where it is installed; without it partition tables are still found.
+
+    Raises:
+        ContentError: there is something.
+    """
+    probed = probe_device(device)
+    if probed.identity is not None:
+        raise _content(device, f"filesystem ({probed.identity.layout})", hint)
+    facts = blkid_facts(device.path)
+    if "TYPE" in facts:
+        raise _content(device, f"filesystem ({facts['TYPE']})", hint)
+    if "PTTYPE" in facts:
+        raise _content(device, f"partition table ({facts['PTTYPE']})", hint)
+    if "AMBIVALENT" in facts:
+        raise ContentError("appears to contain something according to blkid", device=device.path, hint=hint)
+    if partition_starts(device):
+        raise _content(device, "partition table", hint)
+
+
+def _content(device: Device, what: str, hint: str) -> ContentError:
+    kind, _, name = what.partition(" (")
+    text = f"an existing {kind}" if kind == "filesystem" else f"a {kind}"
+    return ContentError(f"appears to contain {text}{f' ({name}' if name else ''}", device=device.path, hint=hint)
+
+
+def blkid_facts(path: str) -> Mapping[str, str]:
+    """blkid's low-level probe: its ``KEY=value`` pairs, ``AMBIVALENT`` when it found several things."""
+    program = shutil.which("blkid", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if program is None:
+        return {}
+    try:
+        done = subprocess.run(  # noqa: S603 - a fixed program, and the path is one argument
+            [program, "-p", "-o", "export", "--", path],
+            capture_output=True,
+            timeout=_BLKID_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    if done.returncode == _BLKID_AMBIVALENT:
+        return {"AMBIVALENT": "1"}
+    lines = done.stdout.decode("utf-8", "replace").splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)

@@ -1,0 +1,1 @@
+"""Rendering of findings, zone tables and maps: text, JSON, CSV, SVG."""
