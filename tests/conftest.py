@@ -15,8 +15,8 @@ settings.register_profile(
 )
 settings.load_profile("default")
 
-# Reports of tests and of the programs they start must not depend on the terminal.
-os.environ.update(NO_COLOR="1", LC_ALL="C.UTF-8")
+# Output must not depend on the terminal, and a bug has to show itself as an exception.
+os.environ.update(NO_COLOR="1", LC_ALL="C.UTF-8", ZONED_TOOLS_DEBUG="1")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from zoned_tools.errors import FsckStatus
+from zoned_tools.errors import FsckStatus, MetadataError
 
 
 class Severity(StrEnum):
@@ -106,6 +106,14 @@ class CheckReport:
             "facts": self.facts,
             "findings": [f.as_json() for f in self.findings],
         }
+
+
+class NothingToCheckError(MetadataError):
+    """No metadata is sound enough for a check to go on; ``report`` has what was found until then."""
+
+    def __init__(self, message: str, report: CheckReport, *, hint: str = "") -> None:
+        super().__init__(message, device=report.devices[0], hint=hint)
+        self.report = report
 
 
 def worst(severities: Iterable[Severity]) -> Severity | None:

@@ -45,11 +45,7 @@ def test_csv(case, program):
 def test_filters_count_as_zbd_does(case, program):
     folder, image = case
     lines = (folder / "zbd_counts.txt").read_text().splitlines()
-    expected = {
-        title.split()[-1]: int(count.split()[0])
-        for title, count in pairwise(lines)
-        if "# -ro" in title
-    }
+    expected = {title.split()[-1]: int(count.split()[0]) for title, count in pairwise(lines) if "# -ro" in title}
     assert len(expected) == 10
     for word, count in expected.items():
         out = program("zoned", "report", image, "--format", "zbd", "--filter", word).out

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from zoned_tools.cli.entry import VERSION_TEXT
-from zoned_tools.errors import BusyError, DeviceError, UsageError, ZonedError
+from zoned_tools.errors import BusyError, ContentError, DeviceError, UsageError, ZonedError
 
 if TYPE_CHECKING:
     import uuid
@@ -180,14 +180,13 @@ def refuse_content(device: Device) -> None:
     """
     from zoned_tools.device.blkid import existing_content
     from zoned_tools.engine.targets import probe_device
-    from zoned_tools.errors import ContentError
 
     found = existing_content(device.path)
     if not found:
         identity = probe_device(device).identity
         found = f"an existing filesystem ({identity.layout})" if identity else ""
     if found:
-        raise ContentError(f"{device.path} appears to contain {found}\nUse the option '-f' to overwrite")
+        raise ContentError(f"{device.path} appears to contain {found}", hint="Use the option '-f' to overwrite")
 
 
 class Mkzonefs:
@@ -230,9 +229,9 @@ class Mkzonefs:
         if arguments.json:
             self._print_json(plan, table)
 
-    def _say(self, lines: object) -> None:
+    def _say(self, lines: Iterable[str]) -> None:
         if not self.arguments.json:
-            print(*lines, sep="\n", flush=True)  # type: ignore[misc]  # an iterable of lines
+            print("\n".join(lines), flush=True)
 
     def _is_mapped(self) -> bool:
         from zoned_tools.device.block import BlockDevice
@@ -241,31 +240,35 @@ class Mkzonefs:
 
     def _carry_out(self, plan: Plan, table: ZoneTable) -> None:
         from zoned_tools.device.plan import ManageZones, Write
-        from zoned_tools.formats.zonefs.format import plan_format
 
-        fallback = plan_format(self.device, table, self.super_block, zone_by_zone=True)
-        steps = list(plan.steps)
-        announced: set[str] = set()
-        while steps:
-            step = steps.pop(0)
-            phase = "Writing super block" if isinstance(step, Write) else "Resetting sequential zones"
-            if isinstance(step, Write | ManageZones) and not announced.issuperset({phase}):
-                if isinstance(step, Write) or "Writing super block" not in announced:
-                    self._say([phase])
-                announced.add(phase)
+        self._say(["Resetting sequential zones"])
+        for step in plan.steps:
+            if isinstance(step, Write):
+                self._say(["Writing super block"])
             try:
                 self._apply(step)
-            except DeviceError as error:
-                if isinstance(step, ManageZones) and step.count > 1:
-                    steps = [s for s in fallback.steps if isinstance(s, ManageZones)] + steps
-                    continue
-                raise self._failure(step, error) from None
+            except DeviceError:
+                if not (isinstance(step, ManageZones) and step.count > 1):
+                    raise
+                self._reset_one_by_one(table)
         self._verify()
+
+    def _reset_one_by_one(self, table: ZoneTable) -> None:
+        """What is left to do on a drive that does not reset all its zones at once."""
+        from zoned_tools.device.base import ZoneOperation
+        from zoned_tools.device.plan import ManageZones
+        from zoned_tools.device.zones import DEAD_CONDITIONS, has_condition, is_sequential
+
+        for zone in (is_sequential(table) & ~has_condition(table, *DEAD_CONDITIONS)).nonzero()[0].tolist():
+            self._apply(ManageZones(0, ZoneOperation.RESET, zone))
 
     def _apply(self, step: Step) -> None:
         from zoned_tools.device.plan import apply_step
 
-        apply_step([self.device], step)
+        try:
+            apply_step([self.device], step)
+        except DeviceError as error:
+            raise self._failure(step, error) from None
 
     def _failure(self, step: Step, error: DeviceError) -> DeviceError:
         from zoned_tools.device.plan import ManageZones, Write
@@ -349,7 +352,8 @@ class Command:
             make(args)
         except ZonedError as error:
             sys.stdout.flush()
-            for line in str(error).splitlines():
+            lines = [error.message, error.hint] if isinstance(error, ContentError) else [str(error)]
+            for line in lines:
                 print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
             return error.clone_status
         return 0

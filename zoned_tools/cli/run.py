@@ -14,13 +14,16 @@ from zoned_tools.errors import FsckStatus, ZonedError
 
 PROGRAMS = {
     "zoned": "zoned_tools.cli.zoned:command",
-    "dmzadm": "zoned_tools.cli.dmzadm:command",
+    "dmzadm": "zoned_tools.cli.dmzadm.command:command",
     "zdmadm": "zoned_tools.cli.zdmadm:command",
     "mkzonefs": "zoned_tools.cli.mkzonefs:command",
 }
 """Program name to ``module:function``; the function returns the click command."""
 
 INTERRUPTED = 130
+
+DEBUG = "ZONED_TOOLS_DEBUG"
+"""Environment variable that lets a traceback through."""
 
 
 def is_clone(program: str) -> bool:
@@ -62,10 +65,16 @@ def run(program: str, arguments: Sequence[str]) -> int:
         _complain(f"{program}: out of memory")
         return 1 if is_clone(program) else int(FsckStatus.OPERATIONAL)
     except OSError as error:
-        _complain(f"{program}: {error.strerror or error}")
+        name = f"{error.filename}: " if error.filename else ""
+        _complain(f"{program}: {name}{error.strerror or error}")
+        return 1 if is_clone(program) else int(FsckStatus.OPERATIONAL)
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        _complain(f"{program}: internal error: {type(error).__name__}: {error} (a bug; {DEBUG}=1 shows where)")
         return 1 if is_clone(program) else int(FsckStatus.OPERATIONAL)
 
 
 def _complain(line: str) -> None:
     sys.stdout.flush()
-    print(line, file=sys.stderr)
+    print(" ".join(line.splitlines()), file=sys.stderr)

@@ -15,7 +15,17 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "inspect": (f"{_HERE}.inspect:inspect", "Print the decoded metadata of a layout."),
     "check": (f"{_HERE}.check:check", "Check, and repair, whatever layout is there."),
     "undo": (f"{_HERE}.undo:undo", "Play an undo file back."),
+    "table": (f"{_HERE}.table:table", "Print the dmsetup table line of a target."),
+    "map": (f"{_HERE}.map:map_blocks", "Tell where logical blocks live, and why."),
+    "export": (f"{_HERE}.export:export", "Write the logical device's content to a sparse raw file."),
+    "replay": (f"{_HERE}.replay:replay", "Run a trace of writes, discards and flushes through the offline mapper."),
+    "serve": (f"{_HERE}.serve:serve", "Serve the logical device over NBD, until SIGINT or SIGTERM."),
+    "dump": (f"{_HERE}.dump:dump", "Save the metadata of a layout as readable JSON."),
+    "restore": (f"{_HERE}.restore:restore", "Write metadata back from what zoned dump saved."),
+    "metrics": (f"{_HERE}.metrics:metrics", "Print Prometheus metrics of drives and their layouts."),
+    "diagram": (f"{_HERE}.diagram:diagram", "Draw the zones of a drive and what lives in them."),
     "explain": (f"{_HERE}.explain:explain", "Explain what a finding means."),
+    "zonefs": (f"{_HERE}.zonefs:app", "List, read, write, check and mount the files of a zonefs volume."),
     "demo": (f"{_HERE}.demo:demo", "A tour on a temporary emulated drive."),
 }
 """Sub-command to ``(module:object, summary)``."""

@@ -22,7 +22,7 @@ from zoned_tools.errors import DeviceError
 class Store(Protocol):
     """Bytes behind an emulated drive. Ranges are inside the drive; holes read as zeroes."""
 
-    def pread_into(self, offset_bytes: int, buffer: memoryview) -> None: ...
+    def read_into(self, offset_bytes: int, buffer: memoryview) -> None: ...
 
     def pwrite(self, offset_bytes: int, data: Buffer) -> None: ...
 
@@ -91,13 +91,13 @@ class EmulatedDrive:
         if not length:
             return
         if self._all_conventional:
-            self._store.pread_into(offset_bytes, buffer)
+            self._store.read_into(offset_bytes, buffer)
             return
         for start, end, readable in self._read_parts(offset_bytes, length):
             part = buffer[start - offset_bytes : end - offset_bytes]
             split = min(max(readable - start, 0), end - start)
             if split:
-                self._store.pread_into(start, part[:split])
+                self._store.read_into(start, part[:split])
             if split < end - start:
                 part[split:] = bytes(end - start - split)
 
@@ -157,7 +157,7 @@ class EmulatedDrive:
         """The store's bytes whatever the zone states say; a check of an image looks above write pointers with it."""
         self._check_range(offset_bytes, length_bytes)
         buffer = bytearray(length_bytes)
-        self._store.pread_into(offset_bytes, memoryview(buffer))
+        self._store.read_into(offset_bytes, memoryview(buffer))
         return bytes(buffer)
 
     # -- writing

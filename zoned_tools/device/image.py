@@ -72,7 +72,7 @@ class FileStore:
     def size_bytes(self) -> int:
         return os.fstat(self._fd).st_size
 
-    def pread_into(self, offset_bytes: int, buffer: memoryview) -> None:
+    def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
         done = 0
         try:
             while done < len(buffer):
@@ -106,6 +106,12 @@ class FileStore:
             zeroes = bytes(min(length, 1 << 20))
             for done in range(0, length, len(zeroes)):
                 self.pwrite(start + done, zeroes[: length - done])
+
+    def truncate(self, size_bytes: int) -> None:
+        try:
+            os.ftruncate(self._fd, size_bytes)
+        except OSError as error:
+            raise DeviceError.from_os_error(error, self.path, f"cannot set its size to {size_bytes}") from None
 
     def data_extents(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int]]:
         at, end = offset_bytes, offset_bytes + length_bytes
@@ -250,7 +256,7 @@ def _refuse_truncated(path: str, size: int, decoded: dump.ZoneDump) -> None:
     lost = np.flatnonzero((below > 0) & (ends > size))
     if len(lost):
         raise DeviceError(
-            f"truncated: it has {size} of {decoded.geometry.size_bytes} bytes, and zone {lost[0]} holds data beyond that",
+            f"truncated: {size} of {decoded.geometry.size_bytes} bytes, and zone {lost[0]} holds data beyond that",
             device=path,
         )
 

@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from zoned_tools.device import dump
-from zoned_tools.device.base import Geometry
+from zoned_tools.device.base import Device, Geometry
 from zoned_tools.device.create import new_drive
 from zoned_tools.device.image import FileStore, create_image, open_store, read_dump, sidecar_path, write_sidecar
 from zoned_tools.device.zones import (
@@ -119,27 +120,54 @@ def copy_content(
     """
     if Path(source).resolve() == Path(image).resolve():
         raise UsageError("the image would overwrite its own source", device=image)
-    regular = Geometry(Model.REGULAR, geometry.size_bytes)
     with closing(open_store(source)) as content:
         if content.size_bytes > geometry.size_bytes:
             raise DeviceError(f"longer than the drive ({geometry.size_bytes} bytes)", device=source)
-        create_image(image, regular, np.zeros(0, ZONE_DTYPE), overwrite=overwrite)
-        copied = 0
-        with closing(open_store(image, writable=True)) as store:
-            for start, length in _shown_ranges(table):
-                copied += _copy_range(content, store, start, length)
-                progress(start + length)
-            store.sync(table, set())
+        return _fill_image(content, image, geometry, table, overwrite=overwrite, progress=progress)
+
+
+class Source(Protocol):
+    """Where content comes from: a file, or a drive."""
+
+    def data_extents(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int]]: ...
+
+    def read_into(self, offset_bytes: int, buffer: memoryview) -> None: ...
+
+
+def _fill_image(
+    content: Source,
+    image: str,
+    geometry: Geometry,
+    table: ZoneTable,
+    *,
+    overwrite: bool,
+    progress: Callable[[int], None],
+) -> int:
+    """The zone table is written last: until then the image has none, and is no drive that lies about its data."""
+    create_image(image, Geometry(Model.REGULAR, geometry.size_bytes), np.zeros(0, ZONE_DTYPE), overwrite=overwrite)
+    copied = 0
+    with closing(open_store(image, writable=True)) as store:
+        for start, length in _shown_ranges(table):
+            copied += _copy_range(content, store, start, length)
+            progress(start + length)
+        store.sync(table, set())
     write_sidecar(sidecar_path(image), dump.encode(geometry, table))
     return copied
 
 
-def _copy_range(content: FileStore, store: FileStore, start_bytes: int, length_bytes: int) -> int:
+def copy_drive(
+    drive: Device, image: str, *, overwrite: bool = False, progress: Callable[[int], None] = lambda done: None
+) -> int:
+    """Create ``image`` as a copy of an emulated drive of another form; returns the bytes copied."""
+    return _fill_image(drive, image, drive.geometry, drive.zones(), overwrite=overwrite, progress=progress)
+
+
+def _copy_range(content: Source, store: FileStore, start_bytes: int, length_bytes: int) -> int:
     copied = 0
     for start, length in content.data_extents(start_bytes, length_bytes):
         for at in range(start, start + length, _CHUNK_BYTES):
             buffer = bytearray(min(_CHUNK_BYTES, start + length - at))
-            content.pread_into(at, memoryview(buffer))
+            content.read_into(at, memoryview(buffer))
             store.pwrite(at, buffer)
             copied += len(buffer)
     return copied

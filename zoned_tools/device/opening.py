@@ -1,4 +1,4 @@
-"""One function that opens whatever a user named: a block device or an image file."""
+"""One function that opens whatever a user named: a block device, an image file, a zloop directory."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ def open_device(path: str, *, writable: bool = False, content: bool = True) -> D
         if writable:
             refuse_if_used(path)
         return BlockDevice(path, writable=writable)
+    if stat.S_ISDIR(mode):
+        from zoned_tools.device.zloop import is_zloop, open_zloop
+
+        if is_zloop(path):
+            return open_zloop(path, writable=writable)
     return open_image(path, writable=writable, content=content)
 
 

@@ -36,7 +36,7 @@ class _OverlayStore:
         length = min(length_bytes, self._base.geometry.size_bytes - offset_bytes)
         return self._base.read(offset_bytes, length).ljust(length_bytes, b"\0")
 
-    def pread_into(self, offset_bytes: int, buffer: memoryview) -> None:
+    def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
         first, last = offset_bytes // _PAGE, (offset_bytes + len(buffer) - 1) // _PAGE
         changed = (
             sorted(p for p in self._pages if first <= p <= last)

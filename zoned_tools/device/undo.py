@@ -32,6 +32,7 @@ from zoned_tools.errors import DeviceError, MetadataError, RefusedError
 
 SCHEMA = "zoned.undo/1"
 CHUNK_BYTES = 4 << 20
+_PIECE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,9 @@ def _touched(devices: Sequence[Device], plan: Plan) -> tuple[set[_Range], set[tu
                     ranges.add(_Range(step.device, step.offset_bytes, step.length_bytes))
             case ManageZones():
                 table = devices[step.device].zones(step.first_zone, step.count)
-                wanted = (table["type"] != ZoneType.CONVENTIONAL) & (table["condition"] != ZoneCondition.EMPTY)
+                wanted = table["type"] != ZoneType.CONVENTIONAL
+                if step.operation is ZoneOperation.RESET:
+                    wanted &= table["condition"] != ZoneCondition.EMPTY
                 zones.update((step.device, step.first_zone + int(z)) for z in wanted.nonzero()[0])
             case Flush():
                 pass
@@ -130,11 +133,7 @@ def _write_archive(
             {"path": d.path, "size_bytes": d.geometry.size_bytes, "model": str(d.geometry.model)} for d in devices
         ],
         "sequential_zones": sorted(zones),
-        "written": [
-            [s.device, s.offset_bytes, s.length_bytes, hashlib.sha256(s.data).hexdigest()]
-            for s in plan.steps
-            if isinstance(s, Write)
-        ],
+        "written": [list(piece) for s in plan.steps if isinstance(s, Write) for piece in _pieces(s)],
     }
     archive.writestr("header.json", json.dumps(header))
     for number, device in enumerate(devices):
@@ -147,6 +146,19 @@ def _write_archive(
         written = int(written_sectors(devices[number].zones(zone, 1))[0]) * SECTOR_BYTES
         if written > 0:
             _save_range(archive, devices, _Range(number, start, written))
+
+
+def _pieces(step: Write) -> Iterator[tuple[int, int, int, str]]:
+    """``(device, offset, length, SHA-256)`` of a write cut at multiples of 4096 bytes.
+
+    A plan may write a place twice and be cut short in between: each version is known.
+    """
+    done = 0
+    while done < step.length_bytes:
+        at = step.offset_bytes + done
+        count = min(_PIECE_BYTES - at % _PIECE_BYTES, step.length_bytes - done)
+        yield step.device, at, count, hashlib.sha256(step.data[done : done + count]).hexdigest()
+        done += count
 
 
 def _save_range(archive: zipfile.ZipFile, devices: Sequence[Device], item: _Range) -> None:
@@ -206,15 +218,16 @@ class UndoFile:
 
     def _refuse_newer_content(self, devices: Sequence[Device]) -> None:
         """Every place holds what was saved, or what the plan wrote (it may have been cut short)."""
-        last = {(number, offset): (length, digest) for number, offset, length, digest in self._written}
-        for (number, offset), (length, digest) in last.items():
+        versions: dict[tuple[int, int, int], set[str]] = {}
+        for number, offset, length, digest in self._written:
+            versions.setdefault((number, offset, length), set()).add(digest)
+        for (number, offset, length), digests in versions.items():
             device = devices[number]
-            if offset + length > device.geometry.size_bytes or any(
-                True for zone in _sequential_zones(device, offset, length)
-            ):
+            inside = offset + length <= device.geometry.size_bytes
+            if not inside or next(_sequential_zones(device, offset, length), None) is not None:
                 continue
-            now = hashlib.sha256(device.read(offset, length)).hexdigest()
-            if now not in (digest, hashlib.sha256(self._old_bytes(number, offset, length)).hexdigest()):
+            digests.add(hashlib.sha256(self._old_bytes(number, offset, length)).hexdigest())
+            if hashlib.sha256(device.read(offset, length)).hexdigest() not in digests:
                 raise RefusedError(
                     f"byte {offset} was changed after the undo file was saved",
                     device=device.path,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from zoned_tools.device.base import Geometry
 from zoned_tools.device.plan import Fill, Flush, ManageZones, Step, Write
 from zoned_tools.device.zones import SECTOR_BYTES, Model
+from zoned_tools.findings import CheckReport, Finding, Severity
+from zoned_tools.formats.dm_zoned.check import CheckResult
 from zoned_tools.formats.dm_zoned.format import FormatResult
 from zoned_tools.formats.dm_zoned.layout import NR_SETS, TargetGeometry
+from zoned_tools.formats.dm_zoned.superblocks import SuperblockState, TargetState
 from zoned_tools.formats.registry import Target
+from zoned_tools.report.findings import MAX_LINES, finding_line
 
 _MODELS = {
     Model.HOST_MANAGED: "Host-managed device",
@@ -104,3 +108,81 @@ def _name(path: str) -> str:
 def metadata_line(name: str, block: int, geometry: TargetGeometry) -> str:
     """Where a metadata set is."""
     return f"  {name} metadata set at block {block} (zone {block // geometry.zone_blocks})"
+
+
+def unusable_lines(report: CheckReport) -> Iterator[str]:
+    """The findings when no super block is valid."""
+    yield "Locating metadata..."
+    for finding in report.findings:
+        yield f"  {finding_line(finding)}"
+    yield "  No valid superblock found"
+
+
+def _set_lines(state: TargetState) -> Iterator[str]:
+    yield "Locating metadata..."
+    for name, found in zip(("Primary", "Secondary"), state.sets, strict=True):
+        yield metadata_line(name, found.block, state.geometry)
+        yield f"    Checking super block... {_verdict(found)}"
+
+
+def _verdict(found: SuperblockState) -> str:
+    if found.faults or found.superblock is None:
+        return found.faults[0].message if found.faults else "unreadable"
+    return f"OK (version {found.superblock.version}, generation {found.superblock.gen})"
+
+
+def _section(findings: Sequence[Finding], good: str) -> Iterator[str]:
+    errors = sum(finding.severity is Severity.ERROR for finding in findings)
+    for finding in findings[:MAX_LINES]:
+        yield f"    {finding_line(finding)}"
+    if len(findings) > MAX_LINES:
+        yield f"    ... and {len(findings) - MAX_LINES} more"
+    yield f"    {'No error' if not errors else _count(errors, 'error') + ' found'}: {good}"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def check_lines(result: CheckResult, *, verbose: bool = False) -> Iterator[str]:
+    """The course of a check as the original tells it, with our findings in their places."""
+    state, report, examined = result.state, result.report, result.examined[0]
+    yield from _set_lines(state)
+    names = ("primary", "secondary")
+    chosen = names[state.chosen or 0]
+    yield f"Checking {chosen} metadata set"
+    own = [finding for finding in report.findings if "set" not in finding.where or finding.code.startswith("sb-")]
+    mapping = [finding for finding in own if finding.code.startswith("map-")]
+    bitmaps = [finding for finding in own if finding.code.startswith(("bits-", "zone-"))]
+    yield "  Checking data chunk mapping..."
+    counts = examined.map
+    yield from _section(mapping, f"{counts.nr_mapped} mapped chunks ({counts.nr_buffered} buffered) checked")
+    yield "  Checking zone bitmaps..."
+    mapped = int(counts.owners.named.sum())
+    unmapped = state.geometry.nr_zones - len(state.geometry.tertiary_zones) - mapped
+    yield from _section(bitmaps, f"{unmapped} unmapped zones + {mapped} mapped zones checked")
+    yield from _comparison_lines(result, chosen, names[1 - (state.chosen or 0)])
+    for found in state.tertiary:
+        yield f"  Tertiary superblock at block {found.block} (zone {found.block // state.geometry.zone_blocks})"
+        yield f"    Checking super block... {_verdict(found)}"
+    rest = [finding for finding in report.findings if finding.code.startswith("sb-")]
+    if verbose or any(finding.severity is not Severity.INFO for finding in rest):
+        yield from (f"  {finding_line(finding)}" for finding in rest)
+    yield "Errors detected: running repair is recommended" if report.has_errors else "No error detected"
+
+
+def _comparison_lines(result: CheckResult, chosen: str, other: str) -> Iterator[str]:
+    if not result.state.both_valid:
+        return
+    yield f"  Validating {other} metadata set against {chosen} metadata set..."
+    compared = {finding.code: finding for finding in result.report.findings if finding.code.startswith("sets-")}
+    if "sets-gen-differ" in compared:
+        yield f"    {finding_line(compared['sets-gen-differ'])}"
+        yield f"    {other.capitalize()} metadata set generation differs: not checking"
+    elif "sets-content-differ" in compared:
+        yield f"    {finding_line(compared['sets-content-differ'])}"
+        yield f"    {_count(result.examined[0].differing_blocks, 'block')} differ"
+        theirs = [finding for finding in result.report.findings if "set" in finding.where and "sb-" not in finding.code]
+        yield from (f"    {other} set: {finding_line(finding)}" for finding in theirs[:MAX_LINES])
+    else:
+        yield f"    No error: {result.examined[0].layout.nr_meta_blocks} blocks checked"

@@ -10,7 +10,9 @@ import typer
 
 from zoned_tools.cli.options import DevicePaths, DryRun, Json, LayoutName, Start, Undo, check_layout_name
 from zoned_tools.cli.output import print_json
+from zoned_tools.cli.settings import parse_settings
 from zoned_tools.errors import FsckStatus, UsageError, ZonedError
+from zoned_tools.findings import NothingToCheckError
 
 if TYPE_CHECKING:
     from zoned_tools.device.base import Device
@@ -57,7 +59,7 @@ def check(
         raise UsageError("--undo needs --repair")
     if undo is not None and len(devices) > 1 and layout is None:
         raise UsageError("--undo saves one target at a time", hint="repair each target on its own")
-    settings = dict(_setting(text) for text in option or ())
+    settings = parse_settings(option)
     session = _Check(
         CheckOptions(deep=deep, settings=settings),
         RepairOptions(use_set=use_set, allow=frozenset(allow or ()), settings=settings) if repair else None,
@@ -72,13 +74,6 @@ def check(
     if json:
         print_json({"schema": "zoned.check/1", "changed": session.changed, "devices": session.rows})
     return status
-
-
-def _setting(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UsageError(f"'{text}' is not KEY=VALUE")
-    return key, value
 
 
 class _Check:
@@ -135,7 +130,12 @@ class _Check:
         from zoned_tools.formats.registry import CheckRoom
 
         room = cast("CheckRoom", need_room(target, "check", "check"))
-        report = room.check(target, self.options)
+        try:
+            report = room.check(target, self.options)
+        except NothingToCheckError as error:
+            if self.repair is None and not error.report.findings:
+                raise
+            report = error.report
         if self.repair is not None:
             report = self._repair(target, room, report)
         self.rows.append(report.as_json())

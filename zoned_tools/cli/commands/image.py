@@ -10,7 +10,7 @@ import typer
 from zoned_tools.cli.lazy import new_app
 from zoned_tools.cli.options import DevicePath, Force, Json, Quiet
 from zoned_tools.cli.output import print_json, progress_bar
-from zoned_tools.errors import UsageError
+from zoned_tools.errors import DeviceError, UsageError
 from zoned_tools.units import format_size, parse_size
 
 if TYPE_CHECKING:
@@ -138,6 +138,34 @@ def import_drive(
     with progress_bar("importing", geometry.size_bytes, quiet=quiet) as progress:
         copied = copy_content(source, image, geometry, table, overwrite=force, progress=progress)
     print(f"{image}: {geometry.model}, {geometry.nr_zones} zones, {format_size(copied)} of data imported")
+    return 0
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Image file or zloop directory.", show_default=False)],
+    destination: Annotated[
+        str, typer.Argument(metavar="DESTINATION", help="New directory, or new image file.", show_default=False)
+    ],
+    force: Force = False,
+    quiet: Quiet = False,
+) -> int:
+    """Turn an image into a directory of the kernel's zoned loop driver, and back."""
+    import os
+
+    from zoned_tools.device.importing import copy_drive
+    from zoned_tools.device.opening import open_device
+    from zoned_tools.device.zloop import write_zloop
+
+    with open_device(source) as drive:
+        if not drive.geometry.is_zoned:
+            raise DeviceError("not a zoned device", device=source)
+        if os.path.isdir(source):
+            with progress_bar("converting", drive.geometry.size_bytes, quiet=quiet) as progress:
+                copied = copy_drive(drive, destination, overwrite=force, progress=progress)
+        else:
+            copied = write_zloop(drive, destination)
+    print(f"{destination}: {drive.geometry.nr_zones} zones, {format_size(copied)} of data copied")
     return 0
 
 

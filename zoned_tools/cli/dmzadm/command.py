@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from zoned_tools.cli.dmzadm.common import Common
 from zoned_tools.cli.lazy import build
 from zoned_tools.errors import UsageError
 
@@ -83,8 +84,6 @@ def dmzadm(
     ] = None,
 ) -> int:
     """Format, check, repair, relabel, start and stop dm-zoned targets."""
-    from zoned_tools.cli import dmzadm_operations as operations
-
     chosen = [
         name
         for name, on in zip(OPERATIONS, (op_format, op_check, op_repair, op_relabel, op_start, op_stop), strict=True)
@@ -103,7 +102,7 @@ def dmzadm(
         ("--uuid", uuid is not None, formatting),
         ("--device-uuid", bool(device_uuid), formatting),
         ("--metadata-version", metadata_version is not None, formatting),
-        ("--use-set", use_set is not None, operation in ("--repair", "--check")),
+        ("--use-set", use_set is not None, operation == "--repair"),
         ("--allow", bool(allow), operation == "--repair"),
     ):
         if given and not valid:
@@ -112,23 +111,25 @@ def dmzadm(
                 if name in ("--seq", "--label")
                 else f"{name} option is not valid with {operation}"
             )
-    common = operations.Common(
+    common = Common(
         paths=tuple(devices), verbose=verbose or vverbose, very_verbose=vverbose, json=json, dry_run=dry_run, undo=undo
     )
-    match operation:
-        case "--format":
-            choices = operations.format_choices(seq, label, uuid, device_uuid or (), metadata_version)
-            return operations.format_devices(common, choices, force=force)
-        case "--check":
-            return operations.check_devices(common, use_set)
-        case "--repair":
-            return operations.repair_devices(common, use_set, allow or ())
-        case "--relabel":
-            return operations.relabel_devices(common, label)
-        case "--start":
-            return operations.start_target(common)
-        case _:
-            return operations.stop_target(common)
+    if formatting:
+        from zoned_tools.cli.dmzadm.format import format_choices, format_devices
+
+        choices = format_choices(seq, label, uuid, device_uuid or (), metadata_version)
+        return format_devices(common, choices, force=force)
+    if operation in ("--start", "--stop"):
+        from zoned_tools.cli.dmzadm.target import start_target, stop_target
+
+        return start_target(common) if operation == "--start" else stop_target(common)
+    from zoned_tools.cli.dmzadm.check import check_devices, relabel_devices, repair_devices
+
+    if operation == "--relabel":
+        return relabel_devices(common, label)
+    if operation == "--repair":
+        return repair_devices(common, use_set, allow or ())
+    return check_devices(common)
 
 
 class _Dmzadm:

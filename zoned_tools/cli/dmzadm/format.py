@@ -1,31 +1,16 @@
-"""The operations of ``dmzadm``, between its options and the dm-zoned layout."""
+"""``dmzadm --format``."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from zoned_tools.device.base import Device
+from zoned_tools.cli.dmzadm.common import LAYOUT, Common, check_members, default_label, parse_label, parse_number
 from zoned_tools.device.opening import open_devices
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.dm_zoned.format import FormatOptions, FormatResult, format_target
 from zoned_tools.formats.registry import Target
-
-LAYOUT = "dm-zoned"
-
-
-@dataclass(frozen=True, slots=True)
-class Common:
-    """Options of every operation."""
-
-    paths: tuple[str, ...]
-    verbose: bool
-    very_verbose: bool
-    json: bool
-    dry_run: bool
-    undo: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,31 +24,11 @@ class FormatChoices:
     metadata_version: int
 
 
-def _number(text: str | None, complaint: str, allowed: Sequence[int] | None = None) -> int | None:
-    if text is None:
-        return None
-    value = int(text) if text.isascii() and text.isdigit() else 0
-    if (allowed is None and value < 1) or (allowed is not None and (not text.isdigit() or value not in allowed)):
-        raise UsageError(complaint)
-    return value
-
-
 def _uuid(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
         raise UsageError(f"'{text}' is not a UUID") from None
-
-
-def _label(text: str | None) -> str:
-    """Without its quotes, as the original takes it; at most 31 bytes."""
-    if not text:
-        return ""
-    if text[0] in "'\"":
-        text = text[1:-1]
-    if len(os.fsencode(text)) > 31:
-        raise UsageError("Label too long (max 31 characters)")
-    return text
 
 
 def format_choices(
@@ -75,41 +40,18 @@ def format_choices(
         UsageError: one of them is not what it should be.
     """
     return FormatChoices(
-        reserved=_number(seq, "Invalid number of sequential zones"),
-        label=_label(label),
+        reserved=parse_number(seq, "Invalid number of sequential zones"),
+        label=parse_label(label),
         dmz_uuid=None if uuid is None else _uuid(uuid),
         device_uuids=tuple(_uuid(text) for text in device_uuids),
-        metadata_version=_number(metadata_version, "metadata version is 1 or 2", (1, 2)) or 2,
+        metadata_version=parse_number(metadata_version, "metadata version is 1 or 2", (1, 2)) or 2,
     )
-
-
-def default_label(device: Device) -> str:
-    """``dmz-`` and the serial number or name of the first device, cut to 30 bytes."""
-    from zoned_tools.device.identity import identify
-
-    serial = "" if device.emulated else identify(device.path).serial
-    name = serial or os.path.basename(os.path.realpath(device.path))
-    return os.fsencode(f"dmz-{name}")[:30].decode("utf-8", "ignore")
-
-
-def _check_members(devices: Sequence[Device]) -> None:
-    """One zoned device, or a regular one followed by zoned ones."""
-    first = devices[0]
-    if len(devices) == 1 and not first.geometry.is_zoned:
-        raise UsageError("Not a zoned block device", device=first.path)
-    if len(devices) > 1 and first.geometry.is_zoned:
-        raise UsageError("Not a regular block device", device=first.path)
-    for device in devices[1:]:
-        if not device.geometry.is_zoned:
-            raise UsageError("Not a zoned block device", device=device.path)
-    if len({os.path.realpath(device.path) for device in devices}) < len(devices):
-        raise UsageError("the same device is named twice", device=first.path)
 
 
 def format_devices(common: Common, choices: FormatChoices, *, force: bool) -> int:
     """``--format``: check everything, then write."""
     with open_devices(common.paths, writable=not common.dry_run) as devices:
-        _check_members(devices)
+        check_members(devices)
         if not force:
             from zoned_tools.engine.content import refuse_content
 

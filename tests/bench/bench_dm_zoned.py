@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""Measure format, check and report of dm-zoned drives of 256 MiB zones, all chunks mapped.
+
+    python tests/bench/bench_dm_zoned.py [--zones 3584 14336 57344] [--directory DIR]
+
+Prints seconds of whole processes (best of three), the peak memory of check, and ratios that
+do not depend on the machine: check against ``cat`` of the same metadata bytes, and time per
+zone against the smallest drive (1.0 is linear).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from zoned_tools.device import dump
+from zoned_tools.device.image import open_image, write_sidecar
+from zoned_tools.device.zones import ZoneCondition
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES
+from zoned_tools.formats.dm_zoned.metadata import open_blocks
+from zoned_tools.formats.dm_zoned.superblocks import read_state
+from zoned_tools.formats.registry import Target
+
+PROGRAMS = Path(sys.executable).parent
+REFERENCE_SECONDS_57344 = 5.2
+"""CPU seconds of the C tool's check of the largest drive, on a machine of the same class."""
+
+
+def run(*command: object, stdout: object = subprocess.DEVNULL) -> tuple[float, int]:
+    """``(seconds, peak KiB)`` of one process."""
+    started = time.perf_counter()
+    process = subprocess.Popen([str(part) for part in command], stdout=stdout)  # type: ignore[call-overload]
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{command} ended with {process.returncode}")
+    return seconds, usage.ru_maxrss
+
+
+def best(*command: object, times: int = 3) -> tuple[float, int]:
+    return min(run(*command) for _ in range(times))
+
+
+def map_everything(image: Path) -> tuple[list[tuple[int, int]], int]:
+    """Map every chunk to a full sequential zone with all blocks valid, in both sets.
+
+    Returns the byte ranges of the metadata, and how many bytes they are.
+    """
+    with open_image(str(image), writable=True) as drive:
+        state = read_state(open_blocks(Target("dm-zoned", (drive,))))
+        layout, geometry = state.layout, state.geometry
+        assert layout is not None
+        zones = np.flatnonzero(geometry.sequential)[: layout.nr_chunks]
+        conventional = np.arange(layout.metadata_zones.stop, geometry.nr_cache)
+        zones = np.concatenate((conventional[: layout.nr_chunks - len(zones)], zones))[: layout.nr_chunks]
+        table = np.full(layout.nr_map_blocks * 512 * 2, 0xFFFFFFFF, "<u4").reshape(-1, 2)
+        table[: len(zones), 0] = zones
+        ones = b"\xff" * (layout.nr_bitmap_blocks // geometry.nr_zones * BLOCK_BYTES)
+        ranges = []
+        for number in (0, 1):
+            start = layout.set_block(number) * BLOCK_BYTES
+            ranges.append((start, layout.nr_meta_blocks * BLOCK_BYTES))
+            drive.write(layout.map_block(number) * BLOCK_BYTES, table.tobytes())
+            for zone in zones.tolist():
+                drive.write(layout.bitmap_block(number) * BLOCK_BYTES + zone * len(ones), ones)
+        zone_table, facts = drive.zones(), drive.geometry
+    full = zones[zones >= geometry.nr_cache]
+    zone_table["condition"][full] = ZoneCondition.FULL
+    zone_table["wp_sector"][full] = zone_table["start_sector"][full] + zone_table["length_sectors"][full]
+    write_sidecar(f"{image}.zones", dump.encode(facts, zone_table))
+    return ranges, sum(length for _, length in ranges)
+
+
+def cat_metadata(image: Path, ranges: list[tuple[int, int]]) -> float:
+    """Seconds of ``cat`` over the same bytes, from a file of their own."""
+    copy = image.with_suffix(".metadata")
+    with open(image, "rb") as source, open(copy, "wb") as target:
+        for start, length in ranges:
+            source.seek(start)
+            target.write(source.read(length))
+    with open(os.devnull, "wb") as sink:
+        seconds = min(run("cat", copy, stdout=sink)[0] for _ in range(3))
+    copy.unlink()
+    return seconds
+
+
+def measure(directory: Path, nr_zones: int) -> dict[str, float]:
+    """All figures of one drive."""
+    image = directory / f"{nr_zones}.img"
+    conventional = max(nr_zones // 100, 20)
+    run(PROGRAMS / "zoned", "image", "create", image, "--zones", nr_zones, "--conventional", conventional)
+    format_seconds, _ = best(PROGRAMS / "dmzadm", "--format", image, "--label=bench", "--force", "--seq=16")
+    ranges, metadata_bytes = map_everything(image)
+    check_seconds, peak = best(PROGRAMS / "dmzadm", "--check", image)
+    figures = {
+        "zones": nr_zones,
+        "metadata_mib": metadata_bytes / (1 << 20),
+        "format_s": format_seconds,
+        "check_s": check_seconds,
+        "check_mib": peak / 1024,
+        "cat_s": cat_metadata(image, ranges),
+        "report_s": best(PROGRAMS / "zoned", "report", image)[0],
+        "json_s": best(PROGRAMS / "zoned", "report", image, "--json")[0],
+    }
+    image.unlink()
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--zones", type=int, nargs="+", default=[3584, 14336, 57344])
+    parser.add_argument(
+        "--directory", type=Path, default=None, help="where the images go (needs 2 GB for 57,344 zones)"
+    )
+    arguments = parser.parse_args()
+    directory = Path(tempfile.mkdtemp(prefix="zoned-bench-", dir=arguments.directory))
+    try:
+        rows = [measure(directory, nr_zones) for nr_zones in arguments.zones]
+    finally:
+        shutil.rmtree(directory)
+    names = list(rows[0])
+    print("  ".join(f"{name:>12}" for name in names))
+    for row in rows:
+        print(
+            "  ".join(f"{row[name]:>12.3f}" if isinstance(row[name], float) else f"{row[name]:>12}" for name in names)
+        )
+    for row in rows:
+        linear = (row["check_s"] / row["zones"]) / (rows[0]["check_s"] / rows[0]["zones"])
+        print(f"{row['zones']:>6} zones: check is {row['check_s'] / row['cat_s']:.1f} x cat, {linear:.2f} x linear")
+        if row["zones"] == 57344:
+            print(f"{'':>13} and {REFERENCE_SECONDS_57344 / row['check_s']:.1f} times as fast as the C tool's 5.2 s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Whatever is given, the answer is one line and the documented exit status."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zoned_tools.cli.run import run
+
+ARCHIVE = Path(__file__).parents[1] / "vectors" / "dm-zoned" / "hm64x1.tar.xz"
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory) -> Path:
+    """A populated dm-zoned image and its zone table."""
+    folder = tmp_path_factory.mktemp("good")
+    with tarfile.open(ARCHIVE) as archive:
+        for name in ("disk.img", "disk.img.zones"):
+            archive.extract(name, folder, filter="data")
+    return folder / "disk.img"
+
+
+def _copy(good: Path, folder: Path) -> Path:
+    for name in ("disk.img", "disk.img.zones"):
+        shutil.copy(good.parent / name, folder / name)
+    return folder / "disk.img"
+
+
+def _missing(good, folder):
+    return folder / "nothing.img"
+
+
+def _zero_length(good, folder):
+    path = folder / "empty.img"
+    path.touch()
+    return path
+
+
+def _directory(good, folder):
+    return folder
+
+
+def _fifo(good, folder):
+    os.mkfifo(folder / "pipe")
+    return folder / "pipe"
+
+
+def _truncated(good, folder):
+    path = _copy(good, folder)
+    os.truncate(path, 1 << 20)
+    return path
+
+
+def _truncated_in_metadata(good, folder):
+    path = _copy(good, folder)
+    os.truncate(path, 4096)
+    return path
+
+
+def _truncated_sidecar(good, folder):
+    path = _copy(good, folder)
+    os.truncate(f"{path}.zones", 1000)
+    return path
+
+
+def _empty_sidecar(good, folder):
+    path = _copy(good, folder)
+    os.truncate(f"{path}.zones", 0)
+    return path
+
+
+def _foreign_sidecar(good, folder):
+    path = _copy(good, folder)
+    zones = Path(__file__).parents[1] / "vectors/zone-report/scsi-debug-aware/disk.img.zones"
+    shutil.copy(zones, f"{path}.zones")
+    os.truncate(path, (64 << 20) + 4096)
+    return path
+
+
+def _sidecar_is_a_directory(good, folder):
+    path = _copy(good, folder)
+    os.unlink(f"{path}.zones")
+    os.mkdir(f"{path}.zones")
+    return path
+
+
+def _not_zoned(good, folder):
+    path = folder / "plain.img"
+    path.write_bytes(bytes(8 << 20))
+    return path
+
+
+def _odd_size(good, folder):
+    path = folder / "odd.img"
+    path.write_bytes(b"x" * 12345)
+    return path
+
+
+def _character_device(good, folder):
+    return Path("/dev/null")
+
+
+def _name_too_long(good, folder):
+    return folder / ("x" * 300)
+
+
+INPUTS = [
+    _missing, _zero_length, _directory, _fifo, _truncated, _truncated_in_metadata, _truncated_sidecar, _empty_sidecar,
+    _foreign_sidecar, _sidecar_is_a_directory, _not_zoned, _odd_size, _character_device, _name_too_long,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", INPUTS, ids=lambda f: f.__name__.strip("_"))
+@pytest.mark.parametrize("operation", ["--format", "--check", "--repair", "--relabel", "--start", "--stop"])
+def test_dmzadm_on_bad_input(make, operation, good, tmp_path, program):
+    path = make(good, tmp_path)
+    result = program("dmzadm", operation, path)
+    assert result.status == 1
+    assert result.err.count("\n") == 1, result.err
+    assert result.err.startswith("dmzadm: ")
+    assert "Traceback" not in result.out + result.err
+
+
+@pytest.mark.parametrize("make", INPUTS, ids=lambda f: f.__name__.strip("_"))
+@pytest.mark.parametrize("command", [("report",), ("check",), ("probe",), ("inspect",), ("zone", "reset", "--all")])
+def test_zoned_on_bad_input(make, command, good, tmp_path, program):
+    path = make(good, tmp_path)
+    result = program("zoned", *command, path)
+    assert "Traceback" not in result.out + result.err
+    if command[0] == "probe" and result.status == 0:
+        return  # a regular file without a layout is an answer
+    if command[0] == "report" and "truncated" in make.__name__ and "sidecar" not in make.__name__:
+        assert result.status == 0, "the zone table is whole"
+        return
+    assert result.status == 8, (result.out, result.err)
+    assert result.err.count("\n") == 1, result.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop privileges")
+def test_unreadable(good, tmp_path):
+    path = _copy(good, tmp_path)
+    path.chmod(0)
+    tmp_path.chmod(0o755)
+    child = os.fork()
+    if child == 0:
+        os.setuid(65534)
+        os._exit(run("dmzadm", ["--check", str(path)]))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
+METADATA_BYTES = 2 << 20
+
+
+@settings(max_examples=120)
+@given(
+    patches=st.lists(
+        st.tuples(st.integers(0, METADATA_BYTES - 1), st.binary(min_size=1, max_size=64)), min_size=1, max_size=6
+    )
+)
+def test_random_damage_gives_findings_or_a_clear_error(patches, good, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("damaged")
+    path = _copy(good, folder)
+    with open(path, "r+b") as image:
+        for offset, data in patches:
+            image.seek(offset)
+            image.write(data)
+    status = run("dmzadm", ["--check", str(path)])
+    assert status in (0, 1, 255)
+    assert run("zoned", ["check", "--json", str(path)]) in (0, 4, 8)
+    shutil.rmtree(folder)
+
+
+@settings(max_examples=60)
+@given(
+    patches=st.lists(st.tuples(st.integers(0, 4287), st.integers(0, 255)), min_size=1, max_size=4),
+)
+def test_random_damage_of_the_zone_table(patches, good, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("damaged")
+    path = _copy(good, folder)
+    with open(f"{path}.zones", "r+b") as zones:
+        for offset, value in patches:
+            zones.seek(offset)
+            zones.write(bytes([value]))
+    assert run("dmzadm", ["--check", str(path)]) in (0, 1, 255)
+    assert run("zoned", ["report", str(path)]) in (0, 8)
+    shutil.rmtree(folder)

@@ -1,0 +1,114 @@
+"""Plans with undo files: whatever a plan did, playing back restores it, also after a cut."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zoned_tools.device.base import Geometry, ZoneOperation
+from zoned_tools.device.image import create_image, open_image
+from zoned_tools.device.plan import Plan, apply_plan, verify_plan
+from zoned_tools.device.undo import UndoFile, save_undo
+from zoned_tools.device.zones import Model, make_table, written_sectors
+from zoned_tools.errors import DeviceError, MetadataError, RefusedError
+
+ZONE = 64 << 10
+ZONES = 8
+
+
+def make(folder: Path) -> str:
+    path = str(folder / "disk.img")
+    geometry = Geometry(Model.HOST_MANAGED, ZONES * ZONE, ZONE, ZONES)
+    create_image(path, geometry, make_table(ZONES * ZONE // 512, ZONE // 512, nr_conventional=3))
+    with open_image(path, writable=True) as drive:
+        drive.write(0, bytes(range(256)) * 512)
+        drive.write(3 * ZONE, b"three" * 4096 + bytes(-len(b"three" * 4096) % 512))
+        drive.write(4 * ZONE, b"4" * ZONE)
+        drive.write(5 * ZONE, b"5" * 4096)
+        drive.manage(ZoneOperation.CLOSE, 5)
+    return path
+
+
+def state(path: str) -> tuple:
+    with open_image(path) as drive:
+        zones = drive.zones()
+        return drive.read(0, ZONES * ZONE), zones["condition"].tolist(), written_sectors(zones).tolist()
+
+
+def a_plan(drive) -> Plan:
+    plan = Plan("change everything")
+    plan.write(0, 4096, b"n" * 8192)
+    plan.write(0, 8192, b"m" * 4096)
+    plan.fill(0, ZONE, 16384, 0xABCD)
+    plan.manage(0, ZoneOperation.RESET, 4)
+    plan.write(0, 4 * ZONE, b"new content of four" + bytes(4096 - 19))
+    plan.write(0, 5 * ZONE + 4096, b"5" * 4096)
+    plan.manage(0, ZoneOperation.FINISH, 6)
+    plan.flush(0)
+    return plan
+
+
+@given(cut=st.integers(0, 8))
+def test_undo_restores_after_any_cut(cut: int, tmp_path_factory) -> None:
+    folder = tmp_path_factory.mktemp("undo")
+    path, undo = make(folder), str(folder / "plan.undo")
+    before = state(path)
+    with open_image(path, writable=True) as drive:
+        plan = a_plan(drive)
+        save_undo(undo, [drive], plan, "nothing")
+        apply_plan([drive], plan.steps[:cut])
+    with open_image(path, writable=True) as drive, UndoFile(undo) as saved:
+        saved.check([drive])
+        apply_plan([drive], saved.steps([drive]))
+        assert (saved.title, saved.paths) == ("change everything", [path])
+    assert state(path) == before
+
+
+def test_an_undo_file_refuses_what_changed_since(tmp_path) -> None:
+    path, undo = make(tmp_path), str(tmp_path / "plan.undo")
+    with open_image(path, writable=True) as drive:
+        plan = Plan("one block")
+        plan.write(0, 4096, b"n" * 4096)
+        save_undo(undo, [drive], plan)
+        apply_plan([drive], plan.steps)
+        verify_plan([drive], plan)
+        drive.write(4096, b"somebody else" + bytes(4096 - 13))
+        with UndoFile(undo) as saved:
+            with pytest.raises(RefusedError, match="changed after"):
+                saved.check([drive])
+            saved.check([drive], force=True)
+    other = tmp_path / "other.img"
+    other.write_bytes(bytes(1 << 20))
+    with open_image(str(other)) as device, UndoFile(undo) as saved, pytest.raises(RefusedError, match="not the device"):
+        saved.check([device])
+
+
+def test_damaged_undo_files(tmp_path) -> None:
+    path, undo = make(tmp_path), tmp_path / "plan.undo"
+    with open_image(path, writable=True) as drive:
+        plan = a_plan(drive)
+        save_undo(str(undo), [drive], plan)
+        with pytest.raises(DeviceError, match="exists"):
+            save_undo(str(undo), [drive], plan)
+    good = undo.read_bytes()
+    undo.write_bytes(good[: len(good) // 2])
+    with pytest.raises(MetadataError):
+        UndoFile(str(undo))
+    undo.write_bytes(os.urandom(5000))
+    with pytest.raises(MetadataError):
+        UndoFile(str(undo))
+    with pytest.raises(DeviceError):
+        UndoFile(str(tmp_path / "nothing"))
+
+
+def test_verify_notices_a_device_that_forgets(tmp_path) -> None:
+    path = make(tmp_path)
+    with open_image(path, writable=True) as drive:
+        plan = Plan("one block")
+        plan.write(0, 4096, b"n" * 4096)
+        with pytest.raises(DeviceError, match="does not read back"):
+            verify_plan([drive], plan)

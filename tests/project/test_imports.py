@@ -1,0 +1,120 @@
+"""The house: imports point downward, and start-up loads next to nothing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import zoned_tools
+
+PACKAGE = Path(zoned_tools.__file__).parent
+
+ALLOWED = {
+    "codec": {"codec", "device.base"},
+    "device": {"device", "codec"},
+    "formats": {"formats", "codec", "device"},
+    "engine": {"engine", "formats", "codec", "device"},
+    "report": {"report", "engine", "formats", "codec", "device"},
+    "cli": {"cli", "report", "engine", "formats", "codec", "device"},
+}
+"""Room to the rooms it may import (besides the modules at the top: errors, findings, units)."""
+
+HEAVY = {"numpy", "construct", "rich", "pyudev", "crc32c", "pydantic", "asyncio", "xxhash", "lzallright", "mfusepy"}
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.removeprefix("zoned_tools.") for name in found if name.startswith("zoned_tools.")}
+
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_downward(module: Path) -> None:
+    parts = module.relative_to(PACKAGE).parts
+    if parts[0] not in ALLOWED:
+        return
+    for name in _imports(module):
+        room = name.split(".")[0]
+        if room not in ALLOWED:
+            continue
+        assert any(name == ok or name.startswith(f"{ok}.") for ok in ALLOWED[parts[0]]), f"imports {name}"
+        if parts[0] == "formats" and len(parts) > 2 and name.startswith("formats."):
+            assert name.split(".")[1] in (parts[1], "registry"), f"one layout imports another: {name}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_typer_and_rich_only_in_the_cli(module: Path) -> None:
+    text = module.read_text()
+    if module.relative_to(PACKAGE).parts[0] != "cli":
+        assert "import typer" not in text
+        assert "from rich" not in text
+
+
+def _modules_after(program: str, *arguments: str) -> tuple[set[str], int]:
+    code = (
+        f"import sys; sys.argv = [{program!r}, *{list(arguments)!r}]; from zoned_tools.cli import entry; import io, contextlib\n"
+        "sys.stdout = sys.stderr = io.StringIO()\n"
+        f"status = getattr(entry, {program!r})()\n"
+        "sys.stdout = sys.__stdout__; print(status, *sys.modules)"
+    )
+    # -S: an environment's site hooks are none of our doing; the path is given instead.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": ":".join([str(PACKAGE.parent), *sys.path]), "PATH": "/usr/bin:/bin"},
+        check=True,
+    )
+    status, *modules = done.stdout.split()
+    return set(modules), int(status)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("zoned", "--version"), 0),
+        (("zoned", "--help"), 0),
+        (("zoned", "report", "--help"), 0),
+        (("zoned", "check", "--help"), 0),
+        (("zoned", "nonsense"), 16),
+        (("zoned", "report", "--nonsense"), 16),
+        (("zoned", "report"), 16),
+        (("dmzadm", "--version"), 0),
+        (("dmzadm", "--help"), 0),
+        (("dmzadm",), 1),
+        (("dmzadm", "--nonsense"), 1),
+        (("dmzadm", "--check"), 1),
+        (("zdmadm", "--version"), 0),
+        (("mkzonefs", "--version"), 0),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
+)
+def test_start_up_loads_nothing_heavy(arguments: tuple[str, ...], status: int) -> None:
+    modules, got = _modules_after(*arguments)
+    assert not {name.split(".")[0] for name in modules} & HEAVY
+    assert got == status
+    if "--version" in arguments:
+        assert "typer" not in modules
+        assert len(modules) < 80
+
+
+def test_every_command_loads_and_its_summary_is_its_docstring() -> None:
+    from zoned_tools.cli.completion import click_tree
+    from zoned_tools.cli.zoned import REGISTRY
+
+    group = click_tree("zoned")
+    for name, (_, summary) in REGISTRY.items():
+        command = group.get_command(None, name)
+        assert (command.help or "").strip().split("\n")[0] == summary, name

@@ -1,0 +1,41 @@
+"""``zoned dump``: metadata as a document, or packed for a bug report."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+import typer
+
+from zoned_tools.cli.options import DevicePaths, Force, LayoutName, Start, check_layout_name
+
+
+def dump(
+    devices: DevicePaths,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Write to FILE; - is standard output.")
+    ] = "-",
+    binary: Annotated[
+        bool,
+        typer.Option(
+            "--binary", help="Pack the document, compressed, serial numbers and labels hashed: fit for a bug report."
+        ),
+    ] = False,
+    keep_names: Annotated[bool, typer.Option("--keep-names", help="Do not hash serial numbers and labels.")] = False,
+    force: Force = False,
+    start: Start = None,
+    layout: LayoutName = None,
+) -> int:
+    """Save the metadata of a layout as readable JSON."""
+    from zoned_tools.device.opening import open_devices
+    from zoned_tools.engine.documents import encode_document, write_document
+    from zoned_tools.engine.targets import need_room, single_target
+    from zoned_tools.formats.registry import DumpRoom
+
+    check_layout_name(layout)
+    with open_devices(devices) as opened:
+        target = single_target(opened, start_sector=start, layout=layout)
+        document = cast(DumpRoom, need_room(target, "dump", "dump")).dump(target)
+        facts = {"schema": "zoned.dump/1", "layout": target.layout, "devices": list(target.paths)}
+        content = encode_document({**facts, **document}, packed=binary, hide_names=binary and not keep_names)
+    write_document(output, content, overwrite=force)
+    return 0

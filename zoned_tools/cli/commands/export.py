@@ -1,0 +1,78 @@
+"""``zoned export``: the logical device's content as a raw file."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zoned_tools.cli.commands.replay import SettingsBesideOutput, print_warnings
+from zoned_tools.cli.options import DevicePaths, Force, Json, LayoutName, Quiet, Start, check_layout_name
+from zoned_tools.cli.output import print_json, progress_bar
+from zoned_tools.cli.settings import parse_settings
+from zoned_tools.errors import FsckStatus, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zoned_tools.engine.export import ExportResult
+    from zoned_tools.formats.registry import Target
+
+
+def export(
+    devices: DevicePaths,
+    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="File to write, - for standard output.")],
+    force: Force = False,
+    skip_errors: Annotated[
+        bool, typer.Option("--skip-errors", help="Put zeroes where blocks cannot be read, and list them.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    settings: SettingsBesideOutput = None,
+    start: Start = None,
+    layout: LayoutName = None,
+) -> int:
+    """Write the logical device's content to a sparse raw file."""
+    from zoned_tools.engine.logical import opened_target
+
+    check_layout_name(layout)
+    if json and output == "-":
+        raise UsageError("--json and -o - cannot share standard output")
+    with opened_target(devices, start, layout) as target:
+        result = _run(target, parse_settings(settings), output, force=force, skip_errors=skip_errors, quiet=quiet)
+        if json:
+            print_json(
+                {
+                    "schema": "zoned.export/1",
+                    "devices": list(target.paths),
+                    "layout": target.layout,
+                    "output": output,
+                    "size_bytes": result.size_bytes,
+                    "data_bytes": result.data_bytes,
+                    "lost": [lost.as_json() for lost in result.lost],
+                }
+            )
+        for lost in result.lost:
+            where = f"{lost.length_bytes} bytes at byte {lost.offset_bytes}"
+            print(f"zoned: {target.device.path}: lost {where}: {lost.reason}", file=sys.stderr)
+    return FsckStatus.UNCORRECTED if result.lost else FsckStatus.CLEAN
+
+
+def _run(
+    target: Target, settings: Mapping[str, str], output: str, *, force: bool, skip_errors: bool, quiet: bool
+) -> ExportResult:
+    from zoned_tools.engine.export import export_pieces, export_volume, layout_pieces, open_output
+    from zoned_tools.engine.logical import opened_logical
+
+    pieces = layout_pieces(target)
+    if pieces is not None:
+        with open_output(output, target.paths, force=force) as out:
+            return export_pieces(pieces, out)
+    with opened_logical(target, writable=False, settings=settings) as mapper:
+        print_warnings(mapper, target)
+        with (
+            open_output(output, target.paths, force=force) as out,
+            progress_bar("export", mapper.size_blocks * 4096, quiet=quiet) as progress,
+        ):
+            return export_volume(mapper, out, skip_errors=skip_errors, progress=progress)

@@ -1,0 +1,97 @@
+"""``zoned map``: where logical blocks live."""
+
+from __future__ import annotations
+
+import json as json_module
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zoned_tools.cli.commands.replay import Settings, print_warnings
+from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Start, check_layout_name
+from zoned_tools.cli.settings import parse_settings
+from zoned_tools.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.engine.logical import MappedRun
+
+
+def map_blocks(
+    devices: DevicePaths,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--at",
+            metavar="LBA[+N]",
+            help="N logical blocks of 4096 bytes from LBA on (default one; without --at all); repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+    settings: Settings = None,
+    start: Start = None,
+    layout: LayoutName = None,
+) -> int:
+    """Tell where logical blocks live, and why."""
+    from zoned_tools.device.opening import open_devices
+    from zoned_tools.engine.logical import map_blocks as runs_of
+    from zoned_tools.engine.logical import opened_logical, partition_start_bytes
+    from zoned_tools.engine.targets import single_target
+
+    check_layout_name(layout)
+    wanted = [parse_range(text) for text in at or ()]
+    chosen = parse_settings(settings)
+    with open_devices(devices) as opened:
+        target = single_target(opened, start_sector=start, layout=layout)
+        start_bytes = partition_start_bytes(opened[0], start, target.layout)
+        with opened_logical(target, writable=False, settings=chosen) as mapper:
+            print_warnings(mapper, target)
+            ranges = wanted or [(0, mapper.size_blocks)]
+            checked = [runs_of(target, mapper, first, count, start_bytes) for first, count in ranges]
+            runs = (run for one in checked for run in one)
+            (_print_json if json else _print_table)(runs)
+    return 0
+
+
+def parse_range(text: str) -> tuple[int, int]:
+    """``(first block, count)`` of ``LBA[+N]``; decimal, or hexadecimal behind ``0x``."""
+    first, plus, count = text.partition("+")
+    numbers = []
+    for word in (first, count if plus else "1"):
+        base = 16 if word[:2].lower() == "0x" else 10
+        digits = word[2:] if base == 16 else word
+        if not digits.isalnum() or not digits.isascii() or len(digits) > 20:
+            raise UsageError(f"--at {text}: not LBA or LBA+N")
+        try:
+            numbers.append(int(digits, base))
+        except ValueError:
+            raise UsageError(f"--at {text}: not LBA or LBA+N") from None
+    if numbers[1] == 0:
+        raise UsageError(f"--at {text}: no blocks")
+    return numbers[0], numbers[1]
+
+
+def _print_json(runs: Iterator[MappedRun]) -> None:
+    """One extent a line as they come: a fragmented drive has millions."""
+    first = next(runs, None)
+    print('{\n  "schema": "zoned.map/1",\n  "extents": [', end="")
+    separator = "\n    "
+    while first is not None:
+        print(separator + json_module.dumps(first.as_json()), end="")
+        separator = ",\n    "
+        first = next(runs, None)
+    print("\n  ]\n}")
+
+
+def _print_table(runs: Iterator[MappedRun]) -> None:
+    row = "%12s %10s %14s  %-20s %s"
+    header = row % ("block", "blocks", "physical block", "device", "why")
+    for run in runs:
+        if header:
+            print(header)
+            header = ""
+        place = "-" if run.physical_bytes is None else str(run.physical_bytes // 4096)
+        extent = run.extent
+        print(row % (extent.logical_block, extent.blocks, place, run.device, extent.why))

@@ -1,0 +1,30 @@
+"""``zoned metrics``: Prometheus text for node_exporter's textfile collector."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from zoned_tools.cli.options import DevicePaths
+
+
+def metrics(
+    devices: DevicePaths,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Replace FILE atomically; - is standard output.")
+    ] = "-",
+    check: Annotated[bool, typer.Option("--check", help="Check each layout too, and report how that went.")] = False,
+) -> int:
+    """Print Prometheus metrics of drives and their layouts."""
+    import sys
+
+    from zoned_tools.engine.metrics import collect
+    from zoned_tools.report.prometheus import render, write_atomically
+
+    text = render(collect(devices, check=check))
+    if output == "-":
+        sys.stdout.write(text)
+    else:
+        write_atomically(output, text)
+    return 0

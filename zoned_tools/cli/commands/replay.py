@@ -1,0 +1,172 @@
+"""``zoned replay``: a trace through the offline mapper; and what the commands over mappers share."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from zoned_tools.cli.options import DevicePaths, DryRun, Json, LayoutName, Start, check_layout_name
+from zoned_tools.cli.output import print_json
+from zoned_tools.cli.settings import parse_settings
+from zoned_tools.errors import FsckStatus, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.engine.replay import Check, ReplayOptions, ReplayResult
+    from zoned_tools.engine.trace import Request
+    from zoned_tools.formats.registry import Mapper, Target
+
+
+_SETTING_HELP = "A setting of the layout's own; repeatable."
+Settings: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-o", "--set", metavar="KEY=VALUE", help=_SETTING_HELP, show_default=False),
+]
+SettingsBesideOutput: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--option", "--set", metavar="KEY=VALUE", help=_SETTING_HELP, show_default=False),
+]
+
+
+def print_warnings(mapper: Mapper, target: Target) -> None:
+    """Say on standard error what the mapper found odd in the metadata."""
+    from zoned_tools.engine.logical import warnings_of
+
+    for text in warnings_of(mapper):
+        print(f"zoned: {target.device.path}: {text}", file=sys.stderr)
+
+
+def replay(
+    devices: DevicePaths,
+    trace: Annotated[
+        str | None,
+        typer.Option("--trace", metavar="FILE", help="A fio iolog (version 2 or 3), - for standard input."),
+    ] = None,
+    log_writes: Annotated[
+        str | None, typer.Option("--log-writes", metavar="FILE", help="A log of the dm-log-writes target.")
+    ] = None,
+    crash_at: Annotated[
+        int | None,
+        typer.Option(
+            "--crash-at",
+            metavar="N",
+            min=0,
+            help="Stop as if the power was cut after N changes of the devices.",
+            show_default=False,
+        ),
+    ] = None,
+    check_each: Annotated[bool, typer.Option("--check-each", help="Check the layout after every flush.")] = False,
+    pattern: Annotated[
+        str, typer.Option("--pattern", metavar="stamp|zero", help="What the writes of an iolog carry.")
+    ] = "stamp",
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Added to the number in each stamp.")] = 0,
+    dry_run: DryRun = False,
+    json: Json = False,
+    settings: Settings = None,
+    start: Start = None,
+    layout: LayoutName = None,
+) -> int:
+    """Run a trace of writes, discards and flushes through the offline mapper."""
+    from zoned_tools.engine.logical import opened_target
+    from zoned_tools.engine.replay import ReplayOptions
+    from zoned_tools.engine.trace import Pattern
+
+    check_layout_name(layout)
+    if (trace is None) == (log_writes is None):
+        raise UsageError("one of --trace and --log-writes is needed")
+    if pattern not in list(Pattern):
+        raise UsageError(f"--pattern {pattern}: stamp or zero")
+    if seed >= 1 << 64:
+        raise UsageError("--seed has 64 bits")
+    options = ReplayOptions(crash_at, Pattern(pattern), seed, dry_run)
+    chosen = parse_settings(settings)
+    with (
+        opened_target(devices, start, layout, writable=not dry_run) as target,
+        _requests(trace, log_writes) as requests,
+    ):
+        result = _run(target, requests, chosen, options, check_each=check_each)
+        if json:
+            print_json(_document(target, options, result))
+        else:
+            _print_text(target, result)
+    return FsckStatus.UNCORRECTED if result.has_errors else FsckStatus.CLEAN
+
+
+@contextmanager
+def _requests(trace: str | None, log_writes: str | None) -> Iterator[Iterator[Request]]:
+    from zoned_tools.engine.log_writes import parse_log_writes
+    from zoned_tools.engine.trace import open_trace, parse_iolog
+
+    path = trace if trace is not None else log_writes
+    assert path is not None
+    with open_trace(path) as file:
+        yield (parse_iolog if trace is not None else parse_log_writes)(file, path)
+
+
+def _run(
+    target: Target, requests: Iterator[Request], settings: dict[str, str], options: ReplayOptions, *, check_each: bool
+) -> ReplayResult:
+    from typing import cast
+
+    from zoned_tools.engine.logical import open_logical
+    from zoned_tools.engine.replay import replay as run
+    from zoned_tools.engine.targets import need_room
+    from zoned_tools.formats.registry import CheckOptions, CheckRoom
+
+    def open_mapper(on: Target) -> Mapper:
+        mapper = open_logical(on, writable=True, settings=settings)
+        print_warnings(mapper, on)
+        return mapper
+
+    check: Check | None = None
+    if check_each:
+        room = cast("CheckRoom", need_room(target, "check", "check"))
+        check = lambda on: room.check(on, CheckOptions())  # noqa: E731 - the name is bound either way
+    return run(target, requests, open_mapper, options, check)
+
+
+def _document(target: Target, options: ReplayOptions, result: ReplayResult) -> dict[str, object]:
+    from dataclasses import asdict
+
+    report = result.report
+    return {
+        "schema": "zoned.replay/1",
+        "devices": list(target.paths),
+        "layout": target.layout,
+        "dry_run": options.dry_run,
+        "crashed": result.crashed,
+        "last_request": result.last_place,
+        "requests": result.requests,
+        "bytes": result.bytes,
+        "device": asdict(result.device) | {"changes": result.device.changes},
+        "reclaim_steps": result.reclaim_steps,
+        "free_zones": result.free_zones,
+        "checks": result.checks,
+        "verdict": None if report is None else str(report.verdict),
+        "findings": [] if report is None else [finding.as_json() for finding in report.findings],
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def _print_text(target: Target, result: ReplayResult) -> None:
+    requests = ", ".join(f"{count} {name}" for name, count in result.requests.items() if count) or "no requests"
+    device = result.device
+    print(f"{', '.join(target.paths)}: {requests}")
+    print(
+        f"  devices: {device.writes} writes ({device.write_bytes} bytes), {device.discards} discards, "
+        f"{device.zone_commands} zone commands, {device.flushes} flushes"
+    )
+    for kind, count in result.free_zones.items():
+        print(f"  free {kind} zones: {count}")
+    if result.crashed:
+        print(f"  power cut after {device.changes} changes, in {result.last_place or 'opening the target'}")
+    if result.report is not None:
+        from zoned_tools.report.findings import report_lines
+
+        print(f"  checked {result.checks} times, last in {result.last_place or 'an empty trace'}")
+        for line in report_lines(result.report):
+            print(line)

@@ -1,0 +1,101 @@
+"""``zoned serve``: the logical device over NBD."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zoned_tools.cli.commands.replay import Settings, print_warnings
+from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Start, check_layout_name
+from zoned_tools.cli.settings import parse_settings
+from zoned_tools.errors import UsageError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from socket import socket
+
+    from zoned_tools.engine.nbd import Server
+    from zoned_tools.formats.registry import Mapper, Target
+
+
+def serve(
+    devices: DevicePaths,
+    write: Annotated[bool, typer.Option("--write", "-w", help="Let clients write; without it they only read.")] = False,
+    unix: Annotated[
+        str | None,
+        typer.Option(
+            "--socket", metavar="PATH", help="Unix socket (default: in a new private directory).", show_default=False
+        ),
+    ] = None,
+    tcp: Annotated[
+        str | None,
+        typer.Option(
+            "--tcp",
+            metavar="[HOST:]PORT",
+            help="TCP on the loopback interface instead; port 0 takes a free one.",
+            show_default=False,
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Export name beside the default one.")] = "",
+    once: Annotated[bool, typer.Option("--once", help="Stop when the last client disconnects.")] = False,
+    json: Json = False,
+    settings: Settings = None,
+    start: Start = None,
+    layout: LayoutName = None,
+) -> int:
+    """Serve the logical device over NBD, until SIGINT or SIGTERM."""
+    from zoned_tools.engine.logical import open_logical, opened_target
+    from zoned_tools.engine.nbd import serve as run
+
+    check_layout_name(layout)
+    if unix is not None and tcp is not None:
+        raise UsageError("--socket and --tcp exclude each other")
+    if len(name.encode()) > 256:
+        raise UsageError("--name: longer than 256 bytes")
+    chosen = parse_settings(settings)
+    with opened_target(devices, start, layout, writable=write) as target, _listener(unix, tcp) as (listener, uri):
+        mapper = open_logical(target, writable=write, settings=chosen)
+        print_warnings(mapper, target)
+        server = _server(target, mapper, name, once=once, reclaims="idle_rlow" in chosen)
+        run(server, listener, lambda: _announce(target, mapper, uri, json=json))
+    return 0
+
+
+def _listener(unix: str | None, tcp: str | None) -> AbstractContextManager[tuple[socket, str]]:
+    from zoned_tools.engine.nbd_sockets import tcp_listener, unix_listener
+
+    return tcp_listener(tcp) if tcp is not None else unix_listener(unix)
+
+
+def _server(target: Target, mapper: Mapper, name: str, *, once: bool, reclaims: bool) -> Server:
+    from zoned_tools.engine.nbd import Server
+    from zoned_tools.engine.volume import Reclaims
+
+    return Server(
+        mapper,
+        name=name,
+        description=f"{target.layout} on {', '.join(target.paths)}",
+        log=lambda line: print(f"zoned: {target.device.path}: {line}", file=sys.stderr, flush=True),
+        stop_when_unused=once,
+        when_idle=mapper.reclaim if reclaims and isinstance(mapper, Reclaims) else mapper.flush,
+    )
+
+
+def _announce(target: Target, mapper: Mapper, uri: str, *, json: bool) -> None:
+    """Say where clients find the server; a script waits for this line."""
+    if json:
+        import json as json_module
+
+        document = {
+            "schema": "zoned.serve/1",
+            "devices": list(target.paths),
+            "layout": target.layout,
+            "uri": uri,
+            "size_bytes": mapper.size_blocks * 4096,
+            "read_only": not mapper.writable,
+        }
+        print(json_module.dumps(document), flush=True)
+    else:
+        print(uri, flush=True)

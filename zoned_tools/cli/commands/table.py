@@ -1,0 +1,47 @@
+"""``zoned table``: the dmsetup table line."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Start, check_layout_name
+from zoned_tools.cli.output import print_json
+from zoned_tools.cli.settings import parse_settings
+
+
+def table(
+    devices: DevicePaths,
+    legacy: Annotated[
+        bool, typer.Option("--legacy", help="The line of drivers that take parameters (rlow=, idle_rlow=).")
+    ] = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option", "-o", metavar="KEY=VALUE", help="A parameter of the table line; repeatable.", show_default=False
+        ),
+    ] = None,
+    json: Json = False,
+    start: Start = None,
+    layout: LayoutName = None,
+) -> int:
+    """Print the dmsetup table line of a target."""
+    from typing import cast
+
+    from zoned_tools.device.opening import open_devices
+    from zoned_tools.engine.targets import need_room, single_target
+    from zoned_tools.formats.registry import TableRoom
+
+    check_layout_name(layout)
+    settings = parse_settings(option)
+    if legacy:
+        settings["legacy"] = "1"
+    with open_devices(devices) as opened:
+        target = single_target(opened, start_sector=start, layout=layout)
+        line = cast(TableRoom, need_room(target, "table", "start with device-mapper")).table_line(target, settings)
+    if json:
+        print_json({"schema": "zoned.table/1", "devices": list(target.paths), "layout": target.layout, "table": line})
+    else:
+        print(line)
+    return 0

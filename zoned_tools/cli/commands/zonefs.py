@@ -1,0 +1,303 @@
+"""``zoned zonefs``: the files of a zonefs volume, without a kernel that knows it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, BinaryIO, TypeAlias, cast
+
+import typer
+
+from zoned_tools.cli.lazy import new_app
+from zoned_tools.cli.options import DevicePath, DryRun, Json, Quiet, Start, Undo
+from zoned_tools.cli.output import print_json, progress_bar
+from zoned_tools.errors import DeviceError, UsageError
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.zonefs.mapper import ZonefsTree
+
+app = new_app("List, read, write, check and mount the files of a zonefs volume.")
+
+FilePath: TypeAlias = Annotated[
+    str, typer.Argument(metavar="PATH", help="File in the volume, as /seq/0.", show_default=False)
+]
+AnyPath: TypeAlias = Annotated[str, typer.Argument(metavar="[PATH]", help="File or directory in the volume.")]
+Kernel: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--kernel",
+        metavar="VERSION",
+        help="Show what this kernel shows (before 6.3 the root directory's size differs).",
+        show_default=False,
+    ),
+]
+
+LINES_AT_ONCE = 4096
+SPOOLED_IN_MEMORY_BYTES = 64 << 20
+
+
+@contextmanager
+def _tree(
+    path: str,
+    start: int | None,
+    *,
+    writable: bool = False,
+    dry_run: bool = False,
+    options: dict[str, str] | None = None,
+) -> Iterator[ZonefsTree]:
+    """The tree of a volume; with ``dry_run`` changes stay in memory."""
+    from zoned_tools.device.opening import open_device
+    from zoned_tools.device.overlay import Overlay
+    from zoned_tools.engine.targets import single_target
+    from zoned_tools.formats.zonefs.mapper import open_tree
+
+    with open_device(path, writable=writable and not dry_run) as device:
+        target = single_target([Overlay(device) if dry_run else device], start_sector=start, layout="zonefs")
+        with open_tree(target, writable=writable, options=options) as tree:
+            yield tree
+
+
+def _kernel_options(kernel: str | None) -> dict[str, str]:
+    if kernel is None:
+        return {}
+    numbers = kernel.split("-")[0].split(".")[:2]
+    if not all(n.isascii() and n.isdigit() for n in numbers) or len(numbers) != 2:
+        raise UsageError(f"'{kernel}' is not a kernel version", hint="as 6.1")
+    return {"old-root-size": ""} if (int(numbers[0]), int(numbers[1])) < (6, 3) else {}
+
+
+def _print_lines(lines: Iterator[str]) -> None:
+    """Print many lines with few writes."""
+    from itertools import islice
+
+    while batch := list(islice(lines, LINES_AT_ONCE)):
+        sys.stdout.write("\n".join(batch) + "\n")
+
+
+@app.command("ls")
+def list_files(
+    device: DevicePath,
+    path: AnyPath = "/",
+    details: Annotated[bool, typer.Option("--long", "-l", help="Print modes, owners, sizes, zones.")] = False,
+    json: Json = False,
+    kernel: Kernel = None,
+    start: Start = None,
+) -> None:
+    """List files and directories, at and below PATH."""
+    from zoned_tools.formats.zonefs.listing import json_lines, text_lines
+
+    with _tree(device, start, options=_kernel_options(kernel)) as tree:
+        _print_lines(json_lines(tree, path) if json else text_lines(tree, path, details=details))
+
+
+@app.command("stat")
+def stat_file(
+    device: DevicePath,
+    path: AnyPath = "/",
+    file_system: Annotated[
+        bool, typer.Option("--file-system", "-f", help="Print the figures of the whole volume instead.")
+    ] = False,
+    json: Json = False,
+    kernel: Kernel = None,
+    start: Start = None,
+) -> None:
+    """Print what stat(2) shows of a file, or statfs(2) of the volume."""
+    from zoned_tools.formats.zonefs.listing import entry_json
+    from zoned_tools.report.tree import tree_lines
+
+    with _tree(device, start, options=_kernel_options(kernel)) as tree:
+        entry = entry_json(tree.stat(path))
+        if file_system:
+            entry = {**tree.statfs().as_json(), "attributes": tree.attributes()}
+    if json:
+        print_json({"schema": "zoned.zonefs.statfs/1" if file_system else "zoned.zonefs.stat/1", **entry})
+        return
+    for line in tree_lines(entry):
+        print(line)
+
+
+@app.command("cat")
+def print_content(
+    device: DevicePath,
+    path: FilePath,
+    raw: Annotated[bool, typer.Option("--raw", help="Read up to the capacity, and read-only zones too.")] = False,
+    offset: Annotated[str, typer.Option("--offset", metavar="BYTES", help="Where to begin.")] = "0",
+    length: Annotated[
+        str | None, typer.Option("--length", metavar="BYTES", help="How much to read.", show_default=False)
+    ] = None,
+    start: Start = None,
+) -> None:
+    """Write the content of a file to standard output."""
+    from zoned_tools.formats.zonefs.transfer import read_chunks
+    from zoned_tools.units import parse_size
+
+    first, count = parse_size(offset), None if length is None else parse_size(length)
+    with _tree(device, start) as tree:
+        for chunk in read_chunks(tree, path, offset_bytes=first, length_bytes=count, raw=raw):
+            sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _source(name: str) -> Iterator[tuple[BinaryIO, int]]:
+    """A file or standard input, and its length; what has no length is spooled first."""
+    import tempfile
+    from shutil import copyfileobj
+
+    if name != "-":
+        try:
+            file = open(name, "rb")  # noqa: SIM115 - closed below, with the error of opening told apart
+        except OSError as error:
+            raise DeviceError.from_os_error(error, name, "cannot open") from None
+        with file:
+            if file.seekable():
+                yield file, os.fstat(file.fileno()).st_size
+                return
+            with tempfile.SpooledTemporaryFile(SPOOLED_IN_MEMORY_BYTES) as spool:
+                copyfileobj(file, spool)
+                length = spool.tell()
+                spool.seek(0)
+                yield cast(BinaryIO, spool), length
+        return
+    with tempfile.SpooledTemporaryFile(SPOOLED_IN_MEMORY_BYTES) as spool:
+        copyfileobj(sys.stdin.buffer, spool)
+        length = spool.tell()
+        spool.seek(0)
+        yield cast(BinaryIO, spool), length
+
+
+@app.command("put")
+def put_content(
+    device: DevicePath,
+    path: FilePath,
+    source: Annotated[str, typer.Argument(metavar="[SOURCE]", help="File to read, - for standard input.")] = "-",
+    pad: Annotated[bool, typer.Option("--pad", help="Fill the last block with zeroes.")] = False,
+    offset: Annotated[
+        str | None,
+        typer.Option(
+            "--offset", metavar="BYTES", help="Where to write in a conventional file (default 0).", show_default=False
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    start: Start = None,
+) -> None:
+    """Append to a sequential file, or write into a conventional one."""
+    from zoned_tools.formats.zonefs.transfer import plan_put, run_put
+    from zoned_tools.units import parse_size
+
+    at = None if offset is None else parse_size(offset)
+    with _source(source) as (file, length), _tree(device, start, writable=True, dry_run=dry_run) as tree:
+        put = plan_put(tree, path, length, offset_bytes=at, pad=pad)
+        if not dry_run:
+            with progress_bar(f"writing {put.ref.path}", length, quiet=quiet or json) as progress:
+                run_put(tree, put, file, progress)
+    if json:
+        print_json(
+            {
+                "schema": "zoned.zonefs.put/1",
+                "changed": not dry_run and length > 0,
+                "path": put.ref.path,
+                "offset_bytes": put.offset_bytes,
+                "length_bytes": put.length_bytes + put.padding_bytes,
+            }
+        )
+    elif dry_run:
+        print(f"{device}: would {put.describe()}")
+
+
+@app.command("truncate")
+def truncate_file(
+    device: DevicePath,
+    path: FilePath,
+    size: Annotated[str, typer.Argument(metavar="SIZE", help="0, or the file's capacity: max.", show_default=False)],
+    dry_run: DryRun = False,
+    start: Start = None,
+) -> None:
+    """Empty a sequential file (SIZE 0), or fill it up (max)."""
+    from zoned_tools.units import parse_size
+
+    number = None if size == "max" else parse_size(size)
+    with _tree(device, start, writable=True, dry_run=dry_run) as tree:
+        ref = tree.file(path)
+        wanted = ref.capacity_bytes if number is None else number
+        if dry_run:
+            tree.check_truncate(path, wanted)
+            print(f"{device}: would truncate {ref.path} from {ref.size_bytes} to {wanted} bytes")
+        else:
+            tree.truncate(path, wanted)
+
+
+@app.command("check")
+def check_volume(
+    device: DevicePath,
+    repair: Annotated[bool, typer.Option("--repair", help="Plan a repair of what is found, and carry it out.")] = False,
+    dry_run: DryRun = False,
+    undo: Undo = None,
+    json: Json = False,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option("--allow", metavar="CODE", help="Agree to a repair that guesses; repeatable.", show_default=False),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Parameter of a new super block: features, label, uuid; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    start: Start = None,
+) -> int:
+    """Check a volume; repair rewrites a damaged super block."""
+    from zoned_tools.cli.commands.check import check
+
+    return check(
+        [device], repair=repair, dry_run=dry_run, undo=undo, json=json, allow=allow, option=option,
+        start=start, layout="zonefs",
+    )  # fmt: skip
+
+
+@app.command("inspect")
+def inspect_volume(device: DevicePath, json: Json = False, start: Start = None) -> int:
+    """Print the super block, field by field."""
+    from zoned_tools.cli.commands.inspect import inspect
+
+    return inspect([device], json=json, start=start, layout="zonefs")
+
+
+_FUSE_SWITCHES = ("allow_other", "allow_root")
+_IGNORED = ("rw", "defaults", "noatime", "nodev", "nosuid", "noexec", "nofail", "noauto")
+
+
+@app.command("mount")
+def mount_volume(
+    device: DevicePath,
+    mount_point: Annotated[str, typer.Argument(metavar="DIRECTORY", help="Where to mount.", show_default=False)],
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--options",
+            "-o",
+            metavar="LIST",
+            help="Mount options: errors=POLICY, explicit-open, ro, allow_other.",
+            show_default=False,
+        ),
+    ] = None,
+    foreground: Annotated[bool, typer.Option("--foreground", "-F", help="Stay until it is unmounted.")] = False,
+    start: Start = None,
+) -> None:
+    """Mount a volume through FUSE; umount or fusermount3 -u ends it."""
+    from zoned_tools.formats.zonefs.fuse import mount
+
+    words = [word for text in options or () for word in text.split(",") if word]
+    read_only = "ro" in words
+    fuse_options: dict[str, str | bool] = {word: True for word in words if word in _FUSE_SWITCHES}
+    known = {"ro", *_FUSE_SWITCHES, *_IGNORED}
+    pairs = {word.partition("=")[0]: word.partition("=")[2] for word in words if word not in known}
+    with _tree(device, start, writable=not read_only, options=pairs) as tree:
+        mount(tree, os.path.abspath(mount_point), foreground=foreground, options=fuse_options)

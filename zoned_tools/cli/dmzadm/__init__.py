@@ -1,0 +1,1 @@
+"""``dmzadm``: options, and one module for each group of operations."""

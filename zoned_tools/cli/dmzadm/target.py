@@ -1,0 +1,107 @@
+"""``dmzadm --start`` and ``--stop``: the running kernel's target."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from zoned_tools.cli.dmzadm.common import LAYOUT, Common, check_members
+from zoned_tools.device.opening import open_devices
+from zoned_tools.device.sysfs import BlockSysfs
+from zoned_tools.engine import device_mapper
+from zoned_tools.errors import BusyError, DeviceError, RefusedError, UsageError
+from zoned_tools.findings import CheckReport, Severity
+from zoned_tools.formats.dm_zoned.check import check
+from zoned_tools.formats.dm_zoned.table import table_line
+from zoned_tools.formats.registry import CheckOptions, Target
+
+_FAILED = 255
+_NOT_STOPPED = 234
+
+
+def start_target(common: Common) -> int:
+    """Start the target, unless the kernel would crash, hang or lose data with what is on the devices."""
+    with open_devices(common.paths) as devices:
+        check_members(devices)
+        target = Target(LAYOUT, devices)
+        if not common.dry_run and any(device.emulated for device in devices):
+            raise UsageError("an image file cannot be started", device=devices[0].path, hint="zoned serve exports it")
+        report = check(target, CheckOptions())
+        _refuse_dangerous(report)
+        line = table_line(target, {})
+    name, uuid = _name_of(report, common.paths[0])
+    version = report.facts["version"]
+    first = os.path.basename(os.path.realpath(common.paths[0]))
+    identity = f", uuid {uuid}" if uuid else ","
+    if common.verbose or common.dry_run:
+        print(f"{name}: table {line}")
+    if common.dry_run:
+        return 0
+    if Path("/dev/mapper", name).exists():
+        print(f"WARNING {first}: label {name} is already used, relabelling to dmz-{first}")
+        name = f"dmz-{first}"
+    print(f"{first}: starting {name}, metadata ver. {version}{identity}")
+    try:
+        device_mapper.create(name, line, f"dmz-{uuid}" if uuid else "")
+    except DeviceError as error:
+        raise DeviceError(f"Failed to start {name}: {error.message}", device=first, clone_status=_FAILED) from None
+    return 0
+
+
+def _name_of(report: CheckReport, path: str) -> tuple[str, str]:
+    """``(device-mapper name, uuid)``; version 1 has neither, the name is made from the device's."""
+    uuid = str(report.facts["uuid"] or "")
+    label = str(report.facts["label"] or "")
+    return label or f"dmz-{os.path.basename(os.path.realpath(path))}", uuid
+
+
+def _refuse_dangerous(report: CheckReport) -> None:
+    dangerous = [
+        f for f in report.findings if f.severity is Severity.ERROR or f.code in ("sets-gen-differ", "zone-runt")
+    ]
+    if dangerous:
+        worst = dangerous[0]
+        raise RefusedError(
+            f"not started, {worst.id}: {worst.message}",
+            device=report.devices[0],
+            hint="run --repair first",
+            clone_status=_FAILED,
+        )
+
+
+def stop_target(common: Common) -> int:
+    """Stop the target that holds a device; any member will do."""
+    if len(common.paths) != 1:
+        raise UsageError("--stop takes one device")
+    path = common.paths[0]
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise DeviceError.from_os_error(error, path, "cannot open") from None
+    if not stat.S_ISBLK(status.st_mode):
+        raise DeviceError("not a block device", device=path)
+    name = os.path.basename(os.path.realpath(path))
+    holders = BlockSysfs.of_device_number(status.st_rdev).holders
+    if not holders:
+        raise DeviceError("no dm-zoned device found", device=name)
+    label = BlockSysfs(Path("/sys/block", holders[0]).resolve()).mapper_name
+    if not label or not _is_zoned(label):
+        raise DeviceError(
+            f"dm device {holders[0]} is not a zoned target device", device=name, clone_status=_NOT_STOPPED
+        )
+    print(f"{name}: stopping {label}")
+    if common.dry_run:
+        return 0
+    try:
+        device_mapper.remove(label)
+    except DeviceError as error:
+        raise BusyError(
+            f"could not deactivate {label}: {error.message}", device=name, clone_status=_NOT_STOPPED
+        ) from None
+    return 0
+
+
+def _is_zoned(name: str) -> bool:
+    words = device_mapper.table(name).split()
+    return len(words) > 2 and words[2] == "zoned"

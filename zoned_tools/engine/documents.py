@@ -1,0 +1,93 @@
+"""Metadata documents on disk: JSON text, or gzip with the names taken out."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from zoned_tools.errors import DeviceError, MetadataError
+from zoned_tools.formats.registry import LAYOUTS
+
+SCHEMA = "zoned.dump/1"
+_GZIP_MAGIC = b"\x1f\x8b"
+_MAX_BYTES = 4 << 30
+_NAME_KEYS = frozenset({"label", "serial", "vendor", "path", "device", "dmz_label"})
+
+
+def _hash(text: str) -> str:
+    return f"hashed-{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
+
+
+def hide_names_in(value: Any, key: str = "") -> Any:
+    """A copy of a document with labels, serial numbers and paths replaced by their hashes."""
+    if isinstance(value, Mapping):
+        return {name: hide_names_in(part, name) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [hide_names_in(part, "path" if key == "devices" else key) for part in value]
+    if isinstance(value, str) and value and key in _NAME_KEYS:
+        return _hash(value)
+    return value
+
+
+def encode_document(document: Mapping[str, object], *, packed: bool, hide_names: bool) -> bytes:
+    """The bytes of a document file."""
+    shown = _hidden(document) if hide_names else document
+    if packed:
+        text = json.dumps(shown, separators=(",", ":"), default=str)
+        return gzip.compress(text.encode(), 6, mtime=0)
+    return (json.dumps(shown, indent=1, default=str) + "\n").encode()
+
+
+def _hidden(document: Mapping[str, object]) -> Mapping[str, object]:
+    hidden: Mapping[str, object] = {**hide_names_in(document), "names_hidden": True}
+    return hidden
+
+
+def write_document(path: str, content: bytes, *, overwrite: bool) -> None:
+    """Write to a file that does not exist yet, or to standard output for ``-``."""
+    if path == "-":
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if overwrite else os.O_EXCL)
+    try:
+        with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
+            file.write(content)
+    except FileExistsError:
+        raise DeviceError("already exists", device=path, hint="use --force to overwrite it") from None
+    except OSError as error:
+        raise DeviceError.from_os_error(error, path, "cannot write") from None
+
+
+def read_document(path: str) -> Mapping[str, Any]:
+    """Read what :func:`write_document` wrote, plain or packed.
+
+    Raises:
+        MetadataError: not a metadata document, or one whose names were hidden.
+    """
+    try:
+        if path == "-":
+            raw = sys.stdin.buffer.read(_MAX_BYTES)
+        else:
+            with open(path, "rb") as file:
+                raw = file.read(_MAX_BYTES)
+        if raw[:2] == _GZIP_MAGIC:
+            raw = gzip.decompress(raw)
+        document = json.loads(raw)
+    except gzip.BadGzipFile as error:
+        raise MetadataError(f"damaged: {error}", device=path) from None
+    except OSError as error:
+        raise DeviceError.from_os_error(error, path, "cannot open") from None
+    except (ValueError, EOFError) as error:
+        raise MetadataError(f"not a metadata document: {error}", device=path) from None
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA or document.get("layout") not in LAYOUTS:
+        raise MetadataError("not a metadata document of zoned dump", device=path)
+    if document.get("names_hidden"):
+        raise MetadataError("its names were hidden, it cannot be restored", device=path, hint="dump with --keep-names")
+    return document

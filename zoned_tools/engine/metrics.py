@@ -1,0 +1,118 @@
+"""Figures of drives and layouts for monitoring."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from zoned_tools.device.base import Device
+from zoned_tools.device.identity import identify
+from zoned_tools.device.opening import open_device
+from zoned_tools.device.zones import SECTOR_BYTES, condition_name, type_name, written_sectors
+from zoned_tools.engine.targets import Probed, group_targets, probe_device
+from zoned_tools.errors import FsckStatus, ZonedError
+from zoned_tools.findings import Severity
+from zoned_tools.formats.registry import CheckOptions, CheckRoom, Target, room
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of one metric; ``labels`` never holds zone numbers, which would be too many series."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    value: float
+
+
+HELP = {
+    "zoned_device_info": "A drive and the layout on it.",
+    "zoned_device_up": "1 when the drive could be read.",
+    "zoned_device_size_bytes": "Capacity of the drive.",
+    "zoned_zone_size_bytes": "Size of a zone.",
+    "zoned_zones": "Zones by type and condition.",
+    "zoned_written_bytes": "Bytes below the write pointers of sequential zones.",
+    "zoned_max_open_zones": "Most zones that may be open, 0 for no limit.",
+    "zoned_max_active_zones": "Most zones that may be active, 0 for no limit.",
+    "zoned_check_exit_status": "fsck(8) status of the last check.",
+    "zoned_check_findings": "Findings of the last check by severity.",
+    "zoned_check_duration_seconds": "How long the last check took.",
+    "zoned_check_timestamp_seconds": "When the last check ended.",
+}
+"""Metric name to help text, in the order of output; all are gauges."""
+
+
+def collect(paths: Sequence[str], *, check: bool = False) -> list[Sample]:
+    """Samples of every device that can be opened; the others get ``zoned_device_up 0``."""
+    samples: list[Sample] = []
+    with ExitStack() as stack:
+        opened: list[Device] = []
+        for path in paths:
+            try:
+                opened.append(stack.enter_context(open_device(path)))
+                samples.append(Sample("zoned_device_up", (("device", path),), 1))
+            except ZonedError:
+                samples.append(Sample("zoned_device_up", (("device", path),), 0))
+        for device in opened:
+            samples += _device_samples(probe_device(device))
+        if check:
+            for target in group_targets(opened)[0]:
+                samples += _check_samples(target)
+    return samples
+
+
+def _device_samples(probed: Probed) -> Iterator[Sample]:
+    device, identity = probed.device, probed.identity
+    geometry = device.geometry
+    who = identify(device.path)
+    name = (("device", device.path),)
+    yield Sample(
+        "zoned_device_info",
+        (
+            *name,
+            ("model", str(geometry.model)),
+            ("serial", who.serial),
+            ("layout", identity.layout if identity else ""),
+            ("label", identity.label if identity else ""),
+            ("uuid", identity.uuid if identity else ""),
+        ),
+        1,
+    )
+    yield Sample("zoned_device_size_bytes", name, geometry.size_bytes)
+    if not geometry.is_zoned:
+        return
+    table = device.zones()
+    counts = Counter(zip(table["type"].tolist(), table["condition"].tolist(), strict=True))
+    for (kind, condition), number in sorted(counts.items()):
+        yield Sample(
+            "zoned_zones", (*name, ("type", type_name(kind)), ("condition", condition_name(condition))), number
+        )
+    written = written_sectors(table)
+    yield Sample("zoned_zone_size_bytes", name, geometry.zone_bytes)
+    yield Sample("zoned_written_bytes", name, float(np.maximum(written, 0).sum()) * SECTOR_BYTES)
+    yield Sample("zoned_max_open_zones", name, geometry.max_open_zones)
+    yield Sample("zoned_max_active_zones", name, geometry.max_active_zones)
+
+
+def _check_samples(target: Target) -> Iterator[Sample]:
+    module = room(target.layout, "check")
+    if module is None:
+        return
+    name = (("device", ",".join(target.paths)), ("layout", target.layout))
+    started = time.monotonic()
+    try:
+        report = cast(CheckRoom, module).check(target, CheckOptions())
+        status = report.verdict.fsck_status
+        counts = Counter(finding.severity for finding in report.findings)
+    except ZonedError as error:
+        status, counts = error.fsck_status, Counter[Severity]()
+    yield Sample("zoned_check_exit_status", name, int(FsckStatus(status)))
+    for severity in Severity:
+        yield Sample("zoned_check_findings", (*name, ("severity", str(severity))), counts[severity])
+    yield Sample("zoned_check_duration_seconds", name, round(time.monotonic() - started, 3))
+    yield Sample("zoned_check_timestamp_seconds", name, round(time.time()))
