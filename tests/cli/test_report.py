@@ -94,3 +94,21 @@ def test_a_regular_file_is_no_zoned_drive(tmp_path, program):
     result = program("zoned", "report", image)
     assert result.status == 8
     assert result.err == f"zoned: {image}: not a zoned device\n"
+
+
+def test_a_zone_table_by_itself(case, program):
+    _, image = case
+    assert (
+        program("zoned", "report", f"{image}.zones", "--format", "csv").out
+        == program("zoned", "report", image, "--format", "csv").out
+    )
+
+
+def test_several_drives(case, program):
+    _, image = case
+    document = json.loads(program("zoned", "report", image, image, "--json").out)
+    assert document["schema"] == "zoned.report/1"
+    assert [drive["device"] for drive in document["drives"]] == [str(image)] * 2
+    assert document["drives"][0] == json.loads(program("zoned", "report", image, "--json").out)
+    lines = program("zoned", "report", image, image).out.splitlines()
+    assert lines.count(f"{image}:") == 2

@@ -23,6 +23,17 @@ def finding_line(finding: Finding) -> str:
     return f"{finding.severity} {finding.id}: {finding.message}{repair}"
 
 
+def repaired_lines(report: CheckReport) -> Iterator[str]:
+    """What was found before a repair."""
+    repaired = report.facts.get("repaired")
+    if not isinstance(repaired, list):
+        return
+    for row in repaired[:MAX_LINES]:
+        yield f"  repaired {row['severity']} {row['id']}: {row['message']}"
+    if len(repaired) > MAX_LINES:
+        yield f"  ... and {len(repaired) - MAX_LINES} more findings were repaired"
+
+
 def report_lines(report: CheckReport) -> Iterator[str]:
     """The findings, then the verdict with counts."""
     for finding in report.findings[:MAX_LINES]:

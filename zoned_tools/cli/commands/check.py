@@ -140,9 +140,9 @@ class _Check:
             report = self._repair(target, room, report)
         self.rows.append(report.as_json())
         if not self.silent:
-            from zoned_tools.report.findings import report_lines
+            from zoned_tools.report.findings import repaired_lines, report_lines
 
-            for line in report_lines(report):
+            for line in (*repaired_lines(report), *report_lines(report)):
                 print(line)
         return report.verdict.fsck_status
 

@@ -89,7 +89,7 @@ class _Tour:
         self._write_workload(Path("workload.log"))
         self.do("zoned replay drive.img --trace workload.log")
         self.do("zoned diagram drive.img")
-        self.do("zoned map drive.img --at 0+2048")
+        self.do("zoned map drive.img --at 320+800")
         self.do("dmzadm --check drive.img")
         self.do("zoned export drive.img -o before.raw --quiet")
         self.say("Damage: the primary super block is overwritten")

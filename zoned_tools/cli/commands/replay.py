@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
@@ -61,7 +61,7 @@ def replay(
     ] = None,
     check_each: Annotated[bool, typer.Option("--check-each", help="Check the layout after every flush.")] = False,
     pattern: Annotated[
-        str, typer.Option("--pattern", metavar="stamp|zero", help="What the writes of an iolog carry.")
+        Literal["stamp", "zero"], typer.Option("--pattern", help="What the writes of an iolog carry.")
     ] = "stamp",
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Added to the number in each stamp.")] = 0,
     dry_run: DryRun = False,
@@ -78,8 +78,6 @@ def replay(
     check_layout_name(layout)
     if (trace is None) == (log_writes is None):
         raise UsageError("one of --trace and --log-writes is needed")
-    if pattern not in list(Pattern):
-        raise UsageError(f"--pattern {pattern}: stamp or zero")
     if seed >= 1 << 64:
         raise UsageError("--seed has 64 bits")
     options = ReplayOptions(crash_at, Pattern(pattern), seed, dry_run)

@@ -15,7 +15,8 @@ from zoned_tools.errors import DeviceError, UsageError
 from zoned_tools.units import parse_size
 
 if TYPE_CHECKING:
-    from zoned_tools.device.base import Device
+    from zoned_tools.device.base import Geometry
+    from zoned_tools.device.zones import ZoneTable
 
 
 class Format(StrEnum):
@@ -54,34 +55,54 @@ def report(
     info: Annotated[bool, typer.Option("--info", "-i", help="Describe the drive first, as zbd -i does.")] = False,
 ) -> int:
     """Print the zone report of a drive."""
-    from zoned_tools.device.opening import open_device
-
     if json:
         form = Format.JSON
-    if form is Format.JSON and len(devices) > 1:
-        raise UsageError("one JSON document describes one drive", hint="use --format jsonl, or call it for each drive")
     start = parse_size(offset)
+    several = len(devices) > 1
+    separator = ""
+    if form is Format.JSON and several:
+        sys.stdout.write('{"schema": "zoned.report/1", "drives": [\n')
     for path in devices:
-        with open_device(path, content=False) as device:
-            _report_one(device, form, start, count, only, summary=summary, info=info)
+        sys.stdout.write(separator)
+        if several and form in (Format.TABLE, Format.BLKZONE, Format.ZBD) and not (info or summary):
+            print(f"{path}:")
+        _report_one(path, form, start, count, only, summary=summary, info=info)
+        separator = ",\n" if form is Format.JSON else ""
+    if form is Format.JSON and several:
+        sys.stdout.write("]}\n")
     return 0
 
 
+def _zones_of(path: str, first_sector: int, count: int | None) -> tuple[Geometry, ZoneTable, int]:
+    """``(geometry, zones, number of the first one)`` of a drive, or of a zone table by itself, as ``zbd report``."""
+    from zoned_tools.device.image import SIDECAR_SUFFIX, read_dump
+    from zoned_tools.device.opening import open_device
+    from zoned_tools.device.zones import SECTOR_BYTES
+
+    def first_zone(geometry: Geometry) -> int:
+        if not geometry.is_zoned:
+            raise DeviceError("not a zoned device", device=path, errno=errno.ENOTTY)
+        if first_sector * SECTOR_BYTES >= geometry.size_bytes:
+            raise UsageError("offset is greater than or equal to device size", device=path)
+        return geometry.zone_of(first_sector * SECTOR_BYTES)
+
+    if path.endswith((SIDECAR_SUFFIX, "_zone_info.dump")):
+        saved = read_dump(path)
+        first = first_zone(saved.geometry)
+        return saved.geometry, saved.table[first : None if count is None else first + count], first
+    with open_device(path, content=False) as device:
+        first = first_zone(device.geometry)
+        return device.geometry, device.zones(first, count), first
+
+
 def _report_one(
-    device: Device, form: Format, offset: int, count: int | None, only: str | None, *, summary: bool, info: bool
+    path: str, form: Format, first_sector: int, count: int | None, only: str | None, *, summary: bool, info: bool
 ) -> None:
     import numpy as np
 
-    from zoned_tools.device.zones import SECTOR_BYTES
     from zoned_tools.report import zones as render
 
-    geometry = device.geometry
-    if not geometry.is_zoned:
-        raise DeviceError("not a zoned device", device=device.path, errno=errno.ENOTTY)
-    if offset * SECTOR_BYTES >= geometry.size_bytes:
-        raise UsageError("offset is greater than or equal to device size", device=device.path)
-    first = geometry.zone_of(offset * SECTOR_BYTES)
-    table = device.zones(first, count)
+    geometry, table, first = _zones_of(path, first_sector, count)
     numbers = np.arange(first, first + len(table))
     if only is not None:
         mask = render.filter_mask(table, only)
@@ -89,12 +110,12 @@ def _report_one(
     if summary and form is Format.JSON:
         from zoned_tools.cli.output import print_json
 
-        print_json({**render.report_facts(device.path, geometry), "summary": render.summarize(table)})
+        print_json({**render.report_facts(path, geometry), "summary": render.summarize(table)})
         return
     if info and form in (Format.TABLE, Format.ZBD, Format.BLKZONE):
-        _print(render.zbd_info_lines(device.path, geometry))
+        _print(render.zbd_info_lines(path, geometry))
     if summary:
-        _print(render.summary_lines(device.path, geometry, table))
+        _print(render.summary_lines(path, geometry, table))
         return
     match form:
         case Format.TABLE:
@@ -106,7 +127,7 @@ def _report_one(
         case Format.CSV:
             _print(render.csv_lines(table, numbers))
         case Format.JSON:
-            _print(render.json_document(device.path, geometry, table, numbers))
+            _print(render.json_document(path, geometry, table, numbers))
         case Format.JSONL:
             _print(render.json_lines(table, numbers))
 

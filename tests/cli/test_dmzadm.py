@@ -1,0 +1,238 @@
+"""``dmzadm`` as scripts written for the original call it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+VECTORS = Path(__file__).parents[1] / "vectors" / "dm-zoned"
+UUID = "7f801397-b5cc-4016-acb3-f146bfac620f"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Function that unpacks a vector's files once and returns their folder."""
+    done: dict[str, Path] = {}
+
+    def unpack(name: str) -> Path:
+        if name not in done:
+            done[name] = tmp_path_factory.mktemp(name)
+            with tarfile.open(VECTORS / f"{name}.tar.xz") as archive:
+                archive.extractall(done[name], filter="data")
+        return done[name]
+
+    return unpack
+
+
+def drive(program, folder, *options) -> Path:
+    image = folder / "disk.img"
+    options = options or ("--zones", 64, "--zone-size", "1MiB", "--conventional", 8)
+    assert program("zoned", "image", "create", image, *options).status == 0
+    return image
+
+
+def test_usage(program):
+    for arguments in ((), ("--format",), ("--check",)):
+        result = program("dmzadm", *arguments)
+        assert result.status == 1
+        assert result.out.startswith("Usage: dmzadm")
+    assert program("dmzadm", "--help").status == 0
+    assert program("dmzadm", "--fromat", "x").err == 'dmzadm: Unknown operation "--fromat"\n'
+    assert program("dmzadm", "x", "--format").status == 1
+    assert program("dmzadm", "--format", "--force").err == "dmzadm: No device specified\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--seq=0",), "Invalid number of sequential zones"),
+        (("--seq=x",), "Invalid number of sequential zones"),
+        (("--seq=5x",), "Invalid number of sequential zones"),
+        (("--seq=-3",), "Invalid number of sequential zones"),
+        ((f"--label={'x' * 32}",), "Label too long (max 31 characters)"),
+        (("--uuid=nonsense",), "not a UUID"),
+        (("--uuid=00000000-0000-0000-0000-000000000000",), "null uuid"),
+        (("--metadata-version=3",), "version is 1 or 2"),
+        (("--nonsense",), "No such option"),
+    ],
+)
+def test_bad_format_options(arguments, words, tmp_path, program):
+    image = drive(program, tmp_path)
+    before = image.read_bytes()[:8192]
+    result = program("dmzadm", "--format", image, *arguments)
+    assert (result.status, result.out) == (1, "")
+    assert words in result.err
+    assert result.err.count("\n") == 1
+    assert image.read_bytes()[:8192] == before
+
+
+def test_options_of_other_operations(tmp_path, program):
+    image = drive(program, tmp_path)
+    expected = {
+        "--seq=3": "--seq option is valid only with the format operation",
+        "--label=x": "--label option is valid",
+    }
+    for option, words in expected.items():
+        result = program("dmzadm", "--check", image, option)
+        assert result.status == 1
+        assert words in result.err
+
+
+def test_format_prints_the_originals_lines(tmp_path, program):
+    image = drive(program, tmp_path)
+    out = program("dmzadm", "--format", image, "--label='quoted'", "--seq", "5", "--verbose").out.splitlines()
+    assert out[:5] == [
+        f"{image}: 131072 512-byte sectors (0 GiB)",
+        "  Host-managed device",
+        "  64 zones, offset 0",
+        "  64 zones of 2048 512-byte sectors (1 MiB)",
+        "  256 4KB data blocks per zone",
+    ]
+    for line in (
+        "Format metadata 2:",
+        "  DM-Zoned Label quoted",
+        "  64 useble zones",
+        "  Primary meta-data set: 66 metadata blocks from block 0 (zone 0)",
+        "    Super block at block 0 and 256",
+        "    1 chunk mapping table blocks",
+        "    64 bitmap blocks",
+        "    Using 1 zones per meta-data set (2 total)",
+        "  57 data chunks capacity",
+        "    6 cache zone(s)",
+        "    51 data zone(s)",
+        "  5 sequential zone(s) reserved for reclaim",
+        "Resetting sequential zones",
+        "  Writing super block to disk.img block 0",
+        "  Writing super block to disk.img block 256",
+        "Done.",
+    ):
+        assert line in out
+    assert out[-2:] == ["Syncing disk(s)", "Done."]
+
+
+def test_format_refuses_content_without_force(tmp_path, program):
+    image = drive(program, tmp_path)
+    assert program("dmzadm", "--format", image, f"--uuid={UUID}").status == 0
+    again = program("dmzadm", "--format", image)
+    assert again.status == 1
+    assert "appears to contain an existing filesystem (dm-zoned)" in again.err
+    assert "--force" in again.err
+    assert program("dmzadm", "--format", image, "--force").status == 0
+
+
+def test_format_refuses_what_blkid_knows(tmp_path, program):
+    image = drive(program, tmp_path)
+    with open(image, "r+b") as raw:  # an ext4 super block as blkid sees it
+        raw.seek(1024 + 56)
+        raw.write(b"\x53\xef")
+        raw.seek(1024 + 76)
+        raw.write(b"\x01\0\0\0")
+    result = program("dmzadm", "--format", image)
+    assert result.status == 1
+    assert "appears to contain an existing filesystem (ext" in result.err
+
+
+def test_reproducible_format(images, tmp_path, program):
+    facts = json.loads((VECTORS / "hm64x1.json").read_text())["images"]["fresh"]["superblocks"][0]
+    image = drive(program, tmp_path)
+    names = (f"--uuid={facts['dmz_uuid']}", f"--device-uuid={facts['dev_uuid']}", f"--label={facts['label']}")
+    assert program("dmzadm", "--format", image, *names).status == 0
+    assert image.read_bytes() == (images("hm64x1") / "fresh.img").read_bytes()
+
+
+def test_dry_run_changes_nothing(tmp_path, program):
+    image = drive(program, tmp_path)
+    result = program("dmzadm", "--format", image, "--dry-run")
+    assert result.status == 0
+    assert "write 4096 bytes at 0" in result.out
+    assert image.stat().st_blocks == 0
+    assert program("zoned", "probe", image).out.endswith("no known layout\n")
+
+
+def test_geometry_failures_exit_255(tmp_path, program):
+    image = drive(program, tmp_path, "--zones", 64, "--zone-size", "1MiB", "--conventional", 2)
+    result = program("dmzadm", "--format", image)
+    assert result.status == 255
+    assert "Not enough random zones found" in result.err
+    assert image.stat().st_blocks == 0
+
+
+@pytest.mark.parametrize("name", ["hm64x1", "hm64x4", "hm300x1", "hm6x256", "v1", "dual", "triple"])
+def test_check_of_a_clean_target_reads_as_the_originals(name, images, program):
+    folder = images(name)
+    reference = json.loads((VECTORS / f"{name}.json").read_text())["images"]["clean"]["reference_check"]
+    devices = sorted(folder.glob("disk*.img"))
+    result = program("dmzadm", "--check", *devices)
+    assert result.status == 0
+    expected = reference[1]
+    for number, device in enumerate(devices):
+        expected = expected.replace(f"/dev/nullb{number}:", f"{device}:")
+    assert result.out == expected
+
+
+def test_check_tells_scripts_about_errors(images, tmp_path, program, monkeypatch):
+    for name in ("disk.img", "disk.img.zones"):
+        shutil.copy(images("hm64x1") / name, tmp_path / name)
+    image = tmp_path / "disk.img"
+    with open(image, "r+b") as raw:
+        raw.seek(200)
+        raw.write(b"\xff")
+    result = program("dmzadm", "--check", image)
+    assert result.status == 1
+    assert result.out.endswith("Errors detected: running repair is recommended\n")
+    document = json.loads(program("dmzadm", "--check", image, "--json").out)
+    assert document["schema"] == "zoned.check/1"
+    assert [f["id"] for f in document["devices"][0]["findings"]] == ["dm-zoned.sb-bad-crc"]
+    monkeypatch.setenv("ZONED_TOOLS_LEGACY_EXIT", "1")
+    assert program("dmzadm", "--check", image).status == 0
+
+
+def test_no_super_block_exits_255(tmp_path, program):
+    image = drive(program, tmp_path)
+    result = program("dmzadm", "--check", image)
+    assert result.status == 255
+    assert "No valid superblock found" in result.out
+    assert result.err.count("\n") == 1
+
+
+def test_repair_and_undo(images, tmp_path, program):
+    for name in ("disk.img", "disk.img.zones"):
+        shutil.copy(images("hm64x1") / name, tmp_path / name)
+    image, undo = tmp_path / "disk.img", tmp_path / "repair.undo"
+    good = image.read_bytes()
+    with open(image, "r+b") as raw:
+        raw.write(b"damaged!")
+    damaged = image.read_bytes()
+    assert program("dmzadm", "--repair", image, f"--undo={undo}").status == 0
+    assert image.read_bytes() == good
+    assert program("dmzadm", "--check", image).status == 0
+    assert program("zoned", "undo", undo).status == 0
+    assert image.read_bytes() == damaged
+    document = json.loads(program("zoned", "check", image, "--repair", "--json").out)
+    assert document["changed"] is True
+    assert document["devices"][0]["verdict"] == "corrected"
+    assert image.read_bytes() == good
+
+
+def test_relabel(tmp_path, program):
+    image = drive(program, tmp_path)
+    program("dmzadm", "--format", image, "--label=one")
+    result = program("dmzadm", "--relabel", image, "--label=two")
+    assert (result.status, result.out) == (0, "Relabeling from one to two\n")
+    assert program("dmzadm", "--relabel", image, "--label=two").out == "Device label already set to two\n"
+    assert program("dmzadm", "--check", image).status == 0
+    assert json.loads(program("zoned", "probe", image, "--json").out)["devices"][0]["label"] == "two"
+
+
+def test_an_image_is_not_started(tmp_path, program):
+    image = drive(program, tmp_path)
+    program("dmzadm", "--format", image, "--label=one")
+    result = program("dmzadm", "--start", image)
+    assert result.status == 1
+    assert "image file cannot be started" in result.err
+    table = program("dmzadm", "--start", image, "--dry-run").out
+    assert table == f"one: table 0 {55 * 2048} zoned {image}\n"
