@@ -26,6 +26,11 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "diagram": (f"{_HERE}.diagram:diagram", "Draw the zones of a drive and what lives in them."),
     "explain": (f"{_HERE}.explain:explain", "Explain what a finding means."),
     "zonefs": (f"{_HERE}.zonefs:app", "List, read, write, check and mount the files of a zonefs volume."),
+    "btrfs": (f"{_HERE}.btrfs:app", "List the super blocks of a zoned btrfs, and go back to an older one."),
+    "inplace-compress": (
+        f"{_HERE}.inplace_compress:app",
+        "Make, fill, check, repair and measure dm-inplace-compress volumes.",
+    ),
     "demo": (f"{_HERE}.demo:demo", "A tour on a temporary emulated drive."),
 }
 """Sub-command to ``(module:object, summary)``."""

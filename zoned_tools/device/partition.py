@@ -29,22 +29,26 @@ _GPT_MAX_ENTRIES = 1024
 
 def partition_starts(device: Device) -> list[int]:
     """First byte of each partition that a GPT or MBR on ``device`` names, ascending; empty without a table."""
-    unit = device.geometry.logical_block_bytes
-    if device.geometry.size_bytes < 3 * unit:
+    return [start for start, _ in partitions(device)]
+
+
+def partitions(device: Device) -> list[tuple[int, int]]:
+    """``(first byte, end byte)`` of each partition that a GPT or MBR names, ascending; empty without a table."""
+    unit, size = device.geometry.logical_block_bytes, device.geometry.size_bytes
+    if size < 3 * unit:
         return []
     try:
         mbr = _MBR.parse(device.read(0, SECTOR_BYTES))
     except (ConstructError, DeviceError):
         return []
-    protective = any(entry.type == _GPT_PROTECTIVE for entry in mbr.entries)
-    if protective:
-        starts = _gpt_starts(device, unit)
+    if any(entry.type == _GPT_PROTECTIVE for entry in mbr.entries):
+        found = _gpt_partitions(device, unit)
     else:
-        starts = [entry.start * unit for entry in mbr.entries if entry.type and entry.sectors]
-    return sorted({start for start in starts if 0 < start < device.geometry.size_bytes})
+        found = [(e.start * unit, (e.start + e.sectors) * unit) for e in mbr.entries if e.type and e.sectors]
+    return sorted({(start, min(end, size)) for start, end in found if 0 < start < size and start < end})
 
 
-def _gpt_starts(device: Device, unit: int) -> list[int]:
+def _gpt_partitions(device: Device, unit: int) -> list[tuple[int, int]]:
     try:
         header = _GPT_HEADER.parse(device.read(unit, unit))
         if header.entry_bytes < _GPT_ENTRY.sizeof() or header.nr_entries > _GPT_MAX_ENTRIES:
@@ -53,7 +57,7 @@ def _gpt_starts(device: Device, unit: int) -> list[int]:
     except (ConstructError, DeviceError):
         return []
     entries = [_GPT_ENTRY.parse(raw[at:]) for at in range(0, len(raw), header.entry_bytes)]
-    return [int(entry.first_lba) * unit for entry in entries if any(entry.type)]
+    return [(int(e.first_lba) * unit, (int(e.last_lba) + 1) * unit) for e in entries if any(e.type)]
 
 
 class PartitionView:
