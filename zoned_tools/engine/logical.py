@@ -1,0 +1,115 @@
+"""The logical device of a target, opened through its layout's mapper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from zoned_tools.device.base import Device
+from zoned_tools.device.opening import open_devices
+from zoned_tools.device.zones import SECTOR_BYTES
+from zoned_tools.engine.targets import WHOLE_DRIVE_LAYOUTS, probe_device, single_target
+from zoned_tools.errors import UsageError
+from zoned_tools.formats.registry import LOGICAL_BLOCK_BYTES, MapExtent, Mapper, Target, room
+
+
+@contextmanager
+def opened_target(
+    paths: Sequence[str], start_sector: int | None, layout: str | None, *, writable: bool = False
+) -> Iterator[Target]:
+    """The one target on the devices ``paths``, which are closed at the end."""
+    with open_devices(paths, writable=writable) as devices:
+        yield single_target(devices, start_sector=start_sector, layout=layout)
+
+
+def partition_start_bytes(device: Device, start_sector: int | None, layout: str) -> int:
+    """Where the view of ``device`` that the layout's rooms are handed begins; 0 for the whole device."""
+    if layout in WHOLE_DRIVE_LAYOUTS:
+        return 0
+    if start_sector is not None:
+        return start_sector * SECTOR_BYTES
+    identity = probe_device(device, layout=layout).identity
+    return 0 if identity is None else identity.start_bytes
+
+
+def open_logical(target: Target, *, writable: bool, settings: Mapping[str, str]) -> Mapper:
+    """Open the target's mapper.
+
+    Raises:
+        UsageError: the layout has no logical device, or does not know a setting.
+        ZonedError: what the mapper raises.
+    """
+    module = room(target.layout, "mapper")
+    opener = getattr(module, "open_mapper", None)  # a layout of files has a mapper room without blocks
+    if opener is None:
+        raise UsageError(f"{target.layout} has no logical device", device=target.device.path)
+    mapper: Mapper = opener(target, writable=writable, options=settings)
+    return mapper
+
+
+@contextmanager
+def opened_logical(target: Target, *, writable: bool, settings: Mapping[str, str]) -> Iterator[Mapper]:
+    """The target's mapper, closed at the end."""
+    mapper = open_logical(target, writable=writable, settings=settings)
+    try:
+        yield mapper
+    finally:
+        mapper.close()
+
+
+def warnings_of(mapper: Mapper) -> list[str]:
+    """What a user should know about how the mapper read the metadata."""
+    return [str(text) for text in getattr(mapper, "warnings", ())]
+
+
+@dataclass(frozen=True, slots=True)
+class MappedRun:
+    """Logical blocks and where they live, in terms of the devices that the user named.
+
+    Attributes:
+        physical_bytes: from the start of the device; None when nothing is stored.
+    """
+
+    extent: MapExtent
+    device: str
+    physical_bytes: int | None
+
+    def as_json(self) -> dict[str, object]:
+        """One element of ``extents`` in the ``zoned.map/1`` schema."""
+        at = self.physical_bytes
+        return {
+            "logical_block": self.extent.logical_block,
+            "blocks": self.extent.blocks,
+            "device": self.device,
+            "physical_block": None if at is None else at // LOGICAL_BLOCK_BYTES,
+            "physical_bytes": at,
+            "why": self.extent.why,
+        }
+
+
+def map_blocks(
+    target: Target, mapper: Mapper, first_block: int, count: int, start_bytes: int = 0
+) -> Iterator[MappedRun]:
+    """Where logical blocks live: ascending, without gaps, holes included.
+
+    Args:
+        start_bytes: where the target's devices begin on the drives that the user named.
+
+    Raises:
+        UsageError: the range is not on the logical device.
+    """
+    if count < 1 or first_block < 0 or first_block + count > mapper.size_blocks:
+        raise UsageError(
+            f"blocks {first_block} to {first_block + count - 1} are not on the logical device of "
+            f"{mapper.size_blocks} blocks",
+            device=target.device.path,
+        )
+    return (
+        MappedRun(
+            extent,
+            target.devices[extent.device_index].path,
+            None if extent.physical_block is None else start_bytes + extent.physical_block * LOGICAL_BLOCK_BYTES,
+        )
+        for extent in mapper.lookup(first_block, count)
+    )
