@@ -39,6 +39,15 @@ LayoutName: TypeAlias = Annotated[
     str | None,
     typer.Option("--layout", metavar="NAME", help="Take the layout for NAME instead of probing.", show_default=False),
 ]
+_SETTING_HELP = "A parameter of the layout's own (rlow=40); repeatable."
+Settings: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-o", "--set", metavar="KEY=VALUE", help=_SETTING_HELP, show_default=False),
+]
+SettingsBesideOutput: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--option", "--set", metavar="KEY=VALUE", help=_SETTING_HELP, show_default=False),
+]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
 
 

@@ -96,6 +96,11 @@ class PartitionView:
         return self._device.path
 
     @property
+    def start_bytes(self) -> int:
+        """Where the view begins on the device."""
+        return self._start
+
+    @property
     def writable(self) -> bool:
         return self._device.writable
 

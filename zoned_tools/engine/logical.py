@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from zoned_tools.device.base import Device
 from zoned_tools.device.opening import open_devices
-from zoned_tools.device.zones import SECTOR_BYTES
-from zoned_tools.engine.targets import WHOLE_DRIVE_LAYOUTS, probe_device, single_target
+from zoned_tools.device.partition import PartitionView
+from zoned_tools.engine.targets import single_target
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.registry import LOGICAL_BLOCK_BYTES, MapExtent, Mapper, Target, room
 
@@ -23,14 +23,9 @@ def opened_target(
         yield single_target(devices, start_sector=start_sector, layout=layout)
 
 
-def partition_start_bytes(device: Device, start_sector: int | None, layout: str) -> int:
-    """Where the view of ``device`` that the layout's rooms are handed begins; 0 for the whole device."""
-    if layout in WHOLE_DRIVE_LAYOUTS:
-        return 0
-    if start_sector is not None:
-        return start_sector * SECTOR_BYTES
-    identity = probe_device(device, layout=layout).identity
-    return 0 if identity is None else identity.start_bytes
+def start_of_view(device: Device) -> int:
+    """Where a device that a layout's rooms are handed begins on the drive that the user named, in bytes."""
+    return device.start_bytes if isinstance(device, PartitionView) else 0
 
 
 def open_logical(target: Target, *, writable: bool, settings: Mapping[str, str]) -> Mapper:
@@ -58,11 +53,6 @@ def opened_logical(target: Target, *, writable: bool, settings: Mapping[str, str
         mapper.close()
 
 
-def warnings_of(mapper: Mapper) -> list[str]:
-    """What a user should know about how the mapper read the metadata."""
-    return [str(text) for text in getattr(mapper, "warnings", ())]
-
-
 @dataclass(frozen=True, slots=True)
 class MappedRun:
     """Logical blocks and where they live, in terms of the devices that the user named.
@@ -88,13 +78,8 @@ class MappedRun:
         }
 
 
-def map_blocks(
-    target: Target, mapper: Mapper, first_block: int, count: int, start_bytes: int = 0
-) -> Iterator[MappedRun]:
+def map_blocks(target: Target, mapper: Mapper, first_block: int, count: int) -> Iterator[MappedRun]:
     """Where logical blocks live: ascending, without gaps, holes included.
-
-    Args:
-        start_bytes: where the target's devices begin on the drives that the user named.
 
     Raises:
         UsageError: the range is not on the logical device.
@@ -105,11 +90,14 @@ def map_blocks(
             f"{mapper.size_blocks} blocks",
             device=target.device.path,
         )
+    starts = [start_of_view(device) for device in target.devices]
     return (
         MappedRun(
             extent,
             target.devices[extent.device_index].path,
-            None if extent.physical_block is None else start_bytes + extent.physical_block * LOGICAL_BLOCK_BYTES,
+            None
+            if extent.physical_block is None
+            else starts[extent.device_index] + extent.physical_block * LOGICAL_BLOCK_BYTES,
         )
         for extent in mapper.lookup(first_block, count)
     )

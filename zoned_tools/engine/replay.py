@@ -21,10 +21,10 @@ from zoned_tools.device.overlay import (
     Recorder,
 )
 from zoned_tools.engine.trace import CHUNK_BYTES, Action, Pattern, Request, pattern_data
-from zoned_tools.engine.volume import CountsZones, Reclaims, Volume
+from zoned_tools.engine.volume import Volume
 from zoned_tools.errors import UsageError, ZonedError
 from zoned_tools.findings import CheckReport
-from zoned_tools.formats.registry import Mapper, Target
+from zoned_tools.formats.registry import CountsZones, Mapper, Reclaims, Target
 
 IDLE_SECONDS = 10
 """A driver that had no request for so long is idle (``DMZ_IDLE_PERIOD`` in drivers/md/dm-zoned-reclaim.c)."""

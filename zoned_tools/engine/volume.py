@@ -6,39 +6,15 @@ clients send, are widened here: read the blocks at the edges, change them, write
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator
 
 from zoned_tools.device.base import Buffer
-from zoned_tools.formats.registry import LOGICAL_BLOCK_BYTES, Mapper
+from zoned_tools.formats.registry import LOGICAL_BLOCK_BYTES, Mapper, ReadsInto
 
 ZERO_CHUNK_BYTES = 4 << 20
 """How many zeroes are in memory at a time when a range is overwritten with them."""
 
 _BLOCK = LOGICAL_BLOCK_BYTES
-
-
-@runtime_checkable
-class ReadsInto(Protocol):
-    """A mapper that can read into a caller's buffer, which saves a copy."""
-
-    def read_into(self, block: int, buffer: memoryview) -> None: ...
-
-
-@runtime_checkable
-class Reclaims(Protocol):
-    """A mapper whose driver frees zones while it is idle."""
-
-    def reclaim(self) -> int:
-        """Do what the idle driver does; returns how many steps that took."""
-        ...
-
-
-@runtime_checkable
-class CountsZones(Protocol):
-    """A mapper that knows how many zones of each kind are free."""
-
-    def free_zones(self) -> Mapping[str, int]: ...
 
 
 class Volume:

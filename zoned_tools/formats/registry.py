@@ -24,7 +24,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from zoned_tools.device.base import Buffer, Device
 from zoned_tools.device.plan import Plan
@@ -161,6 +161,37 @@ class Mapper(Protocol):
     def close(self) -> None:
         """Clean close: flush and write whatever a clean stop of the driver writes."""
         ...
+
+
+@runtime_checkable
+class ReadsInto(Protocol):
+    """A mapper that can read into a caller's buffer, which saves a copy."""
+
+    def read_into(self, block: int, buffer: memoryview) -> None: ...
+
+
+@runtime_checkable
+class Reclaims(Protocol):
+    """A mapper whose driver frees zones while it is idle."""
+
+    def reclaim(self) -> int:
+        """Do what the idle driver does; returns how many steps that took."""
+        ...
+
+
+@runtime_checkable
+class CountsZones(Protocol):
+    """A mapper that knows how many zones of each kind are free."""
+
+    def free_zones(self) -> Mapping[str, int]: ...
+
+
+@runtime_checkable
+class Warns(Protocol):
+    """A mapper that has something to say about how it read the metadata."""
+
+    @property
+    def warnings(self) -> Sequence[str]: ...
 
 
 class ProbeRoom(Protocol):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from zoned_tools.cli.options import DevicePaths, DryRun, Json, LayoutName, Start, Undo, check_layout_name
+from zoned_tools.cli.options import DevicePaths, DryRun, Json, LayoutName, Settings, Start, Undo, check_layout_name
 from zoned_tools.cli.output import print_json
-from zoned_tools.cli.settings import parse_settings
+from zoned_tools.cli.settings import split_settings
 from zoned_tools.errors import FsckStatus, UsageError, ZonedError
 from zoned_tools.findings import NothingToCheckError
 
@@ -42,12 +42,7 @@ def check(
             show_default=False,
         ),
     ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="A choice of the layout's own; repeatable.", show_default=False
-        ),
-    ] = None,
+    settings: Settings = None,
     start: Start = None,
     layout: LayoutName = None,
 ) -> int:
@@ -57,18 +52,16 @@ def check(
     check_layout_name(layout)
     if undo is not None and not repair:
         raise UsageError("--undo needs --repair")
-    if undo is not None and len(devices) > 1 and layout is None:
-        raise UsageError("--undo saves one target at a time", hint="repair each target on its own")
-    settings = parse_settings(option)
+    paths, chosen = split_settings(devices, settings)
     session = _Check(
-        CheckOptions(deep=deep, settings=settings),
-        RepairOptions(use_set=use_set, allow=frozenset(allow or ()), settings=settings) if repair else None,
+        CheckOptions(deep=deep, settings=chosen),
+        RepairOptions(use_set=use_set, allow=frozenset(allow or ()), settings=chosen) if repair else None,
         dry_run=dry_run,
         undo=undo,
         silent=json,
     )
     try:
-        status = session.run(devices, start, layout)
+        status = session.run(paths, start, layout)
     except KeyboardInterrupt:
         return FsckStatus.CANCELLED
     if json:
@@ -108,6 +101,8 @@ class _Check:
                         raise
                     status |= self._failed([path], None, error)
             targets, unknown = group_targets(opened, start_sector=start, layout=layout)
+            if self.undo is not None and len(targets) > 1:
+                raise UsageError("--undo saves one target at a time", hint="repair each target on its own")
             for device in unknown:
                 status |= self._failed([device.path], None, ZonedError("no layout is recognised", device=device.path))
             for target in targets:

@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoned_tools.cli.commands.replay import SettingsBesideOutput, print_warnings
-from zoned_tools.cli.options import DevicePaths, Force, Json, LayoutName, Quiet, Start, check_layout_name
+from zoned_tools.cli.commands.replay import print_warnings
+from zoned_tools.cli.options import (
+    DevicePaths,
+    Force,
+    Json,
+    LayoutName,
+    Quiet,
+    SettingsBesideOutput,
+    Start,
+    check_layout_name,
+)
 from zoned_tools.cli.output import print_json, progress_bar
-from zoned_tools.cli.settings import parse_settings
+from zoned_tools.cli.settings import split_settings
 from zoned_tools.errors import FsckStatus, UsageError
 
 if TYPE_CHECKING:
@@ -39,8 +48,9 @@ def export(
     check_layout_name(layout)
     if json and output == "-":
         raise UsageError("--json and -o - cannot share standard output")
-    with opened_target(devices, start, layout) as target:
-        result = _run(target, parse_settings(settings), output, force=force, skip_errors=skip_errors, quiet=quiet)
+    paths, chosen = split_settings(devices, settings)
+    with opened_target(paths, start, layout) as target:
+        result = _run(target, chosen, output, force=force, skip_errors=skip_errors, quiet=quiet)
         if json:
             print_json(
                 {

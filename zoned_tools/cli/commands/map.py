@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoned_tools.cli.commands.replay import Settings, print_warnings
-from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Start, check_layout_name
-from zoned_tools.cli.settings import parse_settings
+from zoned_tools.cli.commands.replay import print_warnings
+from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Settings, Start, check_layout_name
+from zoned_tools.cli.settings import split_settings
 from zoned_tools.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,23 +35,21 @@ def map_blocks(
     layout: LayoutName = None,
 ) -> int:
     """Tell where logical blocks live, and why."""
-    from zoned_tools.device.opening import open_devices
     from zoned_tools.engine.logical import map_blocks as runs_of
-    from zoned_tools.engine.logical import opened_logical, partition_start_bytes
-    from zoned_tools.engine.targets import single_target
+    from zoned_tools.engine.logical import opened_logical, opened_target
 
     check_layout_name(layout)
     wanted = [parse_range(text) for text in at or ()]
-    chosen = parse_settings(settings)
-    with open_devices(devices) as opened:
-        target = single_target(opened, start_sector=start, layout=layout)
-        start_bytes = partition_start_bytes(opened[0], start, target.layout)
-        with opened_logical(target, writable=False, settings=chosen) as mapper:
-            print_warnings(mapper, target)
-            ranges = wanted or [(0, mapper.size_blocks)]
-            checked = [runs_of(target, mapper, first, count, start_bytes) for first, count in ranges]
-            runs = (run for one in checked for run in one)
-            (_print_json if json else _print_table)(runs)
+    paths, chosen = split_settings(devices, settings)
+    with (
+        opened_target(paths, start, layout) as target,
+        opened_logical(target, writable=False, settings=chosen) as mapper,
+    ):
+        print_warnings(mapper, target)
+        ranges = wanted or [(0, mapper.size_blocks)]
+        checked = [runs_of(target, mapper, first, count) for first, count in ranges]
+        runs = (run for one in checked for run in one)
+        (_print_json if json else _print_table)(runs)
     return 0
 
 

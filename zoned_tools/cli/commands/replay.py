@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from zoned_tools.cli.options import DevicePaths, DryRun, Json, LayoutName, Start, check_layout_name
+from zoned_tools.cli.options import DevicePaths, DryRun, Json, LayoutName, Settings, Start, check_layout_name
 from zoned_tools.cli.output import print_json
-from zoned_tools.cli.settings import parse_settings
+from zoned_tools.cli.settings import split_settings
 from zoned_tools.errors import FsckStatus, UsageError
 
 if TYPE_CHECKING:
@@ -21,22 +21,11 @@ if TYPE_CHECKING:
     from zoned_tools.formats.registry import Mapper, Target
 
 
-_SETTING_HELP = "A setting of the layout's own; repeatable."
-Settings: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option("--option", "-o", "--set", metavar="KEY=VALUE", help=_SETTING_HELP, show_default=False),
-]
-SettingsBesideOutput: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option("--option", "--set", metavar="KEY=VALUE", help=_SETTING_HELP, show_default=False),
-]
-
-
 def print_warnings(mapper: Mapper, target: Target) -> None:
     """Say on standard error what the mapper found odd in the metadata."""
-    from zoned_tools.engine.logical import warnings_of
+    from zoned_tools.formats.registry import Warns
 
-    for text in warnings_of(mapper):
+    for text in mapper.warnings if isinstance(mapper, Warns) else ():
         print(f"zoned: {target.device.path}: {text}", file=sys.stderr)
 
 
@@ -81,9 +70,9 @@ def replay(
     if seed >= 1 << 64:
         raise UsageError("--seed has 64 bits")
     options = ReplayOptions(crash_at, Pattern(pattern), seed, dry_run)
-    chosen = parse_settings(settings)
+    paths, chosen = split_settings(devices, settings)
     with (
-        opened_target(devices, start, layout, writable=not dry_run) as target,
+        opened_target(paths, start, layout, writable=not dry_run) as target,
         _requests(trace, log_writes) as requests,
     ):
         result = _run(target, requests, chosen, options, check_each=check_each)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoned_tools.cli.commands.replay import Settings, print_warnings
-from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Start, check_layout_name
-from zoned_tools.cli.settings import parse_settings
+from zoned_tools.cli.commands.replay import print_warnings
+from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Settings, Start, check_layout_name
+from zoned_tools.cli.settings import split_settings
 from zoned_tools.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def serve(
         raise UsageError("--socket and --tcp exclude each other")
     if len(name.encode()) > 256:
         raise UsageError("--name: longer than 256 bytes")
-    chosen = parse_settings(settings)
-    with opened_target(devices, start, layout, writable=write) as target, _listener(unix, tcp) as (listener, uri):
+    paths, chosen = split_settings(devices, settings)
+    with opened_target(paths, start, layout, writable=write) as target, _listener(unix, tcp) as (listener, uri):
         mapper = open_logical(target, writable=write, settings=chosen)
         print_warnings(mapper, target)
         server = _server(target, mapper, name, once=once, reclaims="idle_rlow" in chosen)
@@ -71,7 +71,7 @@ def _listener(unix: str | None, tcp: str | None) -> AbstractContextManager[tuple
 
 def _server(target: Target, mapper: Mapper, name: str, *, once: bool, reclaims: bool) -> Server:
     from zoned_tools.engine.nbd import Server
-    from zoned_tools.engine.volume import Reclaims
+    from zoned_tools.formats.registry import Reclaims
 
     return Server(
         mapper,

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Start, check_layout_name
+from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Settings, Start, check_layout_name
 from zoned_tools.cli.output import print_json
-from zoned_tools.cli.settings import parse_settings
+from zoned_tools.cli.settings import split_settings
 
 
 def table(
@@ -16,12 +16,7 @@ def table(
     legacy: Annotated[
         bool, typer.Option("--legacy", help="The line of drivers that take parameters (rlow=, idle_rlow=).")
     ] = False,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option", "-o", metavar="KEY=VALUE", help="A parameter of the table line; repeatable.", show_default=False
-        ),
-    ] = None,
+    settings: Settings = None,
     json: Json = False,
     start: Start = None,
     layout: LayoutName = None,
@@ -34,12 +29,12 @@ def table(
     from zoned_tools.formats.registry import TableRoom
 
     check_layout_name(layout)
-    settings = parse_settings(option)
+    paths, chosen = split_settings(devices, settings)
     if legacy:
-        settings["legacy"] = "1"
-    with open_devices(devices) as opened:
+        chosen["legacy"] = "1"
+    with open_devices(paths) as opened:
         target = single_target(opened, start_sector=start, layout=layout)
-        line = cast(TableRoom, need_room(target, "table", "start with device-mapper")).table_line(target, settings)
+        line = cast(TableRoom, need_room(target, "table", "start with device-mapper")).table_line(target, chosen)
     if json:
         print_json({"schema": "zoned.table/1", "devices": list(target.paths), "layout": target.layout, "table": line})
     else:
