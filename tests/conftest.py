@@ -23,3 +23,14 @@ os.environ.update(NO_COLOR="1", LC_ALL="C.UTF-8", ZONED_TOOLS_DEBUG="1")
 def vectors() -> Path:
     """The images and cases made by the reference tools and real kernels."""
     return VECTORS
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests counted with ``record_property``: how many power cuts a run made."""
+    counted: dict[str, list[int]] = {}
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in report.user_properties:
+            if isinstance(value, int):
+                counted.setdefault(name, []).append(value)
+    for name, values in sorted(counted.items()):
+        terminalreporter.write_line(f"{name}: {sum(values)} in {len(values)} tests")

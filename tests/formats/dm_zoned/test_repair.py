@@ -1,0 +1,434 @@
+"""Repair: clean afterwards, nothing lost without a word, and every power cut can be finished."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from dmz_images import (
+    BLOCK,
+    MIB,
+    Images,
+    corrupted,
+    corruptions,
+    drive,
+    facts,
+    logical_content,
+    logical_sha256,
+    patch,
+    regular,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zoned_tools.device.base import Device
+from zoned_tools.device.overlay import Overlay, Recorder, replay_cut
+from zoned_tools.device.plan import Plan, apply_plan, verify_plan
+from zoned_tools.device.zones import ZoneCondition
+from zoned_tools.errors import RefusedError, UsageError
+from zoned_tools.findings import CheckReport
+from zoned_tools.formats.dm_zoned.check import NoValidSuperblockError, check_target
+from zoned_tools.formats.dm_zoned.format import FormatOptions, format_target
+from zoned_tools.formats.dm_zoned.layout import Superblock
+from zoned_tools.formats.dm_zoned.relabel import plan_relabel
+from zoned_tools.formats.dm_zoned.repair import plan_repair
+from zoned_tools.formats.registry import RepairOptions, Target
+
+CORRUPTIONS = corruptions()
+UNUSABLE = {"both-bad", "version-3"}
+NAMES_OF_CORRUPTIONS = [f"{base}-{variant['id']}" for base, variant in CORRUPTIONS]
+CONSENT = frozenset({"map-bzone-not-random", "map-bzone-on-random"})
+
+
+def variant_of(identifier: str, base: str = "hm64x1") -> dict[str, Any]:
+    return next(v for b, v in CORRUPTIONS if b == base and v["id"] == identifier)
+
+
+def plan_of(target: Target, **options: Any) -> Plan:
+    return plan_repair(target, CheckReport("dm-zoned", target.paths), RepairOptions(**options))
+
+
+def repair(target: Target, **options: Any) -> Plan:
+    plan = plan_of(target, **options)
+    apply_plan(target.devices, plan.steps)
+    verify_plan(target.devices, plan)
+    return plan
+
+
+def errors_of(target: Target) -> list[str]:
+    return [f.code for f in check_target(target).report.findings if f.severity == "error"]
+
+
+def tables(target: Target) -> list[bytes]:
+    """Mapping table and bitmaps of both sets: with the unchanged data zones, the whole content."""
+    state = check_target(target).state
+    assert state.layout is not None
+    count = state.layout.nr_meta_blocks - 1
+    return [state.blocks.read(state.layout.map_block(number), count) for number in (0, 1)]
+
+
+def clean_sha256(base: str) -> str:
+    return str(facts(base)["images"]["clean"]["logical_sha256"])
+
+
+def superblocks(target: Target) -> list[Superblock]:
+    state = check_target(target).state
+    return [s.superblock for s in (*state.sets, *state.tertiary) if s.superblock is not None]
+
+
+@pytest.mark.parametrize(("base", "variant"), CORRUPTIONS, ids=NAMES_OF_CORRUPTIONS)
+def test_published_corruption(images: Images, base: str, variant: dict[str, Any]) -> None:
+    target = corrupted(images, base, variant)
+    if variant["id"] in UNUSABLE:
+        with pytest.raises(NoValidSuperblockError):
+            repair(target)
+        return
+    before = images.target(base)
+    repair(target)
+    report = check_target(target).report
+    assert not report.has_errors
+    assert {f.code for f in report.findings} <= {"sb-short-chunks", "zone-unmapped-not-empty"}
+    assert not plan_of(target)
+    kept = [(sb.version, sb.label_raw, sb.dmz_uuid) for sb in superblocks(before)]
+    assert [(sb.version, sb.label_raw, sb.dmz_uuid) for sb in superblocks(target)] == kept
+    wanted = variant.get("recoverable_sha256") or variant.get("content_sha256")
+    # What reads differently on purpose: a reset data zone is filled from its buffer zone, a
+    # shared zone is left to one chunk.
+    if wanted and not variant["id"].startswith(("map-dup-", "map-cross", "zone-buffered-reset")):
+        assert logical_sha256(target) == wanted
+    elif base == "dual":
+        assert tables(target) == tables(before)
+
+
+def test_undamaged_images_need_nothing(images: Images) -> None:
+    for name in ("hm64x1", "hm64x4", "triple", "ha32x4", "v1", "v1runt"):
+        assert not plan_of(images.target(name))
+
+
+def test_stale_primary_can_be_overruled(images: Images) -> None:
+    variant = variant_of("stale-primary")
+    target = corrupted(images, "hm64x1", variant)
+    repair(target, use_set=0)
+    assert errors_of(target) == []
+    assert logical_sha256(target) == variant["content_sha256"]
+
+
+@pytest.mark.parametrize("chosen", [0, 1])
+def test_newer_set_loses_when_the_user_says_so(images: Images, chosen: int) -> None:
+    target = corrupted(images, "hm64x1", variant_of("log-committed"))
+    expected = logical_content(target, chosen)
+    repair(target, use_set=chosen)
+    assert check_target(target).report.findings == []
+    assert logical_content(target) == expected
+
+
+def test_set_that_the_user_vouches_for(images: Images) -> None:
+    """Both super blocks are damaged, but all that matters in the first can still be read."""
+    target = corrupted(images, "hm64x1", variant_of("both-bad"))
+    with pytest.raises(NoValidSuperblockError, match="--use-set 0"):
+        plan_of(target)
+    repair(target, use_set=0)
+    assert check_target(target).report.findings == []
+    assert logical_sha256(target) == clean_sha256("hm64x1")
+
+
+def test_set_that_cannot_be_used(images: Images) -> None:
+    with pytest.raises((RefusedError, NoValidSuperblockError)) as caught:
+        plan_of(corrupted(images, "hm64x1", variant_of("sec-zero")), use_set=1)
+    assert caught.value.clone_status == 255
+
+
+def test_reclaim_crash_can_be_cleared_instead(images: Images) -> None:
+    variant = variant_of("reclaim-crash")
+    target = corrupted(images, "hm64x1", variant)
+    repair(target, settings={"reclaim": "clear"})
+    assert errors_of(target) == []
+    assert logical_sha256(target) == variant["content_sha256"]
+
+
+def test_overlap_can_go_to_the_buffer_zone(images: Images) -> None:
+    variant = variant_of("bits-overlap")
+    ours, theirs = corrupted(images, "hm64x1", variant), corrupted(images, "hm64x1", variant)
+    repair(ours)
+    repair(theirs, settings={"overlap": "buffer"})
+    assert errors_of(ours) == errors_of(theirs) == []
+    assert logical_sha256(ours) == variant["content_sha256"]
+    one, other = logical_content(ours), logical_content(theirs)
+    rows = [np.frombuffer(content, np.uint8).reshape(-1, BLOCK) for content in (one, other)]
+    differing = np.flatnonzero((rows[0] != rows[1]).any(axis=1)).tolist()
+    assert len(differing) <= 2
+    assert {b // 256 for b in differing} <= {17}
+
+
+def test_lost_ranges_are_named(images: Images) -> None:
+    plan = plan_of(corrupted(images, "hm64x1", variant_of("zone-mapped-reset")))
+    assert any("logical blocks 768 to 1023" in m and "256 valid blocks" in m for m in plan.messages)
+
+
+def test_version_1_stays_version_1(images: Images) -> None:
+    target = images.target("v1")
+    content = logical_sha256(target)
+    patch(target.device, MIB, bytes(64))
+    repair(target)
+    assert check_target(target).report.findings == []
+    assert [sb.version for sb in superblocks(target)] == [1, 1]
+    assert logical_sha256(target) == content
+
+
+def test_null_uuid_left_by_the_reference_relabel(images: Images) -> None:
+    target = images.target("v1")
+    for offset in (0, MIB):
+        sb = Superblock.parse(target.device.read(offset, BLOCK))
+        target.device.write(offset, replace(sb, version=2, label_raw=b"dmz-x".ljust(32, b"\0")).pack())
+    content = logical_sha256(target)
+    plan = repair(target)
+    assert check_target(target).report.findings == []
+    assert any("gets UUID" in m for m in plan.messages)
+    assert {sb.label for sb in superblocks(target)} == {"dmz-x"}
+    assert logical_sha256(target) == content
+
+
+def overlay_with(base: Device, table: Any) -> Device:
+    view = Overlay(base)
+    view.machine.table[:] = table
+    return view
+
+
+def test_dead_zones_lower_the_reserve(images: Images) -> None:
+    base = images.target("hm64x1").device
+    table = base.zones()
+    table["condition"][[62, 63]] = ZoneCondition.OFFLINE
+    target = Target("dm-zoned", (overlay_with(base, table),))
+    content = logical_sha256(target)
+    repair(target)
+    assert errors_of(target) == []
+    assert {sb.nr_reserved_seq for sb in superblocks(target)} == {5}
+    assert logical_sha256(target) == content
+    table["condition"][54:62] = ZoneCondition.OFFLINE
+    with pytest.raises(RefusedError, match="too few"):
+        plan_of(Target("dm-zoned", (overlay_with(base, table),)))
+
+
+def test_dead_metadata_zone_is_refused(images: Images) -> None:
+    base = corrupted(images, "hm64x1", variant_of("bits-after-wp")).device
+    table = base.zones()
+    table["condition"][1] = ZoneCondition.READ_ONLY
+    with pytest.raises(RefusedError, match="zone 1 cannot be written"):
+        plan_of(Target("dm-zoned", (overlay_with(base, table),)))
+
+
+def test_written_zone_is_reset_with_consent_only(images: Images) -> None:
+    target = corrupted(images, "hm64x1", variant_of("zone-unmapped-written"))
+    assert not plan_of(target)
+    repair(target, allow=frozenset({"zone-unmapped-not-empty"}))
+    assert check_target(target).report.findings == []
+
+
+@pytest.mark.parametrize(
+    "options", [{"allow": frozenset({"nonsense"})}, {"settings": {"x": "y"}}, {"settings": {"overlap": "both"}}]
+)
+def test_unknown_choices(images: Images, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        plan_of(images.target("hm64x1"), **options)
+
+
+# -- members
+
+
+def test_members_in_the_wrong_order_are_not_rewritten(images: Images) -> None:
+    target = images.target("triple")
+    swapped = Target("dm-zoned", (target.devices[0], target.devices[2], target.devices[1]))
+    with pytest.raises(RefusedError, match="wrong order"):
+        plan_of(swapped)
+
+
+def test_member_of_another_target_is_not_taken_over() -> None:
+    def new_target(label: str) -> Target:
+        target = Target("dm-zoned", (regular(40 * MIB), drive(16, 0, 4 * MIB)))
+        apply_plan(target.devices, format_target(target, FormatOptions(3, label)).plan.steps)
+        return target
+
+    mine, other = new_target("mine"), new_target("other")
+    mixed = Target("dm-zoned", (mine.devices[0], other.devices[1]))
+    with pytest.raises(RefusedError, match="member of another target"):
+        plan_of(mixed)
+    repair(mixed, allow=frozenset({"sb-uuid-mismatch"}))
+    assert check_target(mixed).report.findings == []
+
+
+def test_foreign_data_in_a_members_first_zone_stays(images: Images) -> None:
+    target = images.target("dual")
+    strange = drive(24, 0, 4 * MIB)
+    strange.write(0, b"payload!" * 4096)
+    with pytest.raises(RefusedError, match="something else"):
+        plan_of(Target("dm-zoned", (target.devices[0], strange)))
+
+
+def test_damaged_tertiary_keeps_its_device_uuid(images: Images) -> None:
+    target = corrupted(images, "dual", variant_of("t-crc", "dual"))
+    expected = superblocks(images.target("dual"))[2].dev_uuid
+    repair(target)
+    assert superblocks(target)[2].dev_uuid == expected
+
+
+# -- any damage at all
+
+ZONES, CONVENTIONAL, ZONE_BLOCKS = 24, 6, 64
+NR_CHUNKS = ZONES - 2 - 2
+ids = st.one_of(st.just(0xFFFFFFFF), st.integers(0, ZONES - 1), st.sampled_from([ZONES, 0xFFFFFFFE]))
+
+
+def damaged_target(table: list[tuple[int, int]], bits: list[set[int]], written: list[int]) -> Target:
+    """A small target whose both sets have this mapping table and these bitmaps."""
+    target = Target("dm-zoned", (drive(ZONES, CONVENTIONAL, ZONE_BLOCKS * BLOCK),))
+    result = format_target(target, FormatOptions(2, "damage"))
+    apply_plan(target.devices, result.plan.steps)
+    for zone in range(CONVENTIONAL, ZONES):
+        if written[zone]:
+            data = b"".join(bytes([zone, block]) * (BLOCK // 2) for block in range(written[zone]))
+            target.device.write(zone * ZONE_BLOCKS * BLOCK, data)
+    for number in (0, 1):
+        patch(target.device, result.layout.map_block(number) * BLOCK, np.array(table, "<u4").tobytes())
+        raw = b"".join(sum(1 << b for b in zone).to_bytes(BLOCK, "little") for zone in bits)
+        target.device.write(result.layout.bitmap_block(number) * BLOCK, raw)
+    return target
+
+
+damage = st.tuples(
+    st.lists(st.tuples(ids, ids), min_size=NR_CHUNKS, max_size=NR_CHUNKS),
+    st.lists(st.sets(st.integers(0, 90), max_size=6), min_size=ZONES, max_size=ZONES),
+    st.lists(st.sampled_from([0, 1, 10, 63, 64]), min_size=ZONES, max_size=ZONES),
+)
+
+
+@settings(max_examples=80)
+@given(damage)
+def test_any_damage_is_repaired_in_one_pass(case: tuple[Any, Any, Any]) -> None:
+    target = damaged_target(*case)
+    before = check_target(target).report
+    content = logical_content(target)
+    repair(target, allow=CONSENT)
+    report = check_target(target).report
+    assert {f.code for f in report.findings} <= {"zone-unmapped-not-empty"}
+    assert not plan_of(target)
+    # Chunks that no finding is about read as before.
+    table = case[0]
+    suspect_zones = {f.where[k] for f in before.findings for k in ("zone", "bzone") if k in f.where}
+    suspect_chunks = {f.where["chunk"] for f in before.findings if "chunk" in f.where}
+    after = logical_content(target)
+    for chunk, zones in enumerate(table):
+        if chunk in suspect_chunks or suspect_zones & set(zones):
+            continue
+        part = slice(chunk * ZONE_BLOCKS * BLOCK, (chunk + 1) * ZONE_BLOCKS * BLOCK)
+        assert after[part] == content[part]
+
+
+@settings(max_examples=40)
+@given(damage)
+def test_without_consent_what_is_left_is_explained(case: tuple[Any, Any, Any]) -> None:
+    target = damaged_target(*case)
+    plan = repair(target)
+    left = {f.code for f in check_target(target).report.findings if f.severity == "error"}
+    assert left <= CONSENT
+    for code in left:
+        assert any(f"--allow {code}" in message for message in plan.messages)
+
+
+# -- power cuts
+
+
+def cuts(old: Target, plan: Plan, choose: random.Random) -> Any:
+    """Targets as a power cut during ``plan`` may leave them."""
+    log: list[Any] = []
+    recorders = [Recorder(Overlay(device), log, number) for number, device in enumerate(old.devices)]
+    apply_plan(recorders, plan.steps)
+    for cut in range(len(log) + 1):
+        for survives in (lambda i: True, lambda i: False, lambda i: choose.random() < 0.5, lambda i: i % 2 == 0):
+            devices: list[Device] = [Overlay(device) for device in old.devices]
+            replay_cut(devices, log, cut, survives)
+            yield cut, Target("dm-zoned", tuple(devices))
+
+
+CUT_VARIANTS = [
+    *[("hm64x1", i) for i in ("pri-crc", "pri-old-gen", "log-committed", "log-uncommitted", "stale-primary")],
+    *[("hm64x1", i) for i in ("map-dzone-nz", "map-bzone-range", "bits-after-wp", "reclaim-crash", "sb-padding")],
+    *[("dual", i) for i in ("t-zero", "pri-crc", "sec-crc")],
+]
+
+
+@pytest.mark.parametrize(("base", "identifier"), CUT_VARIANTS)
+def test_power_cut_during_repair_can_be_finished(images: Images, base: str, identifier: str) -> None:
+    target = corrupted(images, base, variant_of(identifier, base))
+    plan = plan_of(target)
+    done = Target("dm-zoned", tuple(Overlay(device) for device in target.devices))
+    apply_plan(done.devices, plan.steps)
+    expected = tables(done)
+    for cut, interrupted in cuts(target, plan, random.Random(identifier)):
+        repair(interrupted)
+        assert errors_of(interrupted) == [], cut
+        assert tables(interrupted) == expected, cut
+
+
+@settings(max_examples=10)
+@given(damage, st.randoms(use_true_random=False))
+def test_power_cut_during_repair_of_any_damage(case: tuple[Any, Any, Any], choose: random.Random) -> None:
+    target = damaged_target(*case)
+    plan = plan_of(target, allow=CONSENT)
+    done = Target("dm-zoned", tuple(Overlay(device) for device in target.devices))
+    apply_plan(done.devices, plan.steps)
+    expected = tables(done)
+    for cut, interrupted in cuts(target, plan, choose):
+        repair(interrupted, allow=CONSENT)
+        assert errors_of(interrupted) == [], cut
+        assert tables(interrupted) == expected, cut
+
+
+# -- relabel
+
+
+def test_relabel_keeps_everything_else(images: Images) -> None:
+    target = images.target("triple")
+    before = superblocks(target)
+    old, plan = plan_relabel(target, "renamed")
+    apply_plan(target.devices, plan.steps)
+    assert old == "pub-tri"
+    label = b"renamed".ljust(32, b"\0")
+    assert [replace(sb, crc=0) for sb in superblocks(target)] == [replace(sb, label_raw=label, crc=0) for sb in before]
+    assert check_target(target).report.findings == []
+    assert not plan_relabel(target, "renamed")[1]
+
+
+def test_power_cut_during_relabel(images: Images) -> None:
+    target = images.target("dual")
+    content = tables(target)
+    plan = plan_relabel(target, "renamed")[1]
+    for cut, interrupted in cuts(target, plan, random.Random(1)):
+        repair(interrupted)
+        assert errors_of(interrupted) == [], cut
+        assert len({sb.label for sb in superblocks(interrupted)}) == 1
+        assert tables(interrupted) == content
+
+
+def test_relabel_needs_a_sound_version_2_target(images: Images) -> None:
+    with pytest.raises(RefusedError, match="Check and repair required"):
+        plan_relabel(corrupted(images, "hm64x1", variant_of("sec-zero")), "x")
+    with pytest.raises(RefusedError, match="version 1"):
+        plan_relabel(images.target("v1"), "x")
+    with pytest.raises(UsageError, match="max 31"):
+        plan_relabel(images.target("hm64x1"), "x" * 32)
+
+
+def test_full_copy_of_a_large_set_needs_no_large_steps() -> None:
+    """A destroyed primary set is rebuilt with fills where the bitmaps are uniform."""
+    target = Target("dm-zoned", (drive(8000, 100, 256 * MIB),))
+    result = format_target(target, FormatOptions(label="large", dmz_uuid=uuid.uuid4()))
+    apply_plan(target.devices, result.plan.steps)
+    patch(target.device, 0, b"\xa5" * (8 * MIB))
+    plan = plan_of(target)
+    assert sum(len(step.data) for step in plan.steps if hasattr(step, "data")) < 2 * MIB
+    apply_plan(target.devices, plan.steps)
+    assert check_target(target).report.findings == []

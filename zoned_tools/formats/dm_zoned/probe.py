@@ -1,0 +1,87 @@
+"""Is there dm-zoned on a device, and which part of which target is it."""
+
+from __future__ import annotations
+
+from zoned_tools.codec.fields import NIL_UUID
+from zoned_tools.device.base import Device
+from zoned_tools.errors import DeviceError, GeometryError
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, LAYOUT_NAME, MAGIC, MAX_VERSION, Superblock, superblock_crc
+from zoned_tools.formats.dm_zoned.metadata import open_blocks
+from zoned_tools.formats.dm_zoned.superblocks import read_state
+from zoned_tools.formats.registry import Identity, Target
+
+_SECONDARY_ZONES = (1, 2, 3)
+"""Sizes of a metadata set, in zones, that are tried on a regular device with a damaged primary."""
+
+
+def probe(device: Device, start_bytes: int) -> Identity | None:
+    """What the super blocks on ``device`` say; None when there are none.
+
+    The zoned members of a multi-device target carry the absolute number of their first
+    block, which orders them; the regular device comes first. Damaged super blocks count when
+    at least their magic is there.
+    """
+    first = _read(device, start_bytes)
+    if not device.geometry.is_zoned:
+        if first is None:
+            return None
+        found = first if _is_sound(first) else _find_secondary(device, start_bytes) or first
+        return _identity(found[0], start_bytes, member=True)
+    if first is not None and first[0].sb_block != 0 and _is_sound(first):
+        return _identity(first[0], start_bytes, member=True, position=first[0].sb_block)
+    found_superblock = _single(device, start_bytes)
+    return None if found_superblock is None else _identity(found_superblock, start_bytes, member=False)
+
+
+def _read(device: Device, offset_bytes: int) -> tuple[Superblock, bytes] | None:
+    """The super block at ``offset_bytes`` if there is anything like one."""
+    if offset_bytes + BLOCK_BYTES > device.geometry.size_bytes:
+        return None
+    try:
+        raw = device.read(offset_bytes, BLOCK_BYTES)
+    except DeviceError:
+        return None
+    superblock = Superblock.parse(raw)
+    return (superblock, raw) if superblock.magic == MAGIC else None
+
+
+def _is_sound(found: tuple[Superblock, bytes]) -> bool:
+    superblock, raw = found
+    return superblock.crc == superblock_crc(raw, superblock.gen) and superblock.version <= MAX_VERSION
+
+
+def _find_secondary(device: Device, start_bytes: int) -> tuple[Superblock, bytes] | None:
+    """A sound secondary super block on a regular device, whose zone size is not known here."""
+    size_bytes = device.geometry.size_bytes - start_bytes
+    for shift in range(16, size_bytes.bit_length()):
+        for zones in _SECONDARY_ZONES:
+            offset_bytes = zones << shift
+            found = _read(device, start_bytes + offset_bytes)
+            if found is not None and _is_sound(found) and found[0].sb_block * BLOCK_BYTES == offset_bytes:
+                return found
+    return None
+
+
+def _single(device: Device, start_bytes: int) -> Superblock | None:
+    """The super block of the set to use on a zoned device that is a target of its own."""
+    try:
+        state = read_state(open_blocks(Target(LAYOUT_NAME, (device,), start_bytes)))
+    except (GeometryError, DeviceError):
+        return None
+    if state.chosen is not None:
+        return state.superblock
+    return next((s.superblock for s in state.sets if s.has_magic), None)
+
+
+def _identity(superblock: Superblock, start_bytes: int, *, member: bool, position: int = 0) -> Identity:
+    named = superblock.version > 1 and superblock.dmz_uuid != NIL_UUID
+    uuid = str(superblock.dmz_uuid) if named else ""
+    return Identity(
+        LAYOUT_NAME,
+        str(superblock.version),
+        uuid,
+        superblock.label,
+        start_bytes,
+        uuid if member else "",
+        position,
+    )
