@@ -11,7 +11,7 @@ import stat
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoned_tools.cli.entry import VERSION_TEXT
 from zoned_tools.errors import BusyError, ContentError, DeviceError, UsageError, ZonedError
@@ -25,22 +25,34 @@ if TYPE_CHECKING:
     from zoned_tools.formats.zonefs.features import FeatureSet
     from zoned_tools.formats.zonefs.layout import SuperBlock
 
-OPTIONS = {
-    "--version": "Print version number and exit",
-    "--help | -h": "General help message",
-    "-v": "Verbose output",
-    "-f": "Force overwrite of existing content",
-}
-FEATURES_LINE = "  -o <features>\t: Optional features"
-OWN_OPTIONS = {
-    "-L <label>": "Volume label (up to 64 bytes)",
-    "--uuid <uuid>": "UUID of the volume (default: random)",
-    "--json": "Print one JSON document",
-    "--dry-run": "Print what would be written, and change nothing",
-}
-"""What the original's help does not have."""
 
-_LABEL_BYTES = 64
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option: its spellings, what follows it (empty: a flag), and its line in the help."""
+
+    names: tuple[str, ...]
+    value: str
+    summary: str
+
+    @property
+    def usage(self) -> str:
+        return " | ".join(self.names) + (f" <{self.value}>" if self.value else "")
+
+
+OPTIONS = (
+    Option(("--version",), "", "Print version number and exit"),
+    Option(("--help", "-h"), "", "General help message"),
+    Option(("-v",), "", "Verbose output"),
+    Option(("-f",), "", "Force overwrite of existing content"),
+)
+FEATURES = Option(("-o",), "features", "Optional features")
+OWN_OPTIONS = (
+    Option(("-L",), "label", "Volume label (up to 64 bytes)"),
+    Option(("--uuid",), "uuid", "UUID of the volume (default: random)"),
+    Option(("--json",), "", "Print one JSON document"),
+    Option(("--dry-run",), "", "Print what would be written, and change nothing"),
+)
+"""What the original's help does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +72,10 @@ class Arguments:
 def usage(*, own: bool) -> str:
     """The help text; ``own`` adds the options that the original's does not list."""
     lines = ["Usage: mkzonefs [options] <device path>", "Options:"]
-    lines += [f"  {name:<14}: {text}" for name, text in OPTIONS.items()]
-    lines.append(FEATURES_LINE)
+    lines += [f"  {option.usage:<14}: {option.summary}" for option in OPTIONS]
+    lines.append(f"  {FEATURES.usage}\t: {FEATURES.summary}")
     if own:
-        lines += [f"  {name:<14}: {text}" for name, text in OWN_OPTIONS.items()]
+        lines += [f"  {option.usage:<14}: {option.summary}" for option in OWN_OPTIONS]
     return "\n".join([*lines, 'See "man mkzonefs" for more information'])
 
 
@@ -111,9 +123,11 @@ def _with_flag(result: Arguments, word: str) -> Arguments:
 
 def _with_value(result: Arguments, word: str, value: str) -> Arguments:
     if word == "-L":
+        from zoned_tools.formats.zonefs.constants import LABEL_BYTES
+
         label = os.fsencode(value)
-        if len(label) > _LABEL_BYTES:
-            raise UsageError(f"Label too long ({_LABEL_BYTES} chars allowed)")
+        if len(label) > LABEL_BYTES:
+            raise UsageError(f"Label too long ({LABEL_BYTES} chars allowed)")
         return replace(result, label=label)
     if word == "-o":
         from zoned_tools.formats.zonefs.features import parse_features
@@ -141,9 +155,15 @@ def real_path(path: str) -> str:
         raise DeviceError(f"Failed to get device real path: {path!r}: {reason}") from None
     if stat.S_ISBLK(mode):
         _refuse_used(real)
-    elif not stat.S_ISREG(mode):
+    elif not stat.S_ISREG(mode) and not _is_zloop(real):
         raise DeviceError(f"{real} is not a block device")
     return real
+
+
+def _is_zloop(path: str) -> bool:
+    from zoned_tools.device.zloop import is_zloop
+
+    return os.path.isdir(path) and is_zloop(path)
 
 
 def _refuse_used(path: str) -> None:
@@ -171,24 +191,6 @@ def _open(path: str, *, writable: bool) -> Device:
         raise type(error)(f"Open {path} failed {error.errno} ({os.strerror(error.errno)})", errno=error.errno) from None
 
 
-def refuse_content(device: Device) -> None:
-    """Refuse a device that something is on.
-
-    Raises:
-        ContentError: something was found, by libblkid or by the probes of our own layouts.
-        DeviceError: the probe failed.
-    """
-    from zoned_tools.device.blkid import existing_content
-    from zoned_tools.engine.targets import probe_device
-
-    found = existing_content(device.path)
-    if not found:
-        identity = probe_device(device).identity
-        found = f"an existing filesystem ({identity.layout})" if identity else ""
-    if found:
-        raise ContentError(f"{device.path} appears to contain {found}", hint="Use the option '-f' to overwrite")
-
-
 class Mkzonefs:
     """One run on an open device."""
 
@@ -205,11 +207,12 @@ class Mkzonefs:
     def run(self) -> None:
         """Check, describe, and carry out or (``--dry-run``) print the plan."""
         from zoned_tools.cli.changes import print_plan
+        from zoned_tools.engine.content import refuse_content
         from zoned_tools.formats.zonefs import format as room
 
         arguments, device = self.arguments, self.device
         if not arguments.force:
-            refuse_content(device)
+            refuse_content(device, hint="Use the option '-f' to overwrite")
         if not device.geometry.is_zoned:
             raise DeviceError(f"{self.name}: Not a zoned block device")
         table = device.zones()
@@ -290,7 +293,7 @@ class Mkzonefs:
     def _print_json(self, plan: Plan, table: ZoneTable) -> None:
         from zoned_tools.cli.output import print_json
         from zoned_tools.device.zones import has_condition
-        from zoned_tools.formats.zonefs.layout import Feature
+        from zoned_tools.formats.zonefs.constants import Feature
         from zoned_tools.formats.zonefs.tree import build_groups
         from zoned_tools.formats.zonefs.volume import Volume
 
@@ -302,7 +305,7 @@ class Mkzonefs:
             "device": device.path,
             "changed": not self.arguments.dry_run,
             "uuid": str(block.uuid),
-            "label": block.label,
+            "label": block.label_text,
             "features": [str(f.name).lower() for f in Feature if block.features & f],
             "uid": block.uid,
             "gid": block.gid,
@@ -352,7 +355,9 @@ class Command:
             make(args)
         except ZonedError as error:
             sys.stdout.flush()
-            lines = [error.message, error.hint] if isinstance(error, ContentError) else [str(error)]
+            lines = [str(error)]
+            if isinstance(error, ContentError):
+                lines = [f"{error.device} {error.message}", error.hint]
             for line in lines:
                 print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
             return error.clone_status
@@ -361,3 +366,20 @@ class Command:
 
 def command() -> Command:
     return Command()
+
+
+def command_tree() -> Any:
+    """The options as a click command, for completions and the test of the manual page; it is never run."""
+    from typer.core import TyperOption
+
+    from zoned_tools.cli.lazy import build
+
+    def mkzonefs() -> None:
+        """Make a zonefs file system."""
+
+    described = build("mkzonefs", mkzonefs)
+    for option in (*OPTIONS[2:], FEATURES, *OWN_OPTIONS):
+        described.params.append(
+            TyperOption(param_decls=list(option.names), help=option.summary, is_flag=not option.value)
+        )
+    return described

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, TypeAlias, cast
 import typer
 
 from zoned_tools.cli.lazy import new_app
-from zoned_tools.cli.options import DevicePath, DryRun, Json, Quiet, Start, Undo
+from zoned_tools.cli.options import DevicePath, DryRun, Json, Quiet, Settings, Start, Undo
 from zoned_tools.cli.output import print_json, progress_bar
 from zoned_tools.errors import DeviceError, UsageError
 
@@ -242,22 +242,14 @@ def check_volume(
         list[str] | None,
         typer.Option("--allow", metavar="CODE", help="Agree to a repair that guesses; repeatable.", show_default=False),
     ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Parameter of a new super block: features, label, uuid; repeatable.",
-            show_default=False,
-        ),
-    ] = None,
+    settings: Settings = None,
     start: Start = None,
 ) -> int:
     """Check a volume; repair rewrites a damaged super block."""
     from zoned_tools.cli.commands.check import check
 
     return check(
-        [device], repair=repair, dry_run=dry_run, undo=undo, json=json, allow=allow, option=option,
+        [device], repair=repair, dry_run=dry_run, undo=undo, json=json, allow=allow, settings=settings,
         start=start, layout="zonefs",
     )  # fmt: skip
 
