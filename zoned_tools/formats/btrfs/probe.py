@@ -1,0 +1,64 @@
+"""Is there a btrfs, and which one?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from zoned_tools.device.base import Device
+from zoned_tools.formats.btrfs.copies import Magic, decode_one, read_block
+from zoned_tools.formats.btrfs.latest import find_latest
+from zoned_tools.formats.btrfs.layout import MIRROR_BYTENR, SUPER_BLOCK, SUPER_BYTES
+from zoned_tools.formats.btrfs.placement import Mirror, locate
+from zoned_tools.formats.btrfs.validate import is_zoned
+from zoned_tools.formats.registry import Identity
+
+_NEIGHBOURS = 4
+"""Blocks before a damaged head that are tried: enough to recognise a file system whose last commits were torn."""
+
+
+def probe(device: Device, start_bytes: int) -> Identity | None:
+    """Look for a super block where the kernel does, then in the other mirrors and around them."""
+    newest: Any | None = None
+    for number in range(len(MIRROR_BYTENR)):
+        row = find_latest(device, start_bytes, number)
+        if row is not None and row["valid"]:
+            return _identity(read_block(device, int(row["offset_bytes"])), start_bytes)
+    for mirror in locate(device, start_bytes).mirrors:
+        for offset in _candidates(device, mirror):
+            block = read_block(device, offset)
+            row = None if block is None else decode_one(block, offset, mirror.bytenr)[0]
+            if row is not None and row["magic"] == Magic.OK and (newest is None or row["valid"]):
+                newest = block
+                if row["valid"]:
+                    return _identity(block, start_bytes)
+    return _identity(newest, start_bytes)
+
+
+def _candidates(device: Device, mirror: Mirror) -> Iterator[int]:
+    """Places of a mirror that are worth a look when the kernel's choice is damaged."""
+    if mirror.pair is None:
+        yield mirror.place_bytes
+        return
+    for zone in mirror.pair:
+        if zone.written_slots:
+            slots = range(max(zone.written_slots - 1 - _NEIGHBOURS, 0), zone.written_slots)
+            yield from (zone.start_bytes + slot * SUPER_BYTES for slot in reversed(slots))
+            yield zone.start_bytes
+
+
+def _identity(block: bytes | None, start_bytes: int) -> Identity | None:
+    if block is None:
+        return None
+    parsed = SUPER_BLOCK.parse(block)
+    several = parsed.num_devices > 1
+    return Identity(
+        layout="btrfs",
+        version="zoned" if is_zoned(parsed) else "regular",
+        uuid=str(parsed.fsid),
+        label=parsed.label,
+        start_bytes=start_bytes,
+        group=str(parsed.fsid) if several else "",
+        position=int(parsed.dev_item.devid) if several else 0,
+        members=int(parsed.num_devices) if several else 0,
+    )

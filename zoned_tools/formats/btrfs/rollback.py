@@ -1,0 +1,126 @@
+"""Going back to an older super block: it is appended once more, and the kernel takes it for the newest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from zoned_tools.device.plan import Plan
+from zoned_tools.errors import MetadataError, RefusedError
+from zoned_tools.formats.btrfs.filesystem import (
+    FileSystem,
+    Good,
+    make_good,
+    open_file_system,
+    rows_newest_first,
+    without_log,
+)
+from zoned_tools.formats.btrfs.repair import place_good
+from zoned_tools.formats.btrfs.ring import Fill
+from zoned_tools.formats.btrfs.survey import MirrorSurvey
+from zoned_tools.formats.registry import Target
+
+
+def plan_rollback(target: Target, generation: int, *, drop_log: bool = False) -> Plan:
+    """Plan to make the super block of ``generation`` the newest in every mirror of every device.
+
+    When several super blocks have the generation, the last in the ring is taken: it has
+    the newest tree log.
+
+    Args:
+        drop_log: clear the tree log instead of leaving it to be replayed at the next mount.
+
+    Raises:
+        MetadataError: no valid super block has the generation.
+        RefusedError: its roots cannot be read, or the tree log it names cannot.
+    """
+    fs = open_file_system(target)
+    plan = Plan(f"roll btrfs back to generation {generation}")
+    for index in range(len(fs.surveys)):
+        _plan_device(fs, index, generation, plan, drop_log=drop_log)
+    return plan
+
+
+def _find(fs: FileSystem, index: int, generation: int) -> tuple[MirrorSurvey, int]:
+    """The mirror and row of the last valid copy of a generation, mirror 0 preferred."""
+    for survey in fs.surveys[index].mirrors:
+        for row in rows_newest_first(survey):
+            if int(survey.copies["generation"][row]) == generation:
+                return survey, row
+    raise MetadataError(
+        f"no valid super block has generation {generation}",
+        device=fs.surveys[index].device.path,
+        hint=_available(fs, index),
+    )
+
+
+def _available(fs: FileSystem, index: int) -> str:
+    """Which generations there are, as a range."""
+    found = [m.copies["generation"][m.copies["valid"]] for m in fs.surveys[index].mirrors]
+    generations = np.unique(np.concatenate(found)) if found else np.zeros(0)
+    if not len(generations):
+        return "there is no valid one at all"
+    return f"there are generations {int(generations[0])} to {int(generations[-1])}"
+
+
+def _plan_device(fs: FileSystem, index: int, generation: int, plan: Plan, *, drop_log: bool) -> None:
+    source, row = _find(fs, index, generation)
+    path = fs.surveys[index].device.path
+    block = fs.surveys[index].super_block(source.copies[row])
+    if index == 0:
+        _explain(fs, index, block, plan, drop_log=drop_log)
+    for survey in fs.surveys[index].mirrors:
+        good = make_good(fs, index, source, row, survey.mirror.bytenr)
+        if drop_log and block.log_root:
+            good = Good(without_log(good.block), good.generation, good.offset_bytes, good.mirror, good.readable)
+        if survey.head_is_valid and _same_block(fs, index, survey, good):
+            plan.messages.append(f"{path}: mirror {survey.mirror.number} has it as its newest already")
+            continue
+        place_good(plan, index, survey, good, always=True)
+        _warn_of_comparison(path, survey, good, plan)
+
+
+def _same_block(fs: FileSystem, index: int, survey: MirrorSurvey, good: Good) -> bool:
+    return bool(fs.surveys[index].block(survey.head) == good.block)
+
+
+def _explain(fs: FileSystem, index: int, block: Any, plan: Plan, *, drop_log: bool) -> None:
+    """Refuse what cannot be mounted; say what is lost, what will be replayed and what the kernel will object to."""
+    path = fs.surveys[index].device.path
+    roots = fs.reader.roots_readable(block)
+    if not roots.readable:
+        what = "cannot be read" if roots.readable is False else "cannot be tested"
+        raise RefusedError(f"the roots of generation {block.generation} {what}: {roots.reason}", device=path)
+    newest = fs.newest
+    assert newest is not None
+    if newest.generation > block.generation:
+        lost = newest.generation - block.generation
+        plan.messages.append(f"everything written after generation {block.generation} is lost ({lost} commits)")
+    if block.log_root and drop_log:
+        plan.messages.append(f"the tree log at {block.log_root} is cleared: what was only synced with fsync is lost")
+    elif block.log_root:
+        log = fs.reader.log_readable(block)
+        if log.readable is False:
+            raise RefusedError(
+                f"the tree log of generation {block.generation} cannot be read: {log.reason}",
+                device=path,
+                hint="--drop-log clears it",
+            )
+        plan.messages.append(f"the next mount replays the tree log at {block.log_root} (--drop-log clears it)")
+    plan.messages.extend(f"the kernel will refuse to mount it: {lost}" for lost in fs.reader.lost_trees(block))
+
+
+def _warn_of_comparison(path: str, survey: MirrorSurvey, good: Good, plan: Plan) -> None:
+    """Two full zones are told apart by their last generations: a zone full of higher ones can win later."""
+    pair = survey.mirror.pair
+    if pair is None:
+        return
+    full = [zone.last_slot_bytes for zone in pair if zone.fill is Fill.FULL]
+    lasts = survey.copies["generation"][np.isin(survey.copies["offset_bytes"], full)]
+    higher = int(lasts.max()) if len(lasts) else 0
+    if higher > good.generation:
+        plan.messages.append(
+            f"{path}: mirror {survey.mirror.number} keeps a zone that ends with generation {higher}; "
+            f"should the next zone be full before the file system gets there, the kernel takes that super block again"
+        )

@@ -1,0 +1,182 @@
+"""The rules that a single super block must keep, as the kernel tests them at mount.
+
+(Linux fs/btrfs/disk-io.c, btrfs_validate_super; fs/btrfs/zoned.c, btrfs_check_zoned_mode;
+fs/btrfs/volumes.c, read_one_dev and btrfs_read_sys_array.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from zoned_tools.formats.btrfs.checksum import ALGORITHMS
+from zoned_tools.formats.btrfs.layout import (
+    ALL_ONES,
+    COMPAT_RO_BLOCK_GROUP_TREE,
+    COMPAT_RO_FREE_SPACE_TREE,
+    COMPAT_RO_FREE_SPACE_TREE_VALID,
+    COMPAT_RO_NAMES,
+    COPY_PROFILES,
+    FLAG_ERROR,
+    FLAG_NAMES,
+    INCOMPAT_MIXED_GROUPS,
+    INCOMPAT_NAMES,
+    INCOMPAT_NO_HOLES,
+    INCOMPAT_RAID56,
+    INCOMPAT_RAID_STRIPE_TREE,
+    INCOMPAT_ZONED,
+    MAX_LEVEL,
+    MAX_ZONE_BYTES,
+    MIN_ZONE_BYTES,
+    SYS_CHUNK_ARRAY_BYTES,
+    SYS_CHUNK_ARRAY_MIN_BYTES,
+    Chunk,
+    ChunkError,
+    bit_names,
+    reserved_zones,
+    sys_chunks,
+    unknown_bits,
+)
+from zoned_tools.formats.btrfs.trees import MAX_NODE_BYTES
+
+MANY_DEVICES = 1 << 31
+
+
+def _is_power_of_two(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0
+
+
+def field_faults(block: Any) -> Iterator[tuple[str, str]]:
+    """``(field, sentence)`` of everything in a super block for which the kernel refuses to mount."""
+    if block.csum_type not in ALGORITHMS:
+        yield "csum_type", f"checksum type {block.csum_type} is unknown"
+    unknown = unknown_bits(block.flags, FLAG_NAMES)
+    if unknown:
+        yield "flags", f"unknown flags {unknown:#x} are set"
+    for field in ("root_level", "chunk_root_level", "log_root_level"):
+        if block[field] >= MAX_LEVEL:
+            yield field, f"a tree level of {block[field]} is not possible"
+    yield from _size_faults(block)
+    sector = block.sectorsize or 1
+    for field in ("root", "chunk_root", "log_root"):
+        if block[field] % sector:
+            yield field, f"{field} {block[field]} is not a multiple of the sector size"
+    if block.bytes_used < 6 * block.nodesize:
+        yield "bytes_used", f"{block.bytes_used} bytes in use are less than six nodes"
+    if block.num_devices < 1:
+        yield "num_devices", "it has no device"
+    if not SYS_CHUNK_ARRAY_MIN_BYTES <= block.sys_array_size <= SYS_CHUNK_ARRAY_BYTES:
+        yield "sys_array_size", f"a system chunk array of {block.sys_array_size} bytes is not possible"
+    needs = COMPAT_RO_FREE_SPACE_TREE_VALID
+    if block.compat_ro_flags & COMPAT_RO_BLOCK_GROUP_TREE and (
+        not block.compat_ro_flags & needs or not block.incompat_flags & INCOMPAT_NO_HOLES
+    ):
+        yield "compat_ro_flags", "BLOCK_GROUP_TREE needs FREE_SPACE_TREE_VALID and NO_HOLES"
+
+
+def _size_faults(block: Any) -> Iterator[tuple[str, str]]:
+    if not _is_power_of_two(block.sectorsize) or not 4096 <= block.sectorsize <= MAX_NODE_BYTES:
+        yield "sectorsize", f"a sector size of {block.sectorsize} is not possible"
+    if not _is_power_of_two(block.nodesize) or not block.sectorsize <= block.nodesize <= MAX_NODE_BYTES:
+        yield "nodesize", f"a node size of {block.nodesize} is not possible"
+    if block.leafsize != block.nodesize:
+        yield "leafsize", f"leaf size {block.leafsize} differs from node size {block.nodesize}"
+    if not _is_power_of_two(block.stripesize):
+        yield "stripesize", f"a stripe size of {block.stripesize} is not possible"
+
+
+def field_doubts(block: Any) -> Iterator[tuple[str, str]]:
+    """``(field, sentence)`` of what the kernel only warns of."""
+    if block.num_devices > MANY_DEVICES:
+        yield "num_devices", f"{block.num_devices} devices are suspiciously many"
+    if block.generation < block.chunk_root_generation:
+        yield (
+            "chunk_root_generation",
+            f"chunk root generation {block.chunk_root_generation} is above generation {block.generation}",
+        )
+    if block.cache_generation != ALL_ONES and block.generation < block.cache_generation:
+        yield "cache_generation", f"cache generation {block.cache_generation} is above generation {block.generation}"
+    if block.flags & FLAG_ERROR:
+        yield "flags", "the ERROR flag is set"
+    unknown = unknown_bits(block.compat_ro_flags, COMPAT_RO_NAMES)
+    if unknown:
+        yield "compat_ro_flags", f"unknown read-only compatible features {unknown:#x}: only read-only mounts work"
+
+
+def feature_faults(block: Any) -> Iterator[tuple[str, str]]:
+    """``(code, sentence)`` of features that do not go with zoned mode, or are not known."""
+    flags = block.incompat_flags
+    if flags & INCOMPAT_MIXED_GROUPS:
+        yield "mixed-groups", "mixed block groups (MIXED_GROUPS) do not work in zoned mode"
+    if flags & INCOMPAT_RAID56:
+        yield "raid56", "RAID5 and RAID6 do not work in zoned mode"
+    unknown = unknown_bits(flags, INCOMPAT_NAMES)
+    if unknown:
+        yield "feature-unknown", f"unknown incompatible features: {', '.join(bit_names(unknown, {}))}"
+    if uses_space_cache_v1(block):
+        yield "space-cache-v1", "it has a version 1 free space cache, which zoned mode cannot write"
+
+
+def uses_space_cache_v1(block: Any) -> bool:
+    """Whether there is a v1 cache: it has a generation, and no free space tree took its place."""
+    has_cache = block.cache_generation not in (0, ALL_ONES)
+    return has_cache and not block.compat_ro_flags & COMPAT_RO_FREE_SPACE_TREE
+
+
+def is_zoned(block: Any) -> bool:
+    """Whether the ZONED feature is on."""
+    return bool(block.incompat_flags & INCOMPAT_ZONED)
+
+
+def zone_size_fault(zone_bytes: int) -> str:
+    """What is wrong with a zone size; empty when it is within the kernel's limits."""
+    if zone_bytes < MIN_ZONE_BYTES:
+        return f"zones of {zone_bytes} bytes are smaller than {MIN_ZONE_BYTES}"
+    if zone_bytes > MAX_ZONE_BYTES:
+        return f"zones of {zone_bytes} bytes are larger than {MAX_ZONE_BYTES}"
+    return "" if _is_power_of_two(zone_bytes) else f"zones of {zone_bytes} bytes are not a power of two"
+
+
+def chunk_array_fault(block: Any) -> str:
+    """Why the system chunk array cannot be decoded; empty when it can."""
+    try:
+        sys_chunks(block)
+    except ChunkError as error:
+        return str(error)
+    return ""
+
+
+def profile_faults(chunks: list[Chunk], incompat_flags: int) -> Iterator[str]:
+    """Profiles of chunks that zoned mode does not support."""
+    if incompat_flags & INCOMPAT_RAID_STRIPE_TREE:
+        return
+    for profile in sorted({chunk.profile for chunk in chunks} - COPY_PROFILES):
+        yield f"profile {profile} does not work in zoned mode without a raid stripe tree"
+
+
+def place_faults(
+    chunks: list[Chunk], devid: int, size_bytes: int, zone_bytes: int, nr_zones: int
+) -> Iterator[tuple[str, Chunk, str]]:
+    """``(code, chunk, sentence)`` of chunks that cannot lie where they say on one device.
+
+    Args:
+        zone_bytes: 0 when it is not known: then zones are not looked at.
+    """
+    reserved = reserved_zones(nr_zones, zone_bytes) if zone_bytes else set()
+    for chunk in chunks:
+        for stripe in chunk.stripes:
+            if stripe.devid != devid:
+                continue
+            end = stripe.offset_bytes + chunk.length_bytes
+            where = f"chunk {chunk.logical} at byte {stripe.offset_bytes}"
+            if chunk.length_bytes == 0 or end > size_bytes:
+                yield "chunk-outside", chunk, f"{where} does not lie inside the device"
+                continue
+            if not zone_bytes:
+                continue
+            if stripe.offset_bytes % zone_bytes or chunk.length_bytes % zone_bytes:
+                yield "chunk-unaligned", chunk, f"{where} with {chunk.length_bytes} bytes is not made of whole zones"
+                continue
+            first, last = stripe.offset_bytes // zone_bytes, (end - 1) // zone_bytes
+            if any(first <= zone <= last for zone in reserved):
+                yield "chunk-in-reserved-zone", chunk, f"{where} uses a zone reserved for super blocks"
