@@ -1,0 +1,157 @@
+"""Create and wipe: byte for byte what the reference writes, after refusing what it would corrupt."""
+
+from __future__ import annotations
+
+import uuid as uuids
+from dataclasses import dataclass
+
+import numpy as np
+
+from zoned_tools.device.base import Device, ZoneOperation
+from zoned_tools.device.plan import Plan
+from zoned_tools.device.zones import SECTOR_BYTES
+from zoned_tools.errors import GeometryError
+from zoned_tools.formats.zdm import layout
+from zoned_tools.formats.zdm.identity import Identity
+from zoned_tools.formats.zdm.layout import BLOCK_BYTES, BLOCK_SECTORS, ZONE_BLOCKS, CreateLayout, Geometry
+from zoned_tools.formats.zdm.volume import (
+    Volume,
+    data_zones,
+    metadata_zone_refusal,
+    partition_sectors,
+    zone_size_refusal,
+)
+
+DEFAULT_RESERVED = 8
+SEQUENTIAL_METADATA_STATUS = 4
+"""Exit status of the original when the zones for metadata require sequential writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A partition to be formatted: where it is on the device, and on the drive."""
+
+    device: Device
+    offset_bytes: int
+    start_sector: int
+    size_sectors: int
+
+    @property
+    def volume(self) -> Volume:
+        return Volume(self.device, self.offset_bytes, self.start_sector, self.size_sectors // BLOCK_SECTORS)
+
+
+def place_of(device: Device, start_sector: int, *, own_node: bool = False) -> Place:
+    """The partition that begins at ``start_sector``; ``own_node`` when the device is the partition itself.
+
+    Raises:
+        GeometryError: the start is not on the device.
+    """
+    size = device.geometry.size_bytes
+    if own_node:
+        return Place(device, 0, start_sector, size // SECTOR_BYTES)
+    start_bytes = start_sector * SECTOR_BYTES
+    if start_bytes >= size:
+        raise GeometryError(f"start sector {start_sector} is behind the end of the device", device=device.path)
+    return Place(device, start_bytes, start_sector, partition_sectors(device, start_bytes))
+
+
+def identity_for(
+    place: Place, reserved: int, template: Identity | None = None, uuid: uuids.UUID | None = None
+) -> Identity:
+    """The identity that create writes; ``template`` carries the user's options."""
+    from dataclasses import replace
+
+    created = CreateLayout.compute(place.start_sector, place.size_sectors, reserved)
+    blank = template or Identity(uuids.UUID(int=0), 0, 0, 0, 0)
+    return replace(
+        blank,
+        uuid=uuid or uuids.uuid4(),
+        sect_start=place.start_sector,
+        sect_size=place.size_sectors,
+        mz_over_provision=reserved - 3,
+        zdm_blocks=created.logical_sectors % (1 << 64),
+        data_start=created.data_start_zone,
+    )
+
+
+def check_place(place: Place, reserved: int) -> tuple[Geometry, CreateLayout]:
+    """Geometry of a new ZDM.
+
+    Raises:
+        GeometryError: the reference would corrupt it, it does not fit, or the drive does not suit.
+    """
+    path = place.device.path
+    unsuitable = zone_size_refusal(place.device)
+    if unsuitable:
+        raise GeometryError(unsuitable, device=path)
+    if place.size_sectors < layout.ZEROED_BLOCKS * BLOCK_SECTORS:
+        raise GeometryError(f"{place.size_sectors} sectors are too few for a ZDM", device=path)
+    created = CreateLayout.compute(place.start_sector, place.size_sectors, reserved)
+    geometry = Geometry.compute(
+        place.start_sector, place.size_sectors // BLOCK_SECTORS, created.data_start_zone, device=path
+    )
+    refused = layout.refusal(geometry, created)
+    if refused:
+        raise GeometryError(refused, device=path)
+    most = (geometry.data_zones - 2) * layout.ZONE_SECTORS
+    if not 0 < created.logical_sectors <= most:
+        raise GeometryError(
+            f"the logical device would have {created.logical_sectors} sectors (1 to {most} are possible): "
+            f"{reserved} zones of each 1024 are reserved of {geometry.data_zones} data zones",
+            device=path,
+        )
+    sequential = metadata_zone_refusal(place.volume, geometry)
+    if sequential:
+        raise GeometryError(sequential, device=path, clone_status=SEQUENTIAL_METADATA_STATUS)
+    return geometry, created
+
+
+def plan_create(place: Place, identity: Identity) -> Plan:
+    """What create writes: zeroes, empty tables, their CRC pages, and last the identity.
+
+    An old identity goes first, so that a power cut leaves no ZDM rather than half of one.
+
+    Raises:
+        GeometryError: see :func:`check_place`.
+    """
+    check_place(place, identity.reserved)
+    return format_plan(place, identity)
+
+
+def format_plan(place: Place, identity: Identity) -> Plan:
+    """The writes of :func:`plan_create` without its refusals."""
+    created = CreateLayout.compute(place.start_sector, place.size_sectors, identity.reserved)
+    plan = Plan(f"create ZDM {identity.uuid}")
+    start = place.offset_bytes
+    table_blocks = 2 * created.table_zones * ZONE_BLOCKS
+    pool = start + created.pool_start * BLOCK_BYTES
+    plan.fill(0, start, layout.ZEROED_BLOCKS * BLOCK_BYTES, 0, "identity, keys, write pointers")
+    plan.flush(0)
+    plan.fill(0, pool, table_blocks * BLOCK_BYTES, 0xFFFF, "forward and reverse table")
+    crc_start = pool + table_blocks * BLOCK_BYTES
+    plan.fill(0, crc_start, created.crc_pages * BLOCK_BYTES, layout.EMPTY_PAGE_CRC, "CRC pages")
+    plan.flush(0)
+    plan.write(0, start, identity.build(), "identity super block")
+    plan.flush(0)
+    return plan
+
+
+def plan_wipe(place: Place, geometry: Geometry | None, *, reset_zones: bool = False) -> Plan:
+    """Zero everything that could be taken for a ZDM: identity, all keys, write pointers.
+
+    The original zeroes 6144 bytes and leaves two of three generation areas alive.
+    ``reset_zones`` also empties the data zones of ``geometry``.
+    """
+    plan = Plan("wipe the ZDM")
+    blocks = min(layout.ZEROED_BLOCKS, place.size_sectors // BLOCK_SECTORS)
+    plan.fill(0, place.offset_bytes, blocks * BLOCK_BYTES, 0, "identity, keys, write pointers")
+    plan.flush(0)
+    if reset_zones and geometry is not None:
+        zones = data_zones(place.volume, geometry)
+        used = np.flatnonzero(zones.sequential & ~zones.dead & (zones.wp_blocks > 0))
+        for run in np.split(used, np.flatnonzero(np.diff(used) != 1) + 1):
+            if len(run):
+                plan.manage(0, ZoneOperation.RESET, geometry.first_device_zone + int(run[0]), len(run), "data zones")
+        plan.flush(0)
+    return plan

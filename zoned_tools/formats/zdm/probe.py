@@ -1,0 +1,48 @@
+"""Recognise a ZDM by its identity or, when that is damaged, by a valid key."""
+
+from __future__ import annotations
+
+from zoned_tools.device.base import Device
+from zoned_tools.errors import ZonedError
+from zoned_tools.formats.registry import Identity
+from zoned_tools.formats.zdm import generations, layout
+from zoned_tools.formats.zdm.checksums import crc16
+from zoned_tools.formats.zdm.generations import Candidate
+from zoned_tools.formats.zdm.identity import RELEASES, decode
+from zoned_tools.formats.zdm.layout import Dialect
+from zoned_tools.formats.zdm.volume import Volume
+
+
+def _is_placed(rest: Volume, key: Candidate) -> bool:
+    """Whether a key lies where it belongs.
+
+    In the current dialect a complete generation does; older ones allow stray pages in front
+    of the key, so that another block at a fixed place has to bear witness.
+    """
+    if key.dialect not in (Dialect.D1, Dialect.D2):
+        return True
+    block = layout.WP_BLOCKS[key.dialect]
+    return rest.has(block) and crc16(rest.read(block)) == int(key.wp_crcs[0])
+
+
+def probe(device: Device, start_bytes: int) -> Identity | None:
+    """What is at ``start_bytes``; None when it is no ZDM, or cannot be read."""
+    try:
+        rest = Volume.rest_of(device, start_bytes)
+        if not rest.has(0, layout.ZEROED_BLOCKS):
+            return None
+        identity = decode(rest.read(layout.IDENTITY_BLOCK))
+        if identity.magic_ok:
+            version = identity.version_text
+            if identity.form is not None:
+                version += f" (zdmadm {RELEASES[identity.form]})"
+            return Identity("zdm", version, str(identity.uuid), identity.label, start_bytes)
+        found = generations.scan(rest)
+    except ZonedError:
+        return None
+    if found.unsupported:
+        return Identity("zdm", f"releases {found.unsupported}", start_bytes=start_bytes)
+    # Keys alone prove nothing about where the partition begins: with a wrong start they are seen shifted.
+    if found.chosen is None or not _is_placed(rest, found.chosen):
+        return None
+    return Identity("zdm", f"releases {found.chosen.dialect}", start_bytes=start_bytes)

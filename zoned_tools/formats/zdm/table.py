@@ -1,0 +1,86 @@
+"""The ``dmsetup`` lines of the out-of-tree target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from zoned_tools.errors import UsageError
+from zoned_tools.formats.registry import Target
+from zoned_tools.formats.zdm import layout
+from zoned_tools.formats.zdm.identity import Identity
+from zoned_tools.formats.zdm.state import load, require_usable
+
+TARGET_NAME = "zdm"
+OPTIONS = ("create", "force", "meta", "mirror")
+
+
+def line_of(
+    identity: Identity, device: str, *, create: bool = False, force: bool = False, meta: str = "", mirror: bool = False
+) -> str:
+    """The table line of create, or of restore."""
+    words = ["0", str(identity.zdm_blocks), TARGET_NAME, device, str(identity.data_start)]
+    if meta:
+        words.append(f"meta={meta}")
+    if mirror:
+        words.append("mirror-md" if create else "mirror_md")
+    words.append("create" if create else "load")
+    if force and create:
+        words.append("force")
+    words.append("discard" if identity.discard & layout.DISCARD_TRIM else "nodiscard")
+    words.append("raid5-trim" if identity.discard & layout.DISCARD_RAID else "no-raid5-trim")
+    if create:
+        words.append("bio-queue" if identity.io_queue else "no-bio-queue")
+    words.append("zac" if identity.zac_zbc & layout.ZAC_ZBC_ZAC else "nozac")
+    words.append("zbc" if identity.zac_zbc & layout.ZAC_ZBC_ZBC else "nozbc")
+    words.append(f"reserve={identity.reserved}")
+    return " ".join(words)
+
+
+def messages_of(identity: Identity) -> list[str]:
+    """The run-time parameters as messages, in the original's order."""
+    prio, wm = identity.gc_prio, identity.gc_wm
+    values = {
+        "queue-depth": identity.io_queue,
+        "gc-prio-def": prio[0],
+        "gc-prio-low": prio[1],
+        "gc-prio-high": prio[2],
+        "gc-prio-crit": prio[3],
+        "gc-wm-crit": wm[0],
+        "gc-wm-high": wm[1],
+        "gc-wm-low": wm[2],
+        "gc-status": identity.gc_status,
+        "cache-ageout-ms": identity.cache_ageout_ms,
+        "cache-size": identity.cache_size,
+        "cache-to-pagecache": identity.cache_to_pagecache,
+        "cache-reada": identity.cache_reada,
+        "journal-age": identity.journal_age,
+    }
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+def mapping_name(identity: Identity, device: str) -> str:
+    """Name of the device-mapper device: after the label, else after the device."""
+    return f"zdm_{identity.label or device.rstrip('/').rsplit('/', 1)[-1]}"
+
+
+def table_line(target: Target, options: Mapping[str, str]) -> str:
+    """The restore line; with ``create`` set the create line. Also: ``force``, ``meta=PATH``, ``mirror``.
+
+    Raises:
+        MetadataError: there is no ZDM, or repair is needed first.
+        GeometryError: the reference would corrupt this layout.
+        UsageError: an option is unknown.
+    """
+    for key in options:
+        if key not in OPTIONS:
+            raise UsageError(f"'{key}' is not a table option", hint=", ".join(OPTIONS))
+    state = load(target)
+    require_usable(state)
+    return line_of(
+        state.identity,
+        target.device.path,
+        create="create" in options,
+        force="force" in options,
+        meta=options.get("meta", ""),
+        mirror="mirror" in options,
+    )

@@ -1,0 +1,166 @@
+"""The partition as blocks, and the drive's view of its data zones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from zoned_tools.device.base import Buffer, Device
+from zoned_tools.device.partition import partitions
+from zoned_tools.device.zones import (
+    DEAD_CONDITIONS,
+    SECTOR_BYTES,
+    BoolArray,
+    IntArray,
+    ZoneCondition,
+    ZoneType,
+    has_condition,
+    is_sequential,
+    written_sectors,
+)
+from zoned_tools.errors import GeometryError
+from zoned_tools.formats.zdm.layout import BLOCK_BYTES, BLOCK_SECTORS, ZONE_BLOCKS, ZONE_BYTES, Geometry
+
+Bytes2D = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A partition on an open device.
+
+    Attributes:
+        offset_bytes: where block 0 is on ``device``.
+        start_sector: where the partition begins on the drive; differs from ``offset_bytes``
+            only when the device is a partition's own node.
+        size_blocks: length of the partition.
+    """
+
+    device: Device
+    offset_bytes: int
+    start_sector: int
+    size_blocks: int
+
+    @classmethod
+    def rest_of(cls, device: Device, start_bytes: int) -> Volume:
+        """From ``start_bytes`` to the end of the partition that begins there, or of the device.
+
+        Raises:
+            GeometryError: the start is not on the device, or not on a block boundary.
+        """
+        size = device.geometry.size_bytes
+        if start_bytes % BLOCK_BYTES:
+            sector = start_bytes // SECTOR_BYTES
+            raise GeometryError(f"start sector {sector} is not a multiple of {BLOCK_SECTORS}", device=device.path)
+        if not 0 <= start_bytes < size:
+            raise GeometryError(
+                f"byte {start_bytes} is behind the end of the device ({size} bytes)", device=device.path
+            )
+        sectors = partition_sectors(device, start_bytes)
+        return cls(device, start_bytes, start_bytes // SECTOR_BYTES, sectors // BLOCK_SECTORS)
+
+    def read(self, block: int, count: int = 1) -> bytes:
+        """``count`` blocks; what is behind the partition's end is an error of the device."""
+        return self.device.read(self.offset_bytes + block * BLOCK_BYTES, count * BLOCK_BYTES)
+
+    def read_rows(self, block: int, count: int) -> Bytes2D:
+        """``count`` blocks as the writable rows of a byte array."""
+        buffer = np.empty((count, BLOCK_BYTES), np.uint8)
+        if count:
+            self.device.read_into(self.offset_bytes + block * BLOCK_BYTES, memoryview(buffer.reshape(-1).data))
+        return buffer
+
+    def read_entries(self, block: int, count: int = 1) -> npt.NDArray[np.uint32]:
+        """``count`` blocks of 1024 little-endian numbers each, as rows."""
+        return self.read_rows(block, count).view("<u4")
+
+    def write(self, block: int, data: Buffer) -> None:
+        self.device.write(self.offset_bytes + block * BLOCK_BYTES, data)
+
+    def has(self, block: int, count: int = 1) -> bool:
+        return block >= 0 and block + count <= self.size_blocks
+
+
+@dataclass(slots=True)
+class DataZones:
+    """What the drive says about the data zones, one element a zone.
+
+    Attributes:
+        sequential: the zone has a write pointer.
+        dead: read-only or offline.
+        offline: nothing can be read.
+        wp_blocks: blocks below the write pointer; -1 where there is none.
+        capacity_blocks: blocks that can be written.
+    """
+
+    sequential: BoolArray
+    dead: BoolArray
+    offline: BoolArray
+    wp_blocks: IntArray
+    capacity_blocks: IntArray
+
+    @property
+    def conventional(self) -> BoolArray:
+        return ~self.sequential
+
+
+def partition_sectors(device: Device, start_bytes: int) -> int:
+    """Length of the partition that begins at ``start_bytes``; without a partition table, up to the device's end."""
+    size = device.geometry.size_bytes
+    end = dict(partitions(device)).get(start_bytes, size) if start_bytes else size
+    return (end - start_bytes) // SECTOR_BYTES
+
+
+def data_zones(volume: Volume, geometry: Geometry) -> DataZones:
+    """Look the data zones up in the drive's zone report; on a regular device all are conventional.
+
+    Zones that the geometry has but the drive has not count as conventional ones.
+    """
+    count = geometry.data_zones
+    flags = [np.zeros(count, np.bool_) for _ in range(3)]
+    zones = DataZones(flags[0], flags[1], flags[2], np.full(count, -1, np.int64), np.full(count, ZONE_BLOCKS, np.int64))
+    drive = volume.device.geometry
+    if not drive.is_zoned or drive.zone_bytes != ZONE_BYTES:
+        return zones
+    first = geometry.zdstart if geometry.table_base == geometry.data_start else geometry.first_device_zone
+    wanted = min(count, drive.nr_zones - first)
+    if first < 0 or wanted <= 0:
+        return zones
+    table = volume.device.zones(first, wanted)
+    zones.sequential[:wanted] = is_sequential(table)
+    zones.dead[:wanted] = has_condition(table, *DEAD_CONDITIONS)
+    zones.offline[:wanted] = has_condition(table, ZoneCondition.OFFLINE)
+    capacity = np.minimum(table["capacity_sectors"].astype(np.int64) // BLOCK_SECTORS, ZONE_BLOCKS)
+    zones.capacity_blocks[:wanted] = np.where(zones.sequential[:wanted], capacity, ZONE_BLOCKS)
+    below = written_sectors(table)
+    zones.wp_blocks[:wanted] = np.where(below >= 0, below // BLOCK_SECTORS, -1)
+    return zones
+
+
+def zone_size_refusal(device: Device) -> str:
+    """Why the drive's zones do not suit; empty when they do (or when it has none)."""
+    drive = device.geometry
+    if drive.is_zoned and drive.zone_bytes != ZONE_BYTES:
+        return f"zones of {drive.zone_bytes} bytes, ZDM needs {ZONE_BYTES}"
+    return ""
+
+
+def metadata_zone_refusal(volume: Volume, geometry: Geometry) -> str:
+    """Why the zones below the data cannot hold metadata; empty when they can."""
+    drive = volume.device.geometry
+    if not drive.is_zoned:
+        return ""
+    first = volume.offset_bytes // ZONE_BYTES
+    end = min((volume.offset_bytes + geometry.data_start * BLOCK_BYTES) // ZONE_BYTES, drive.nr_zones)
+    table = volume.device.zones(first, end - first)
+    required = np.flatnonzero(table["type"] == ZoneType.SEQ_REQUIRED)
+    if len(required):
+        return (
+            f"metadata needs conventional zones up to zone {end - 1}, "
+            f"but zone {first + int(required[0])} requires sequential writes"
+        )
+    dead = np.flatnonzero(has_condition(table, *DEAD_CONDITIONS))
+    if len(dead):
+        return f"metadata zone {first + int(dead[0])} is read-only or offline"
+    return ""
