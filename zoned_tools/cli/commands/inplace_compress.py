@@ -1,0 +1,339 @@
+"""``zoned inplace-compress``: make, fill, check, repair and measure compressed volumes."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from zoned_tools.cli.lazy import new_app
+from zoned_tools.cli.options import DevicePath, DryRun, Force, Json, Quiet, Start, Undo
+from zoned_tools.cli.output import print_json, progress_bar
+from zoned_tools.errors import FsckStatus, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.device.base import Device
+    from zoned_tools.findings import CheckReport
+    from zoned_tools.formats.registry import Target
+
+LAYOUT = "inplace-compress"
+SECTOR_BYTES = 512
+
+app = new_app("Make, fill, check, repair and measure dm-inplace-compress volumes.")
+
+Compression: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--compressor", metavar="lzo|842", help="Compressor of the volume (lzo).", show_default=False),
+]
+Blocks: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--data-blocks",
+        metavar="N",
+        min=1,
+        help="Size of the volume in blocks of 4096 bytes; as large as the device allows.",
+        show_default=False,
+    ),
+]
+Table: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--table",
+        metavar="LINE",
+        help="The volume's dmsetup table line, or its arguments (device=PATH,writethrough...).",
+        show_default=False,
+    ),
+]
+Processes: TypeAlias = Annotated[
+    int, typer.Option("--processes", "-j", metavar="N", min=0, max=256, help="Processes to use, 0 for all cores.")
+]
+
+
+@contextmanager
+def _target(path: str, start: int | None, *, writable: bool = False) -> Iterator[Target]:
+    """The volume on a device, found by its magic or taken on trust at ``start``."""
+    from zoned_tools.device.opening import open_device
+    from zoned_tools.engine.targets import single_target
+
+    with open_device(path, writable=writable) as device:
+        yield single_target([device], start_sector=start, layout=LAYOUT)
+
+
+def _print_table(line: str) -> None:
+    from zoned_tools.formats.inplace_compress.table import ACTIVATION_WARNING
+
+    print(f"table: {line}")
+    print(f"warning: {ACTIVATION_WARNING}", file=sys.stderr)
+
+
+def _wanted(compressor: str | None, data_blocks: int | None, table: str | None) -> tuple[str, int | None]:
+    """Compressor and size of a new volume; single options must not contradict the table line."""
+    from zoned_tools.formats.inplace_compress.table import parse_table
+
+    arguments = parse_table(table) if table else None
+    if arguments is not None:
+        for note in arguments.notes:
+            print(f"note: {note}", file=sys.stderr)
+        if arguments.length_sectors is not None:
+            blocks = arguments.length_sectors // 8
+            if data_blocks not in (None, blocks):
+                raise UsageError(f"--data-blocks {data_blocks}, but the table line is for {blocks} blocks")
+            data_blocks = blocks
+        if compressor and arguments.compressor and compressor != arguments.compressor:
+            raise UsageError(f"--compressor {compressor}, but the table line says {arguments.compressor}")
+        compressor = compressor or arguments.compressor
+    return compressor or "lzo", data_blocks
+
+
+def _refuse_content(device: Device, *, force: bool) -> None:
+    from zoned_tools.engine.content import refuse_content
+
+    if not force:
+        refuse_content(device)
+
+
+@app.command("format")
+def format_volume(
+    device: DevicePath,
+    compressor: Compression = None,
+    data_blocks: Blocks = None,
+    table: Table = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    undo: Undo = None,
+    json: Json = False,
+    start: Start = None,
+) -> int:
+    """Make an empty volume."""
+    from zoned_tools.cli.changes import execute
+    from zoned_tools.device.opening import open_device
+    from zoned_tools.formats.inplace_compress.compressors import compressor_by_name
+    from zoned_tools.formats.inplace_compress.format import plan_format, volume_sizes
+
+    name, blocks = _wanted(compressor, data_blocks, table)
+    begin = (start or 0) * SECTOR_BYTES
+    with open_device(device, writable=not dry_run) as drive:
+        meta, data = volume_sizes(drive, begin, blocks)
+        plan = plan_format(drive, compressor=compressor_by_name(name), start_bytes=begin, data_blocks=data)
+        _refuse_content(drive, force=force)
+        execute(plan, [drive], dry_run=dry_run, undo=undo, identity=LAYOUT)
+    line = _line(device, start, table) if not dry_run else None
+    if json:
+        facts = {"device": device, "compressor": name, "meta_blocks": meta, "data_blocks": data}
+        print_json({"schema": "zoned.inplace-compress.format/1", "dry_run": dry_run, **facts, "table": line})
+    elif line is not None:
+        print(f"{device}: {data} blocks of 4096 bytes, {name}")
+        _print_table(line)
+    return 0
+
+
+def _line(device: str, start: int | None, table: str | None) -> str | None:
+    """The table line of what is on a device now; None where the driver could not use it."""
+    from zoned_tools.formats.inplace_compress.table import table_line
+
+    if start:
+        return None
+    with _target(device, start) as target:
+        return table_line(target, {"table": table} if table else {})
+
+
+@app.command("import")
+def import_content(
+    source: Annotated[str, typer.Argument(metavar="RAW", help="Raw content: a file or block device.")],
+    device: DevicePath,
+    compressor: Compression = None,
+    data_blocks: Blocks = None,
+    table: Table = None,
+    window: Annotated[int, typer.Option("--window", metavar="2|32", help="Longest extent, in blocks.")] = 32,
+    exact: Annotated[bool, typer.Option("--exact", help="Store the very LZO streams of the kernel (slow).")] = False,
+    processes: Processes = 0,
+    force: Force = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    start: Start = None,
+) -> int:
+    """Make a volume with the content of a raw file."""
+    from dataclasses import asdict
+
+    from zoned_tools.device.opening import open_device
+    from zoned_tools.formats.inplace_compress.compressors import compressor_by_name
+    from zoned_tools.formats.inplace_compress.import_ import import_volume, open_source
+    from zoned_tools.formats.inplace_compress.workers import process_count
+
+    name, blocks = _wanted(compressor, data_blocks, table)
+    content = open_source(source)
+    with open_device(device, writable=True) as drive:
+        _refuse_content(drive, force=force)
+        with progress_bar("import", content.size_bytes, quiet=quiet or json) as progress:
+            result = import_volume(
+                drive,
+                content,
+                compressor=compressor_by_name(name),
+                window_blocks=window,
+                data_blocks=blocks,
+                start_bytes=(start or 0) * SECTOR_BYTES,
+                processes=process_count(str(processes)),
+                exact=exact,
+                progress=progress,
+            )
+    line = _line(device, start, table)
+    if json:
+        facts = {"device": device, "source": source, "compressor": name, **asdict(result)}
+        print_json({"schema": "zoned.inplace-compress.import/1", **facts, "table": line})
+        return 0
+    share = f", {100 * result.stored_bytes / result.content_bytes:.1f} %" if result.content_bytes else ""
+    print(f"{device}: {result.content_bytes} bytes in {result.extents} extents, {result.stored_bytes} stored{share}")
+    if line is not None:
+        _print_table(line)
+    return 0
+
+
+def _print_report(report: CheckReport, *, json: bool, changed: bool) -> None:
+    if json:
+        print_json({"schema": "zoned.check/1", "changed": changed, "devices": [report.as_json()]})
+        return
+    from zoned_tools.report.findings import report_lines
+
+    for line in report_lines(report):
+        print(line)
+
+
+def _settings(table: str | None, data_blocks: int | None, **switches: bool) -> dict[str, str]:
+    settings = {name.replace("_", "-"): "yes" for name, on in switches.items() if on}
+    if table is not None:
+        settings["table"] = table
+    if data_blocks is not None:
+        settings["data-blocks"] = str(data_blocks)
+    return settings
+
+
+KnownBlocks: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--data-blocks",
+        metavar="N",
+        min=1,
+        help="Blocks that the volume has, where its super block is damaged.",
+        show_default=False,
+    ),
+]
+
+
+@app.command("check")
+def check_volume(
+    device: DevicePath,
+    deep: Annotated[bool, typer.Option("--deep", help="Look for payloads behind wrong metadata too.")] = False,
+    metadata_only: Annotated[bool, typer.Option("--metadata-only", help="Do not read payloads.")] = False,
+    table: Table = None,
+    data_blocks: KnownBlocks = None,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Go on with the given size when the super block is damaged.")
+    ] = False,
+    processes: Processes = 0,
+    json: Json = False,
+    start: Start = None,
+) -> int:
+    """Check super block, bitmap and payloads; changes nothing."""
+    from zoned_tools.formats.inplace_compress.check import check
+    from zoned_tools.formats.registry import CheckOptions
+
+    if deep and metadata_only:
+        raise UsageError("--deep reads payloads, --metadata-only does not")
+    settings = _settings(table, data_blocks, force=force)
+    settings |= {"processes": str(processes), "payloads": "no" if metadata_only else "yes"}
+    try:
+        with _target(device, start) as target:
+            report = check(target, CheckOptions(deep=deep, settings=settings))
+    except KeyboardInterrupt:
+        return FsckStatus.CANCELLED
+    _print_report(report, json=json, changed=False)
+    return report.verdict.fsck_status
+
+
+@app.command("repair")
+def repair_volume(
+    device: DevicePath,
+    relink: Annotated[
+        bool, typer.Option("--relink", help="Point the bitmap at payloads that verify behind wrong metadata.")
+    ] = False,
+    zero_unreadable: Annotated[
+        bool, typer.Option("--zero-unreadable", help="Turn unreadable extents into zeroes: their content is lost.")
+    ] = False,
+    salvage_raw: Annotated[
+        bool, typer.Option("--salvage-raw", help="Turn unreadable extents into their bytes as they are stored.")
+    ] = False,
+    decode_mistagged: Annotated[
+        bool, typer.Option("--decode-mistagged", help="Store the decoded content of tagged raw extents.")
+    ] = False,
+    swap_words: Annotated[
+        bool, typer.Option("--swap-words", help="Reverse the bitmap of a host of the other byte order.")
+    ] = False,
+    table: Table = None,
+    data_blocks: KnownBlocks = None,
+    dry_run: DryRun = False,
+    undo: Undo = None,
+    json: Json = False,
+    start: Start = None,
+) -> int:
+    """Repair what can be repaired safely, and what the options agree to."""
+    from zoned_tools.cli.changes import execute
+    from zoned_tools.formats.inplace_compress.check import check
+    from zoned_tools.formats.inplace_compress.repair import plan_repair
+    from zoned_tools.formats.registry import CheckOptions, RepairOptions
+
+    if zero_unreadable and salvage_raw:
+        raise UsageError("--zero-unreadable and --salvage-raw contradict each other")
+    settings = _settings(
+        table,
+        data_blocks,
+        relink=relink,
+        zero_unreadable=zero_unreadable,
+        salvage_raw=salvage_raw,
+        decode_mistagged=decode_mistagged,
+        swap_words=swap_words,
+    )
+    with _target(device, start, writable=not dry_run) as target:
+        report = check(target, CheckOptions(deep=relink, settings=settings))
+        plan = plan_repair(target, report, RepairOptions(settings=settings))
+        if dry_run and json:
+            report.facts |= {"plan": list(plan.describe(target.paths)), "messages": plan.messages}
+        else:
+            for message in plan.messages if not (plan or dry_run) else ():
+                print(f"note: {message}", file=sys.stderr)
+            changed = execute(plan, target.devices, dry_run=dry_run, undo=undo, identity=LAYOUT)
+            if changed:
+                before = report
+                report = check(target, CheckOptions(deep=relink, settings=settings))
+                report.corrected = True
+                report.facts |= {"repaired": [f.as_json() for f in before.findings], "messages": plan.messages}
+    _print_report(report, json=json, changed=report.corrected)
+    return report.verdict.fsck_status
+
+
+@app.command("stat")
+def print_statistics(
+    device: DevicePath,
+    window: Annotated[
+        int, typer.Option("--window", metavar="2|32", help="Window of the host: 2 for 4 KiB pages, 32 for 64 KiB.")
+    ] = 2,
+    json: Json = False,
+    start: Start = None,
+) -> int:
+    """Print ratio, payload histogram and holes of a volume."""
+    from zoned_tools.formats.inplace_compress.stat import statistics
+    from zoned_tools.formats.inplace_compress.table import ACTIVATION_WARNING
+    from zoned_tools.report.tree import tree_lines
+
+    with _target(device, start) as target:
+        facts = statistics(target, window)
+    if json:
+        print_json({"schema": "zoned.inplace-compress.stat/1", "device": device, **facts})
+        return 0
+    for line in tree_lines(facts):
+        print(line)
+    print(f"warning: {ACTIVATION_WARNING}", file=sys.stderr)
+    return 0

@@ -1,0 +1,1 @@
+"""dm-inplace-compress: every block compressed at its own place, offline."""

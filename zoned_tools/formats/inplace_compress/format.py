@@ -1,0 +1,82 @@
+"""Creating a volume: what the driver writes on its first activation, in a safe order and asked for."""
+
+from __future__ import annotations
+
+from zoned_tools.device.base import Device
+from zoned_tools.device.plan import Plan
+from zoned_tools.errors import GeometryError, UsageError
+from zoned_tools.formats.inplace_compress import layout
+from zoned_tools.formats.inplace_compress.compressors import WRITABLE, Compressor
+from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, SECTOR_BYTES
+from zoned_tools.formats.inplace_compress.volume import SuperBlock
+
+_CONVENTIONAL = 1
+
+
+def volume_sizes(device: Device, start_bytes: int = 0, data_blocks: int | None = None) -> tuple[int, int]:
+    """``(meta_blocks, data_blocks)`` of a new volume, as large as the device allows unless told.
+
+    Raises:
+        GeometryError: the device is too small, not randomly writable, or has 4 KiB logical blocks.
+        UsageError: ``data_blocks`` or the start is impossible.
+    """
+    if start_bytes % SECTOR_BYTES or start_bytes < 0:
+        raise UsageError(f"a start of {start_bytes} bytes is not a multiple of {SECTOR_BYTES}", device=device.path)
+    geometry = device.geometry
+    if geometry.logical_block_bytes != SECTOR_BYTES:
+        raise GeometryError(
+            f"logical blocks of {geometry.logical_block_bytes} bytes", device=device.path,
+            hint="the target only accepts devices with 512-byte logical blocks",
+        )  # fmt: skip
+    device_blocks = max(0, geometry.size_bytes - start_bytes) // BLOCK_BYTES
+    most = layout.max_data_blocks(device_blocks)
+    if data_blocks is not None and data_blocks <= 0:
+        raise UsageError("a volume needs at least one data block", device=device.path)
+    if most == 0 or (data_blocks or 1) > most:
+        raise GeometryError(
+            f"too small: {device_blocks} blocks of {BLOCK_BYTES} bytes carry at most {most} data blocks",
+            device=device.path,
+        )
+    wanted = data_blocks or most
+    meta_blocks = layout.meta_blocks_for(wanted)
+    _require_random_writes(device, start_bytes, (1 + meta_blocks + wanted) * BLOCK_BYTES)
+    return meta_blocks, wanted
+
+
+def _require_random_writes(device: Device, start_bytes: int, length_bytes: int) -> None:
+    geometry = device.geometry
+    if not geometry.is_zoned:
+        return
+    first, last = geometry.zone_of(start_bytes), geometry.zone_of(start_bytes + length_bytes - 1)
+    kinds = device.zones(first, last - first + 1)["type"]
+    if (kinds != _CONVENTIONAL).any():
+        raise GeometryError(
+            "the target overwrites in place, but the range holds sequential zones",
+            device=device.path,
+            hint="give a size that ends before them",
+        )
+
+
+def plan_format(
+    device: Device, *, compressor: Compressor, start_bytes: int = 0, data_blocks: int | None = None
+) -> Plan:
+    """Steps that create an empty volume of one device.
+
+    The super block comes last: a power cut before it leaves a device without the magic
+    (the driver would format it), never a volume with a foreign bitmap.
+
+    Raises:
+        GeometryError, UsageError: as :func:`volume_sizes`; LZ4 cannot be written.
+    """
+    if compressor not in WRITABLE:
+        raise UsageError(f"volumes with {compressor.label} cannot be made", hint="lzo or 842")
+    meta_blocks, blocks = volume_sizes(device, start_bytes, data_blocks)
+    plan = Plan(f"format {layout.NAME}: {blocks} data blocks, {meta_blocks} meta blocks, {compressor.label}")
+    plan.fill(0, start_bytes, BLOCK_BYTES, 0, "clear block 0")
+    plan.flush(0)
+    plan.fill(0, start_bytes + BLOCK_BYTES, meta_blocks * BLOCK_BYTES, 0, "bitmap: all holes")
+    plan.flush(0)
+    raw = SuperBlock(layout.MAGIC, meta_blocks, blocks, int(compressor)).build()
+    plan.write(0, start_bytes, raw.ljust(SECTOR_BYTES, b"\0"), "super block")
+    plan.flush(0)
+    return plan

@@ -1,0 +1,43 @@
+"""How well a volume compresses, from its bitmap alone."""
+
+from __future__ import annotations
+
+from zoned_tools.errors import UsageError
+from zoned_tools.formats.inplace_compress import layout
+from zoned_tools.formats.inplace_compress.extents import scan
+from zoned_tools.formats.inplace_compress.statistics import Statistics
+from zoned_tools.formats.inplace_compress.table import table_line
+from zoned_tools.formats.inplace_compress.volume import known_compressor, open_volume
+from zoned_tools.formats.registry import Target
+
+
+def statistics(target: Target, window_blocks: int = layout.WINDOWS[0]) -> dict[str, object]:
+    """Sizes, ratio, histograms of extents and payloads, holes, and the table line.
+
+    Args:
+        window_blocks: 2 or 32, the window of the host that will use the volume; extents
+            that such a host does not make are counted as foreign.
+
+    Raises:
+        MetadataError: no usable volume.
+        UsageError: no such window.
+    """
+    if window_blocks not in layout.WINDOWS:
+        raise UsageError(
+            f"a window of {window_blocks} blocks does not exist", hint="2 (4 KiB pages) or 32 (64 KiB pages)"
+        )
+    volume = open_volume(target.device, target.start_bytes)
+    sums = Statistics(volume.data_blocks, window_blocks=window_blocks)
+    for extents in scan(volume.entry_chunks()):
+        sums.add(extents)
+    facts: dict[str, object] = {
+        "compressor": known_compressor(volume).label,
+        "data_blocks": volume.data_blocks,
+        "meta_blocks": volume.meta_blocks,
+        "logical_bytes": volume.data_blocks * layout.BLOCK_BYTES,
+    }
+    try:
+        facts["table"] = table_line(target, {})
+    except UsageError:
+        facts["table"] = None
+    return {**facts, **sums.as_json()}

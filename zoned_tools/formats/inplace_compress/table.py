@@ -1,0 +1,241 @@
+"""The target's device-mapper table line, parsed in every documented spelling and printed.
+
+Activation of the target formats whatever it is given when the magic does not match, even
+through a read-only table, so :data:`ACTIVATION_WARNING` goes with every line.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from zoned_tools.errors import UsageError
+from zoned_tools.formats.inplace_compress.choices import switch
+from zoned_tools.formats.inplace_compress.compressors import WRITABLE, compressor_by_name
+from zoned_tools.formats.inplace_compress.layout import BLOCK_SECTORS, TARGET_TYPE
+from zoned_tools.formats.inplace_compress.volume import Volume, open_volume
+from zoned_tools.formats.registry import Target
+
+ACTIVATION_WARNING = (
+    "activating this line formats the device, without asking, if the magic of its super block is damaged; "
+    "check it first"
+)
+
+_WRITEBACK_MAX_SECONDS = 2**31 - 1
+_C_NUMBER = re.compile(r"\+?(0[xX][0-9a-fA-F]+|[0-9]+)\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class TableArguments:
+    """What a table line asks for; None and empty where it says nothing.
+
+    Attributes:
+        device: path or ``MAJOR:MINOR``.
+        writeback_seconds: None for writethrough.
+        compressor: ``lzo``, ``842`` or empty; only used when a volume is created.
+        critical: allocate without sleeping (the device serves swap).
+        length_sectors: of the line, None when only arguments were given.
+        notes: what the driver would understand otherwise.
+    """
+
+    device: str = ""
+    writeback_seconds: int | None = None
+    mode_given: bool = False
+    compressor: str = ""
+    critical: bool = False
+    length_sectors: int | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def mode(self) -> str:
+        """``writethrough`` or ``writeback=N``."""
+        return "writethrough" if self.writeback_seconds is None else f"writeback={self.writeback_seconds}"
+
+
+def parse_table(text: str) -> TableArguments:
+    """Parse a table line or only its arguments.
+
+    Accepted: ``0 SECTORS inplacecompress ARGUMENTS``, ``ARGUMENTS``, arguments separated by
+    commas with ``=`` or ``:``, the words of the 2016 series (``DEV writeback 5``), and
+    what ``dmsetup table`` prints (``8:0 writeback:5 compressor:842 critical:1``).
+
+    Raises:
+        UsageError: it cannot be meant, or the driver would understand something dangerous.
+    """
+    words = text.split()
+    length: int | None = None
+    if TARGET_TYPE in words[:3]:
+        length = _line_length(words[: words.index(TARGET_TYPE)])
+        words = words[words.index(TARGET_TYPE) + 1 :]
+    if not words:
+        raise UsageError("the table line has no arguments", hint="device=PATH[,writethrough|writeback=N]...")
+    joined = "".join(words)
+    if _is_word_list(words):
+        arguments = _parse_words(words)
+    else:
+        _refuse_inner_blanks(words)
+        arguments = _parse_pieces(joined.split(","))
+    return replace(arguments, length_sectors=length)
+
+
+def _line_length(words: list[str]) -> int:
+    if len(words) != 2 or words[0] != "0" or not words[1].isdecimal() or len(words[1]) > 19:
+        raise UsageError(f"a table line begins with '0 SECTORS {TARGET_TYPE}'")
+    length = int(words[1])
+    if length == 0 or length % BLOCK_SECTORS:
+        raise UsageError(
+            f"a length of {length} sectors is not a multiple of {BLOCK_SECTORS}",
+            hint="the driver would format the device all the same and only then refuse the line",
+        )
+    return length
+
+
+def _is_word_list(words: list[str]) -> bool:
+    """Whether the arguments are words behind a device, not pieces between commas."""
+    return (
+        "," not in "".join(words)
+        and not words[0].startswith(("device=", "device:"))
+        and (len(words) > 1 or "/" in words[0] or _is_device_number(words[0]))
+    )
+
+
+def _is_device_number(word: str) -> bool:
+    return re.fullmatch(r"[0-9]+:[0-9]+", word) is not None
+
+
+def _refuse_inner_blanks(words: list[str]) -> None:
+    for before, after in itertools.pairwise(words):
+        if not before.endswith(",") and not after.startswith(","):
+            raise UsageError(
+                f"blank between {before!r} and {after!r} in the table line",
+                hint="the driver joins its arguments without separators; put commas between them",
+            )
+
+
+def _parse_words(words: list[str]) -> TableArguments:
+    pieces = [f"device={words[0]}"]
+    rest = iter(words[1:])
+    for word in rest:
+        if word in ("writeback", "compressor"):
+            pieces.append(f"{word}={next(rest, '')}")
+        else:
+            pieces.append(word)
+    return _parse_pieces(pieces)
+
+
+def _parse_pieces(pieces: list[str]) -> TableArguments:
+    """Later pieces override earlier ones, as in the driver (``dm_icomp_ctr``)."""
+    found = TableArguments()
+    notes: list[str] = []
+    for piece in filter(None, pieces):
+        key, value = _split(piece)
+        if key == "device" and value:
+            found = replace(found, device=value)
+        elif piece in ("writethrough", "writethough"):
+            if piece == "writethough":
+                notes.append("the driver does not know the spelling 'writethough' and would use writeback=0")
+            found = replace(found, writeback_seconds=None, mode_given=True)
+        elif key == "writeback":
+            found = replace(found, writeback_seconds=_c_number(piece, value), mode_given=True)
+        elif key == "compressor" and value:
+            found = replace(found, compressor=compressor_by_name(value).label)
+        elif piece == "critical" or (key == "critical" and value in ("0", "1")):
+            found = replace(found, critical=value != "0")
+        else:
+            raise UsageError(
+                f"{piece!r} is not an argument of {TARGET_TYPE}", hint="the driver would ignore it silently"
+            )
+    if not found.mode_given:
+        notes.append("without a mode the driver uses writeback=0; writethrough is meant here")
+    return replace(found, notes=tuple(notes))
+
+
+def _split(piece: str) -> tuple[str, str]:
+    for position, character in enumerate(piece):
+        if character in "=:":
+            return piece[:position], piece[position + 1 :]
+    return piece, ""
+
+
+def _c_number(piece: str, text: str) -> int:
+    """A number in C notation (``10``, ``0x10``, ``010``)."""
+    match = _C_NUMBER.match(text)
+    digits = match.group(1) if match else ""
+    try:
+        is_octal = digits.isdecimal() and digits.startswith("0")
+        number = int(digits, 8 if is_octal else 0)
+    except ValueError:
+        raise UsageError(f"{piece!r}: not a number of seconds", hint="writeback=N, N in C notation") from None
+    if number > _WRITEBACK_MAX_SECONDS:
+        raise UsageError(f"{piece!r}: more than {_WRITEBACK_MAX_SECONDS} seconds")
+    return number
+
+
+def arguments_from_options(options: Mapping[str, str]) -> TableArguments:
+    """What single options and the option ``table`` (a line) ask for.
+
+    The options are the words of a line: ``device``, ``writethrough``, ``writeback``,
+    ``compressor``, ``critical``; and ``mode`` (``writeback=5``). Single options override the line.
+
+    Raises:
+        UsageError: one of them cannot be meant.
+    """
+    found = parse_table(options["table"]) if options.get("table") else TableArguments()
+    pieces = []
+    if options.get("mode"):
+        pieces.append(options["mode"])
+    if "writethrough" in options or "writethough" in options:
+        pieces.append("writethrough")
+    if "writeback" in options:
+        pieces.append(f"writeback={options['writeback']}")
+    if pieces:
+        mode = _parse_pieces(pieces)
+        found = replace(found, writeback_seconds=mode.writeback_seconds, mode_given=True)
+    if options.get("compressor"):
+        found = replace(found, compressor=compressor_by_name(options["compressor"]).label)
+    if options.get("device"):
+        found = replace(found, device=options["device"])
+    return replace(found, critical=switch(options, "critical", default=found.critical))
+
+
+def format_table(volume: Volume, arguments: TableArguments, device: str = "") -> str:
+    """The line that activates ``volume``, in the spelling that the driver understands.
+
+    Raises:
+        UsageError: the device's name holds a comma or blank, which the line cannot carry.
+    """
+    path = device or arguments.device or volume.device.path
+    if "," in path or path.split() != [path]:
+        raise UsageError(f"a table line cannot carry the name {path!r}", hint="use MAJOR:MINOR")
+    pieces = [f"device={path}", arguments.mode]
+    compressor = volume.compressor
+    if compressor in WRITABLE:
+        pieces.append(f"compressor={compressor.label}")
+    if arguments.critical:
+        pieces.append("critical")
+    return f"0 {volume.data_blocks * BLOCK_SECTORS} {TARGET_TYPE} {','.join(pieces)}"
+
+
+def table_line(target: Target, options: Mapping[str, str]) -> str:
+    """The ``dmsetup`` table line of a volume; options as in :func:`arguments_from_options`.
+
+    Raises:
+        MetadataError: the super block is damaged: activation would format the device.
+        UsageError: the options contradict the volume, or it does not start at sector 0.
+    """
+    volume = open_volume(target.device, target.start_bytes)
+    arguments = arguments_from_options(options)
+    sectors = volume.data_blocks * BLOCK_SECTORS
+    if arguments.length_sectors not in (None, sectors):
+        raise UsageError(
+            f"the line is for {arguments.length_sectors} sectors, the volume has {sectors}", device=target.device.path
+        )
+    if target.start_bytes and not arguments.device:
+        raise UsageError(
+            f"the volume starts at byte {target.start_bytes}, the driver only knows whole devices",
+            device=target.device.path,
+            hint="name its partition with device=PATH",
+        )
+    return format_table(volume, arguments)
