@@ -50,6 +50,11 @@ def _facts(probed: Probed) -> dict[str, object]:
     }
 
 
+def _visible(value: object) -> str:
+    """Text from the disk for a terminal: control characters and undecodable bytes as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+
+
 def _export_lines(row: dict[str, object]) -> list[str]:
     names = (
         ("DEVNAME", "device"),
@@ -59,7 +64,7 @@ def _export_lines(row: dict[str, object]) -> list[str]:
         ("UUID", "uuid"),
         ("LABEL", "label"),
     )
-    lines = [f"{name}={shlex.quote(str(row[key]))}" for name, key in names if row[key]]
+    lines = [f"{name}={shlex.quote(_visible(row[key]))}" for name, key in names if row[key]]
     if row["start_sector"]:
         lines.append(f"START_SECTOR={row['start_sector']}")
     return lines
@@ -70,7 +75,7 @@ def _sentence(row: dict[str, object]) -> str:
     if row["layout"] is None:
         return f"{row['device']}: {drive}: no known layout"
     parts = [f"{row['device']}: {drive}: {row['layout']}"]
-    parts += [f"{key} {row[key]}" for key in ("version", "label", "uuid") if row[key]]
+    parts += [f"{key} {_visible(row[key])}" for key in ("version", "label", "uuid") if row[key]]
     if row["start_sector"]:
         parts.append(f"at sector {row['start_sector']}")
     return " ".join(parts)
