@@ -6,6 +6,7 @@ import re
 
 from zoned_tools.errors import UsageError
 
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _FACTORS = {letter: power for power, letter in enumerate("KMGTPE", start=1)}
 _SIZE = re.compile(r"(?P<number>0x[0-9a-f]+|\d+(?:\.\d+)?)\s*(?P<unit>[kmgtpe]?)(?P<kind>i?b?)", re.IGNORECASE)
 
@@ -37,13 +38,7 @@ def parse_size(text: str) -> int:
 
 def format_size(size_bytes: int) -> str:
     """``256 MiB``, ``13.6 TiB``: the largest 1024-based unit, with a decimal when it is needed."""
-    if size_bytes < 1024:
-        return f"{size_bytes} B"
-    value = float(size_bytes)
-    unit = "B"
-    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"):
-        value /= 1024
-        if value < 1024:
-            break
-    text = f"{value:.1f}"
-    return f"{text.removesuffix('.0')} {unit}"
+    value, unit = float(size_bytes), 0
+    while value >= 1024 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{f'{value:.1f}'.removesuffix('.0')} {_UNITS[unit]}"

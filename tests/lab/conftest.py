@@ -68,7 +68,7 @@ class Guest:
         self._trouble = ""
 
     def _run(self, node_ids: list[str]) -> dict[str, _Reports]:
-        machine = {"timeout": 420, **self._machine}
+        machine = {"timeout": 600, **self._machine}
         lab = Lab(machine.pop("kernel", "6.12"))
         words = [
             sys.executable,

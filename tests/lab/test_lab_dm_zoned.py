@@ -31,7 +31,7 @@ from zoned_tools.device.zones import ZoneCondition
 from zoned_tools.formats.dm_zoned.mapper import open_mapper
 from zoned_tools.formats.registry import LOGICAL_BLOCK_BYTES, Mapper, Target
 
-pytestmark = pytest.mark.lab(memory="3G", timeout=540, **devices.ZNS_MACHINE)
+pytestmark = pytest.mark.lab(memory="3G", **devices.ZNS_MACHINE)
 
 SMALL = {"size_mib": 128, "zone_mib": 1, "conventional": 24}
 """A drive with many zones and few bytes, for proofs that compare all content."""

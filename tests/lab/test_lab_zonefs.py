@@ -465,22 +465,22 @@ def _reordered(disk: NullBlk, order: list[int], *, name: str = "lab-zonefs") -> 
 
 def test_conventional_zones_in_the_middle(tmp_path: Path) -> None:
     """Runs of conventional zones, on a mapped device, whose zones are reset one by one."""
-    with devices.null_blk(size_mib=40, conventional=5) as disk:
-        with _reordered(disk, [0, 5, 1, 2, 6, 7, 3, 8, 4, 9]) as path:
-            for features in ("aggr_cnv", ""):
-                program("mkzonefs", "-f", "-o", features, path)
-                with mounted(path, tmp_path / "mnt") as root, offline(path) as tree:
-                    fill_by_kernel(root)
-                with mounted(path, tmp_path / "mnt") as root, offline(path) as tree:
-                    seen = kernel_tree(root)
-                    assert seen == our_tree(tree)
-                    assert len(seen["/cnv"][-1]) == (3 if features else 4)  # type: ignore[arg-type]  # names
-                    assert kernel_statfs(root) == our_statfs(tree)
-            assert program("mkzonefs", "-f", disk.path, status=1).err == f"{disk.path} is in use\n"
-            before = run("blkzone", "report", path).stdout
-            disk.kill_zones(read_only=[8])
-            refused = program("mkzonefs", "-f", path, status=1)
-            assert refused.err == f"{Path(path).name}: Reset zone 7 failed 5 (Input/output error)\n"
-            after = run("blkzone", "report", path).stdout
-            changed = [new for old, new in zip(before.splitlines(), after.splitlines(), strict=True) if old != new]
-            assert len(changed) == 1, "the other zones keep their data"
+    order = [0, 5, 1, 2, 6, 7, 3, 8, 4, 9]
+    with devices.null_blk(size_mib=40, conventional=5) as disk, _reordered(disk, order) as path:
+        for features in ("aggr_cnv", ""):
+            program("mkzonefs", "-f", "-o", features, path)
+            with mounted(path, tmp_path / "mnt") as root, offline(path) as tree:
+                fill_by_kernel(root)
+            with mounted(path, tmp_path / "mnt") as root, offline(path) as tree:
+                seen = kernel_tree(root)
+                assert seen == our_tree(tree)
+                assert len(seen["/cnv"][-1]) == (3 if features else 4)  # type: ignore[arg-type]  # names
+                assert kernel_statfs(root) == our_statfs(tree)
+        assert program("mkzonefs", "-f", disk.path, status=1).err == f"{disk.path} is in use\n"
+        before = run("blkzone", "report", path).stdout
+        disk.kill_zones(read_only=[8])
+        refused = program("mkzonefs", "-f", path, status=1)
+        assert refused.err == f"{Path(path).name}: Reset zone 7 failed 5 (Input/output error)\n"
+        after = run("blkzone", "report", path).stdout
+        changed = [new for old, new in zip(before.splitlines(), after.splitlines(), strict=True) if old != new]
+        assert len(changed) == 1, "the other zones keep their data"

@@ -64,7 +64,7 @@ def test_typer_and_rich_only_in_the_cli(module: Path) -> None:
 
 def _modules_after(program: str, *arguments: str) -> tuple[set[str], int]:
     code = (
-        f"import sys; sys.argv = [{program!r}, *{list(arguments)!r}]; from zoned_tools.cli import entry; import io, contextlib\n"
+        f"import io, sys; sys.argv = [{program!r}, *{list(arguments)!r}]; from zoned_tools.cli import entry\n"
         "sys.stdout = sys.stderr = io.StringIO()\n"
         f"status = getattr(entry, {program!r})()\n"
         "sys.stdout = sys.__stdout__; print(status, *sys.modules)"

@@ -14,7 +14,10 @@ from zoned_tools.cli.run import PROGRAMS
 
 ROOT = Path(__file__).parents[2]
 
-PAGES = sorted((ROOT / "man").glob("*.[0-9]"))
+LINKS = {"mkfs.zonefs.8": "mkzonefs.8"}
+"""Pages that are another page under a second name."""
+
+PAGES = sorted(p for p in (ROOT / "man").glob("*.[0-9]") if p.name not in LINKS)
 
 # Arguments that do something in the clones but are no options of the click command.
 EXTRA = {"dmzadm": {"-v"}, "zdmadm": set(), "mkzonefs": {"-h"}}
@@ -75,6 +78,12 @@ def test_manual_is_clean(page: Path) -> None:
     assert re.search(r"^\.SH NAME\n\S.* \\- ", page.read_text(), re.MULTILINE), "the NAME line is what whatis shows"
 
 
+@pytest.mark.parametrize(("name", "page"), LINKS.items())
+def test_second_names(name: str, page: str) -> None:
+    assert (ROOT / "man" / name).read_text() == f".so man8/{page}\n"
+    assert (ROOT / "man" / page).exists()
+
+
 def test_completions_are_current() -> None:
     """Regenerate with: python -m zoned_tools.cli.completion completions"""
     for name, content in files():
@@ -96,7 +105,7 @@ def _complete(line: str) -> set[str]:
 
 def test_bash_completes_commands_options_and_choices() -> None:
     assert {"report", "check", "image"} <= _complete("zoned ")
-    assert _complete("zoned rep") == {"report"}
+    assert _complete("zoned rep") == {"report", "replay"}
     assert {"--format", "--filter", "--json"} <= _complete("zoned report --")
     assert {"blkzone", "zbd", "csv"} <= _complete("zoned report --format ")
     assert {"create", "import", "info"} <= _complete("zoned image ")

@@ -372,3 +372,20 @@ def test_conventional_zone_of_a_member_is_no_buffer() -> None:
     target.devices[1].manage(ZoneOperation.RESET, 5)
     codes = [f.code for f in check_target(target).report.findings]
     assert codes == ["map-bzone-not-random"]  # a buffered chunk may be on an empty zone
+
+
+def test_no_zone_left_for_first_writes_is_a_kernel_danger() -> None:
+    """Four conventional zones, all of them metadata: the kernel activates and then never completes a write."""
+    target = Target("dm-zoned", (drive(300, 4),))
+    result = format_target(target, FormatOptions(label="full"))
+    apply_plan(target.devices, result.plan.steps)
+    assert any("every write" in w for w in result.warnings)
+    dangers = check_target(target).report.facts["kernel_dangers"]
+    assert isinstance(dangers, list)
+    assert any("every write waits" in danger for danger in dangers)
+
+
+def test_reserve_that_members_eat_up_is_warned_about() -> None:
+    target = Target("dm-zoned", (regular(34 * MIB), drive(24, 0, 4 * MIB)))
+    assert any("--seq" in w for w in format_target(target, FormatOptions(2, "small")).warnings)
+    assert not format_target(target, FormatOptions(3, "enough")).warnings

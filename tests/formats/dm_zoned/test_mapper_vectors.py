@@ -162,8 +162,15 @@ def test_content_of_a_damaged_target(images: Images, base: str, variant: dict[st
         with pytest.raises(MetadataError):
             opened(target)
     elif "map-dzone-range" in unusable or "map-bzone-range" in unusable:
+        mapper = opened(target)
         with pytest.raises(DeviceError, match="logical blocks"):
-            content_sha256(opened(target))
+            content_sha256(mapper)
+        lost = [e for e in mapper.lookup(0, mapper.size_blocks) if "not on the device" in e.why]
+        assert lost
+        for extent in lost:
+            assert extent.physical_block is not None, "a lost block is no hole"
+            with pytest.raises(DeviceError, match="not on the device"):
+                mapper.read(extent.logical_block, extent.blocks)
     elif set(unusable) & {"sb-uuid-mismatch", "sb-bad-location"} and base == "dual":
         with pytest.raises(RefusedError, match="does not belong here"):
             opened(target)

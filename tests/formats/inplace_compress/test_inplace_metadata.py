@@ -135,7 +135,7 @@ def test_dump_and_restore(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr("zoned_tools.formats.inplace_compress.dump.RUNS_MAX", limit)
         document = json.loads(json.dumps(dump(target_of(device))))
         device.write(4096, bytes(4096 * volume.meta_blocks))
-        device.write(0, bytes(25))
+        device.write(0, bytes(25) + raw[25:512])
         apply_plan([device], restore(target_of(device), document).steps)
         end = 4096 + volume.bitmap_bytes
         assert device.read(0, end) == raw[:end]

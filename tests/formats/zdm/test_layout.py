@@ -79,7 +79,9 @@ def test_geometry(row: tuple[int, ...]) -> None:
         (524288, 1027, 7, 526385152, "data would begin"),
     ],
 )
-def test_geometries_that_corrupt_are_refused(start: int, zones: int, data_start: int, logical: int, reason: str) -> None:
+def test_geometries_that_corrupt_are_refused(
+    start: int, zones: int, data_start: int, logical: int, reason: str
+) -> None:
     size = zones * layout.ZONE_SECTORS - start
     created = CreateLayout.compute(start, size, 8)
     assert (created.data_start_zone, created.logical_sectors) == (data_start, logical)

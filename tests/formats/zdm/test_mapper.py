@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(operations=OPERATIONS, base=st.sampled_from(["fmt-16z", "pop-journal", "stale-trim", "pop-clean"]))
 def test_mapper_is_a_block_device(operations: list[tuple[str, int, int, int]], base: str) -> None:
     span = 4000
@@ -196,9 +197,13 @@ def test_a_full_drive_says_so_and_stays_whole() -> None:
     table["condition"][8:13] = 0xD
     drive = zx1.VectorDrive("full", drive.geometry, table, drive.store, writable=True)
     mapper = writer(drive)
-    with pytest.raises(DeviceError, match="room"):
+
+    def fill() -> None:
         for number in range(3000):
             mapper.write(number * 40, bytes([number % 250 + 1]) * (40 * BLOCK))
+
+    with pytest.raises(DeviceError, match="room"):
+        fill()
     mapper.close()
     assert [e for e in errors(drive) if "zone.cond" not in e] == []
 
@@ -244,6 +249,23 @@ def test_damaged_pages_are_not_written_over() -> None:
 
 
 START_BLOCK = 65536
+
+
+def test_idle_reclaim_and_warnings() -> None:
+    drive = tight_drive()
+    mapper = writer(drive)
+    before = mapper.free_zones()
+    assert mapper.reclaim() == 0, "no zone is full yet"
+    for number in range(8):
+        mapper.write(number * 200, bytes([number + 1]) * (60 * BLOCK), number % 3 + 1)
+    assert mapper.reclaim() >= 0
+    assert set(before) == {"empty", "writable"}
+    mapper.close()
+    assert check_counts(drive, notes=False) == {}
+    assert reader(drive).warnings == []
+    assert "not stopped cleanly" in reader(zx1.open_vector(FOLDER, "pop-small")).warnings[0]
+    assert "incomplete" in reader(zx1.open_vector(FOLDER, "cut-torn-md")).warnings[1]
+    assert "r127" in reader(zx1.open_vector(FOLDER, "old-r127")).warnings[0]
 
 
 def test_refusals_of_requests() -> None:
@@ -302,5 +324,5 @@ def test_discard_extents_are_a_set_of_blocks(changes: list[tuple[bool, int, int]
             model -= blocks
     listed = list(extents)
     assert {b for s, n in listed for b in range(s, s + n)} == model
-    assert all(a + n < b for (a, n), (b, _) in zip(listed, listed[1:], strict=False)), "disjoint, joined, ascending"
+    assert all(a + n < b for (a, n), (b, _) in pairwise(listed)), "disjoint, joined, ascending"
     assert extents.mask_of(np.arange(300)).tolist() == [b in model for b in range(300)]

@@ -111,6 +111,12 @@ def test_command_line(index: int, case: dict[str, Any], tmp_path: Path, program:
         ("uid=" + "9" * 5000, "Invalid UID"),
         ("uid=1,foo", "Invalid feature string"),
         ("uid=-1x", "Invalid feature string"),
+        ("uid=9223372036854775807x", "Invalid feature string"),
+        ("uid=9223372036854775808x", "Invalid UID"),
+        ("gid=-9223372036854775808x", "Invalid feature string"),
+        ("gid=-9223372036854775809x", "Invalid GID"),
+        ("uid=+", "Invalid feature string"),
+        ("uid= ,gid=1", "Invalid feature string"),
         ("perm=0o644", "Invalid feature string"),
         ("AGGR_CNV", "Invalid feature string"),
         ("aggr_cnv, uid=1", "Invalid feature string"),
@@ -268,6 +274,22 @@ def test_refusals(tmp_path: Path, program: Callable[..., Result]) -> None:
     result = program("mkzonefs", image)
     assert result.err == f"{image} appears to contain a partition table (dos)\nUse the option '-f' to overwrite\n"
     assert program("mkzonefs", "-f", image).status == 0
+
+
+@pytest.mark.parametrize("conventional", [0, 3])
+@pytest.mark.parametrize("block_bytes", [512, 4096, 16384])
+def test_block_sizes(conventional: int, block_bytes: int, tmp_path: Path, program: Callable[..., Result]) -> None:
+    """The super block is written in whole blocks of the drive, and repaired so."""
+    image = make_image(tmp_path / "disk.img", conventional=conventional, block_bytes=block_bytes)
+    assert program("mkzonefs", "-L", "x", image).status == 0
+    data = tmp_path / "data"
+    data.write_bytes(b"d" * 3 * block_bytes)
+    assert program("zoned", "zonefs", "put", image, "/seq/0", data).status == 0
+    with open(image, "r+b") as file:
+        file.seek(0x80)
+        file.write(b"damage")
+    assert program("zoned", "check", "--repair", image).status == 1
+    assert program("zoned", "zonefs", "cat", image, "/seq/0").out == "d" * 3 * block_bytes
 
 
 def test_labels(tmp_path: Path, program: Callable[..., Result]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from zoned_tools.codec.crc import crc32c
 from zoned_tools.device.base import Device
 from zoned_tools.errors import DeviceError
 from zoned_tools.formats.btrfs.checksum import ALGORITHMS
@@ -79,18 +80,17 @@ rescue's rule: magic, known checksum type, checksum, the mirror's ``bytenr`` and
 Copies: TypeAlias = npt.NDArray[np.void]
 """1-D array of :data:`COPY_DTYPE`."""
 
-_HEADER_WORDS = 74
-"""64-bit words from the start of a block that hold every field that a scan looks at."""
+_HEADER_WORDS = 38
+"""64-bit words from the start of a block that hold the fields that a scan looks at, but for the metadata uuid."""
 
 
 def _header_dtype() -> np.dtype[np.void]:
-    names = ["bytenr", "magic", "generation", "root", "chunk_root", "log_root", "incompat_flags", "fsid"]
-    formats = ["<u8"] * 7 + ["V16"]
+    names = ["bytenr", "magic", "generation", "root", "chunk_root", "log_root", "incompat_flags", "fsid", "csum_type"]
+    formats = ["<u8"] * 7 + ["V16", "<u2"]
     offsets = [SUPER_BLOCK_OFFSETS[name] for name in names]
     for name, at in (
         ("own", SUPER_BLOCK_OFFSETS["fsid"]),
         ("device", DEV_ITEM_FSID_OFFSET),
-        ("metadata", SUPER_BLOCK_OFFSETS["metadata_uuid"]),
     ):  # a uuid as two numbers compares a hundred times faster than as 16 raw bytes
         names += [f"{name}_low", f"{name}_high"]
         formats += ["<u8", "<u8"]
@@ -99,7 +99,8 @@ def _header_dtype() -> np.dtype[np.void]:
 
 
 _HEADER_DTYPE = _header_dtype()
-_BATCH_SLOTS = 16384
+_CRC32C = 0
+_BATCH_SLOTS = 4096
 _CHUNK_SLOTS = SCAN_CHUNK_BYTES // SUPER_BYTES
 
 
@@ -118,9 +119,13 @@ class Scanner:
         self._blocks = Blocks(self._buffer)
         self._headers = np.zeros((_BATCH_SLOTS, _HEADER_WORDS), np.uint64)
 
-    def scan(self, start_bytes: int, count: int, zone: int = 0) -> Copies:
-        """The ``count`` super block places from ``start_bytes``; holes of an image are not read."""
-        table = np.zeros(count, COPY_DTYPE)
+    def scan(self, start_bytes: int, count: int, zone: int = 0, into: Copies | None = None) -> Copies:
+        """The ``count`` super block places from ``start_bytes``; holes of an image are not read.
+
+        Args:
+            into: a table of ``count`` zeroed rows to fill and return.
+        """
+        table = np.zeros(count, COPY_DTYPE) if into is None else into
         table["offset_bytes"] = start_bytes + np.arange(count, dtype=np.uint64) * np.uint64(SUPER_BYTES)
         table["zone"] = zone
         table["zero"] = True
@@ -147,14 +152,37 @@ class Scanner:
 
     def _scan_batch(self, table: Copies, start_bytes: int) -> None:
         headers = self._headers[: len(table)]
-        many = len(table) == _BATCH_SLOTS
+        checksums: list[int] | None = [] if len(table) == _BATCH_SLOTS else None
         for first in range(0, len(table), _CHUNK_SLOTS):
             rows = table[first : first + _CHUNK_SLOTS]
             self._read(rows, start_bytes + first * SUPER_BYTES)
             headers[first : first + len(rows)] = self._blocks.words[: len(rows), :_HEADER_WORDS]
-            rows["csum"] = self._blocks.verify(len(rows), many=many)
+            rows["fsid_ok"] = self._blocks.has_metadata_uuid(len(rows))
             rows["zero"] = self._blocks.blank(len(rows))
+            if first == 0 and self._blocks.csum_type(len(rows)) != _CRC32C:
+                checksums = None
+            if checksums is None:
+                rows["csum"] = self._blocks.verify(len(rows))
+            else:
+                checksums.append(crc32c(self._buffer))
+        if checksums is not None:
+            self._judge_chunks(table, headers, checksums, start_bytes)
         judge(table, headers, self._bytenr)
+
+    def _judge_chunks(
+        self, table: Copies, headers: npt.NDArray[np.uint64], checksums: list[int], start_bytes: int
+    ) -> None:
+        """Verdicts for whole chunks at a time; only those that hold anything bad are read again."""
+        fields = headers[:, : CSUM_BYTES // 8].reshape(len(checksums), _CHUNK_SLOTS, -1)
+        sound = whole_chunk(_CHUNK_SLOTS).sound(fields, np.array(checksums, np.uint32))
+        types = headers.view(_HEADER_DTYPE)["csum_type"].reshape(len(checksums), -1)
+        sound &= (types == _CRC32C).all(axis=1)
+        table["csum"] = Csum.OK
+        for chunk in np.flatnonzero(~sound).tolist():
+            first = chunk * _CHUNK_SLOTS
+            rows = table[first : first + _CHUNK_SLOTS]
+            self._read(rows, start_bytes + first * SUPER_BYTES)
+            rows["csum"] = self._blocks.verify(len(rows))
 
     def _read(self, rows: Copies, start_bytes: int) -> None:
         try:
@@ -188,47 +216,56 @@ def _data_slots(device: Device, start_bytes: int, count: int) -> Iterator[tuple[
             yield done, count
 
 
-_CRC32C = 0
-
-
 class Blocks:
     """Views of a buffer of whole super blocks, made once for many rounds of filling it."""
 
     def __init__(self, buffer: memoryview) -> None:
         starts = range(0, len(buffer), SUPER_BYTES)
-        self._buffer = buffer
         self.words = np.frombuffer(buffer, np.uint64).reshape(-1, SUPER_BYTES // 8)
         self._bytes = self.words.view(np.uint8)
+        flags_at = SUPER_BLOCK_OFFSETS["incompat_flags"]
+        self._incompat = self._bytes[:, flags_at : flags_at + 8].view(np.uint64)[:, 0]
         type_at = SUPER_BLOCK_OFFSETS["csum_type"]
         self._types = self._bytes[:, type_at : type_at + 2].view(np.uint16)[:, 0]  # a view: it follows the buffer
         # cutting the slices anew for every round would cost a third of the checksums' time
         self._covered = [buffer[at + CSUM_BYTES : at + SUPER_BYTES] for at in starts]
 
+    def has_metadata_uuid(self, count: int) -> npt.NDArray[np.bool_]:
+        """Which blocks have METADATA_UUID on, and that uuid in their device item."""
+        flagged: npt.NDArray[np.bool_] = (self._incompat[:count] & np.uint64(INCOMPAT_METADATA_UUID)) != 0
+        if flagged.any():
+            rows = np.flatnonzero(flagged)
+            device = self._bytes[rows, DEV_ITEM_FSID_OFFSET : DEV_ITEM_FSID_OFFSET + 16]
+            at = SUPER_BLOCK_OFFSETS["metadata_uuid"]
+            flagged[rows] = (device == self._bytes[rows, at : at + 16]).all(axis=1)
+        return flagged
+
     def blank(self, count: int) -> npt.NDArray[np.bool_]:
         """Which of the first ``count`` blocks hold nothing but zeroes."""
         result: npt.NDArray[np.bool_] = self.words[:count, MAGIC_OFFSET // 8] == 0
-        rows = np.flatnonzero(result)
-        if len(rows):
+        if result.any():
+            rows = np.flatnonzero(result)
             result[rows] = ~self.words[rows].any(axis=1)
         return result
 
-    def verify(self, count: int, *, many: bool = False) -> npt.NDArray[np.uint8]:
-        """:class:`Csum` verdicts of the first ``count`` blocks; ``many`` makes a short cut worth its preparation."""
+    def csum_type(self, count: int) -> int | None:
+        """The checksum type of the first ``count`` blocks; None when they differ."""
         types = self._types[:count]
-        if (types == types[0]).all():
-            if many and count == len(self._covered) and types[0] == _CRC32C and self._all_sound():
-                return np.full(count, Csum.OK, np.uint8)
+        return int(types[0]) if (types == types[0]).all() else None
+
+    def verify(self, count: int) -> npt.NDArray[np.uint8]:
+        """:class:`Csum` verdicts of the first ``count`` blocks."""
+        common = self.csum_type(count)
+        if common is not None:
             covered = self._covered if count == len(self._covered) else self._covered[:count]
-            return self._verify_type(int(types[0]), covered, self._bytes[:count, :CSUM_BYTES])
+            return self._verify_type(common, covered, self._bytes[:count, :CSUM_BYTES])
+        types = self._types[:count]
         verdicts = np.zeros(count, np.uint8)
         for csum_type in np.unique(types).tolist():
             rows = np.flatnonzero(types == csum_type)
             covered = [self._covered[row] for row in rows.tolist()]
             verdicts[rows] = self._verify_type(csum_type, covered, self._bytes[rows, :CSUM_BYTES])
         return verdicts
-
-    def _all_sound(self) -> bool:
-        return whole_chunk(len(self._covered)).matches(self._buffer, self.words)
 
     @staticmethod
     def _verify_type(csum_type: int, covered: list[memoryview], stored: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -250,7 +287,8 @@ def judge(table: Copies, headers: npt.NDArray[np.uint64], bytenr: int) -> None:
     """Fill in the fields and verdicts of copies whose checksums are verified.
 
     Args:
-        headers: ``(len(table), 74)`` words from the start of each block.
+        table: ``fsid_ok`` says whether the device item has the metadata uuid.
+        headers: ``(len(table), 38)`` words from the start of each block.
         bytenr: what a valid block's field has to be.
     """
     fields = headers.view(_HEADER_DTYPE).ravel()
@@ -262,8 +300,7 @@ def judge(table: Copies, headers: npt.NDArray[np.uint64], bytenr: int) -> None:
     table["bytenr_ok"] = table["bytenr"] == bytenr
     own = (fields["incompat_flags"] & np.uint64(INCOMPAT_METADATA_UUID)) == 0
     same = (fields["device_low"] == fields["own_low"]) & (fields["device_high"] == fields["own_high"])
-    other = (fields["device_low"] == fields["metadata_low"]) & (fields["device_high"] == fields["metadata_high"])
-    table["fsid_ok"] = np.where(own, same, other)
+    table["fsid_ok"] = np.where(own, same, table["fsid_ok"])
     sound = (table["magic"] == Magic.OK) & (table["csum"] == Csum.OK)
     table["valid"] = sound & table["bytenr_ok"] & table["fsid_ok"]
 
@@ -276,6 +313,7 @@ def decode_one(block: bytes, offset_bytes: int, bytenr: int, zone: int = 0) -> C
     blocks = Blocks(memoryview(block))
     table["csum"] = blocks.verify(1)
     table["zero"] = blocks.blank(1)
+    table["fsid_ok"] = blocks.has_metadata_uuid(1)
     judge(table, np.ascontiguousarray(blocks.words[:, :_HEADER_WORDS]), bytenr)
     return table
 

@@ -109,9 +109,11 @@ def survey_mirror(device: Device, mirror: Mirror) -> MirrorSurvey:
     if mirror.pair is None:
         return _survey_place(device, mirror)
     scanner = Scanner(device, mirror.bytenr)
-    copies = np.concatenate(
-        [scanner.scan(zone.start_bytes, zone.written_slots, index) for index, zone in enumerate(mirror.pair)]
-    )
+    counts = [zone.written_slots for zone in mirror.pair]
+    copies = np.zeros(sum(counts), COPY_DTYPE)
+    parts = (copies[: counts[0]], copies[counts[0] :])
+    for index, zone in enumerate(mirror.pair):
+        scanner.scan(zone.start_bytes, counts[index], index, into=parts[index])
     return judge_ring(device, mirror, copies)
 
 

@@ -84,20 +84,20 @@ class WholeChunk:
         self._tables = _lookup_tables(np.ascontiguousarray(rows[:, :32])).ravel()
         self._first = np.arange(blocks * 4, dtype=np.intp) * 256
         start = _apply(_lookup_tables(moves), np.array([_ALL_ONES], np.uint32))[0]
-        self._constant = int(np.bitwise_xor.reduce(rows[:, 32]) ^ start)
+        self._constant = int(np.bitwise_xor.reduce(rows[:, 32]) ^ start) ^ _ALL_ONES
 
-    def matches(self, buffer: memoryview, words: npt.NDArray[np.uint64]) -> bool:
-        """Whether every block is sound; also False when a checksum field has more than four bytes in use.
+    def sound(self, fields: npt.NDArray[np.uint64], checksums: Words) -> npt.NDArray[np.bool_]:
+        """Which runs have only sound blocks; False also when a checksum field has more than four bytes in use.
 
         Args:
-            buffer: the blocks.
-            words: the same bytes as ``[blocks, 512]`` 64-bit words.
+            fields: ``[runs, blocks, 4]`` 64-bit words: the checksum field of every block.
+            checksums: CRC-32C of all bytes of every run.
         """
-        if (words[:, 0] >> np.uint64(32)).any() or words[:, 1:4].any():
-            return False
-        stored = words[:, 0].astype("<u4").view(np.uint8)
-        wanted = int(np.bitwise_xor.reduce(self._tables[self._first + stored])) ^ self._constant
-        return _advance(_ALL_ONES, buffer) == wanted
+        used_more = (fields[:, :, 0] >> np.uint64(32)).any(axis=1) | fields[:, :, 1:].any(axis=(1, 2))
+        stored = fields[:, :, 0].astype("<u4").view(np.uint8)
+        wanted = np.bitwise_xor.reduce(self._tables[self._first + stored], axis=1) ^ np.uint32(self._constant)
+        result: npt.NDArray[np.bool_] = (wanted == checksums) & ~used_more
+        return result
 
 
 @lru_cache(maxsize=1)

@@ -16,7 +16,14 @@ import numpy as np
 from zoned_tools.findings import CheckReport, Finding, NothingToCheckError
 from zoned_tools.formats.dm_zoned.codes import CODES
 from zoned_tools.formats.dm_zoned.examine import NO_CHUNK, MapExamination, SetExamination, examine_set
-from zoned_tools.formats.dm_zoned.layout import LAYOUT_NAME, MetadataLayout, TargetGeometry, ZoneKind, held_zones
+from zoned_tools.formats.dm_zoned.layout import (
+    LAYOUT_NAME,
+    MetadataLayout,
+    TargetGeometry,
+    ZoneKind,
+    held_zones,
+    nr_first_write_zones,
+)
 from zoned_tools.formats.dm_zoned.metadata import open_blocks
 from zoned_tools.formats.dm_zoned.superblocks import SuperblockState, TargetState, read_state
 from zoned_tools.formats.registry import CheckOptions, Target
@@ -124,7 +131,17 @@ def _facts(state: TargetState, examined: SetExamination, recommended: int) -> di
         "mapped_chunks": examined.map.nr_mapped,
         "buffered_chunks": examined.map.nr_buffered,
         "valid_blocks": int(examined.bits.weight.sum()),
+        "kernel_dangers": list(kernel_dangers(state.geometry, examined.layout)),
     }
+
+
+def kernel_dangers(geometry: TargetGeometry, layout: MetadataLayout) -> Iterator[str]:
+    """What the kernel target does badly with sound metadata on these zones."""
+    if not nr_first_write_zones(geometry, layout):
+        yield "no conventional or cache zone is left for data: it activates, but every write waits for ever"
+    zones = layout.metadata_zones
+    if not bool(geometry.cache[zones.start : zones.stop].all()):
+        yield "metadata are outside of the conventional or cache zones: activating fails or crashes the kernel"
 
 
 def _generations_differ(generations: list[int]) -> Finding:

@@ -494,3 +494,9 @@ def held_zones(geometry: TargetGeometry, layout: MetadataLayout) -> BoolArray:
     mask[layout.metadata_zones.start : layout.metadata_zones.stop] = True
     mask[list(geometry.tertiary_zones)] = True
     return mask
+
+
+def nr_first_write_zones(geometry: TargetGeometry, layout: MetadataLayout) -> int:
+    """Full-size cache and random zones that can take the first write to a chunk."""
+    mask = (geometry.kinds != ZoneKind.SEQUENTIAL) & ~geometry.runt & ~geometry.dead & ~held_zones(geometry, layout)
+    return int(np.count_nonzero(mask))

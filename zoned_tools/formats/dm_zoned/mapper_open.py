@@ -147,8 +147,9 @@ def _is_foreign(tertiary: SuperblockState) -> bool:
 def _refuse_damaged_superblocks(state: TargetState, number: int, target: Target) -> None:
     faults = [(f"set {number}", state.sets[number])]
     faults += [(f"device {t.where['device']}", t) for t in state.tertiary]
+    chunks = _superblock(state, number).nr_chunks
     for name, found in faults:
-        if not _is_sound(found):
+        if not _is_sound(found) or (found.faults and found.superblock and found.superblock.nr_chunks != chunks):
             raise RefusedError(
                 f"super block of {name}: {found.faults[0].message}", device=target.device.path, hint=REPAIR_HINT
             )

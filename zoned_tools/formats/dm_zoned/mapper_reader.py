@@ -258,7 +258,11 @@ class ContentReader:
     def _extents(self, part: ChunkPart, pieces: list[Piece]) -> Iterator[MapExtent]:
         data_zone, buffer_zone = self._store.zones_of(part.chunk)
         name, commit = f"chunk {part.chunk}, zone {data_zone}", f"generation {self._store.generation}"
-        lost = "the zone" if data_zone >= self._nr_zones else f"buffer zone {buffer_zone}"
+        lost, lost_zone = f"buffer zone {buffer_zone}", buffer_zone
+        if data_zone >= self._nr_zones:
+            lost, lost_zone = "the zone", data_zone
+        # Lost blocks have the place that the mapping table claims: who takes them for holes would lose them silently.
+        zones = {_DATA: data_zone, _BUFFER: buffer_zone, _LOST: lost_zone}
         why = {
             _HOLE: f"{name}, not valid, {commit}",
             _DATA: f"{name}, {commit}",
@@ -267,11 +271,11 @@ class ContentReader:
         }
         places: dict[int, tuple[int, int]] = {}
         for start, end, kind in pieces:
-            if kind not in (_DATA, _BUFFER):
+            if kind == _HOLE:
                 yield MapExtent(part.block + start, end - start, 0, None, why[kind])
                 continue
             if kind not in places:
-                places[kind] = self._disk.place(data_zone if kind == _DATA else buffer_zone, part.offset)
+                places[kind] = self._disk.place(zones[kind], part.offset)
             device, physical = places[kind]
             yield MapExtent(part.block + start, end - start, device, physical + start, why[kind])
 

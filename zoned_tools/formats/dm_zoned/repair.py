@@ -44,6 +44,7 @@ def plan_repair(target: Target, report: CheckReport, options: RepairOptions) -> 
         UsageError: an unknown choice.
     """
     del report
+    options = replace(options, allow=frozenset(code.removeprefix("dm-zoned.") for code in options.allow))
     _check_options(options)
     result = check_target(target, trust=options.use_set)
     state = result.state
@@ -70,7 +71,7 @@ def plan_repair(target: Target, report: CheckReport, options: RepairOptions) -> 
 
 def _check_options(options: RepairOptions) -> None:
     for code in options.allow:
-        if code.removeprefix("dm-zoned.") not in CODES:
+        if code not in CODES:
             raise UsageError(f"there is no finding '{code}'")
     for key in options.settings:
         if key not in SETTINGS:

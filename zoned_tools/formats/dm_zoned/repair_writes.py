@@ -41,11 +41,11 @@ def table_steps(
 ) -> list[list[Step]]:
     """Steps for set 0 and set 1 to get mapping table ``table`` and the edited bitmaps of set ``source``."""
     steps: list[list[Step]] = [[], []]
-    wanted = _as_blocks(table)
+    wanted = as_blocks(table)
     for number in range(NR_SETS):
-        actual = _as_blocks(read_map(blocks, layout, number))
+        actual = as_blocks(read_map(blocks, layout, number))
         note = f"{SET_NAMES[number]} mapping table"
-        steps[number] += _difference(blocks, layout.map_block(number), wanted, actual, note)
+        steps[number] += difference_steps(blocks, layout.map_block(number), wanted, actual, note)
     other = bitmap_words(layout, min(stream_zones(layout), layout.nr_zones))
     original = other.copy()
     for zone, words in stream_bitmaps(blocks, layout, source):
@@ -59,11 +59,11 @@ def table_steps(
                 blocks.read_into(layout.bitmap_block(number, zone), actual_words.data.cast("B"))
             block = layout.bitmap_block(number, zone)
             note = f"{SET_NAMES[number]} bitmap blocks"
-            steps[number] += _difference(blocks, block, _as_blocks(words), _as_blocks(actual_words), note)
+            steps[number] += difference_steps(blocks, block, as_blocks(words), as_blocks(actual_words), note)
     return steps
 
 
-def _as_blocks(array: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.uint64]:
+def as_blocks(array: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.uint64]:
     """Rows of one block each."""
     return array.reshape(-1).view("<u8").reshape(-1, _BLOCK_WORDS)
 
@@ -98,7 +98,7 @@ def _keep_below(words: Words, count: int) -> None:
         words[whole + 1 :] = 0
 
 
-def _difference(
+def difference_steps(
     blocks: TargetBlocks,
     block: int,
     wanted: npt.NDArray[np.uint64],

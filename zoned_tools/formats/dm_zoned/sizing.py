@@ -19,8 +19,8 @@ from zoned_tools.formats.dm_zoned.layout import (
     NR_SETS,
     MetadataLayout,
     TargetGeometry,
-    ZoneKind,
     ceil_div,
+    nr_first_write_zones,
 )
 
 _REFERENCE_STATUS = 255
@@ -101,7 +101,7 @@ def _check_metadata_zones(geometry: TargetGeometry, layout: MetadataLayout) -> N
         raise _refuse(f"zone {zones.start + int(dead[0])} is needed for metadata but cannot be written", device)
     if bool(geometry.runt[part].any()):
         raise _refuse("a runt zone would hold metadata", device)
-    if not _nr_left(geometry, layout) and (geometry.is_multi or bool(geometry.preferred.any())):
+    if not nr_first_write_zones(geometry, layout) and (geometry.is_multi or bool(geometry.preferred.any())):
         raise _refuse(
             f"Not enough random zones found: none is left beside {len(zones)} metadata zones",
             device,
@@ -109,18 +109,9 @@ def _check_metadata_zones(geometry: TargetGeometry, layout: MetadataLayout) -> N
         )
 
 
-def _nr_left(geometry: TargetGeometry, layout: MetadataLayout) -> int:
-    """Full-size cache or random zones that can take the first write to a chunk."""
-    mask = (geometry.kinds != ZoneKind.SEQUENTIAL) & ~geometry.runt & ~geometry.dead
-    mask[layout.metadata_zones.start : layout.metadata_zones.stop] = False
-    for zone in geometry.tertiary_zones:
-        mask[zone] = False
-    return int(np.count_nonzero(mask))
-
-
 def _warnings(geometry: TargetGeometry, layout: MetadataLayout, estimate: int) -> list[str]:
     found = []
-    if not _nr_left(geometry, layout):
+    if not nr_first_write_zones(geometry, layout):
         found.append(
             "no conventional zone is left beside the metadata: the kernel target activates this device, "
             "but every write to it waits for ever"

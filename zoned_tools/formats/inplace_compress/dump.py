@@ -44,8 +44,9 @@ def dump(target: Target) -> dict[str, object]:
     }
     runs: list[list[int]] = []
     irregular: list[list[object]] = []
+    first_is_tail = bool(volume.read_entries(0, 1)[0] & layout.TAIL)
     for extents in scan(volume.entry_chunks()):
-        odd = extents.bad_nibble | extents.uneven | (extents.payload == 0)
+        odd = extents.bad_nibble | extents.uneven | (extents.payload == 0) | (first_is_tail & (extents.head == 0))
         runs += _runs(extents.select(~odd))
         irregular += _irregular(volume, extents.select(odd))
         if len(runs) + len(irregular) > RUNS_MAX:

@@ -125,7 +125,8 @@ def _geometry_of(part: Volume, document: Mapping[str, object]) -> Geometry:
             device=part.device.path,
         )
     geometry = Geometry.compute(start, blocks, zdstart, dialect, device=part.device.path)
-    if geometry.data_start > blocks:
+    displaced = geometry.first_device_zone != zdstart and dialect is not Dialect.D5
+    if geometry.data_start > blocks or displaced:
         raise MetadataError("the dump's tables do not fit the partition", device=part.device.path)
     return geometry
 

@@ -79,15 +79,38 @@ class ZdmReader:
                 errno=errno.EIO,
             )
 
+    @property
+    def warnings(self) -> list[str]:
+        """Oddities of the metadata that do not keep it from being read, one sentence each."""
+        state, found = self.state, []
+        current = state.current
+        if state.dialect is not Dialect.D3:
+            found.append(f"written by releases {state.dialect}")
+        if current is not None and current.dirty:
+            found.append("not stopped cleanly, what was written after the last sync is lost")
+        if state.generations.torn:
+            found.append("a newer generation of the metadata is incomplete")
+        if state.geometry_faults:
+            found.append(f"the identity does not fit: {state.geometry_faults[0]}")
+        return found
+
     def read(self, block: int, count: int) -> bytes:
         self._check_range(block, count)
-        out = bytearray(count * BLOCK_BYTES)
+        content = bytearray(count * BLOCK_BYTES)
+        self.read_into(block, memoryview(content))
+        return bytes(content)
+
+    def read_into(self, block: int, buffer: memoryview) -> None:
+        """Fill ``buffer``, whole blocks from ``block`` on."""
+        count = len(buffer) // BLOCK_BYTES
+        self._check_range(block, count)
         if not count:
-            return bytes(out)
-        view = memoryview(out)
+            return
         volume = self.state.volume
         for logical, blocks, physical, _ in self.map.runs(block, count):
+            part = buffer[(logical - block) * BLOCK_BYTES : (logical - block + blocks) * BLOCK_BYTES]
             if physical == UNMAPPED:
+                part[:] = bytes(len(part))
                 continue
             if not volume.has(physical, blocks):
                 raise DeviceError(
@@ -96,9 +119,7 @@ class ZdmReader:
                     hint="repair it",
                     errno=errno.EIO,
                 )
-            part = view[(logical - block) * BLOCK_BYTES : (logical - block + blocks) * BLOCK_BYTES]
             volume.device.read_into(volume.offset_bytes + physical * BLOCK_BYTES, part)
-        return bytes(out)
 
     def lookup(self, block: int, count: int) -> Iterator[MapExtent]:
         self._check_range(block, count)
@@ -229,7 +250,7 @@ class ZdmMapper(ZdmReader):
         zones = self.zones
         if zones.room(stream) == 0 or int(zones.streams[stream]) == avoid:
             if not self._reclaiming:
-                self._reclaim()
+                self.reclaim()
             opened = zones.open_zone(stream, avoid, use_reserve=self._reclaiming)
             if not opened:
                 raise DeviceError("no zone has room left", device=self.state.path, errno=errno.ENOSPC)
@@ -384,12 +405,22 @@ class ZdmMapper(ZdmReader):
 
     # -- reclaim
 
-    def _reclaim(self) -> None:
+    def reclaim(self) -> int:
+        """Empty the zones that are worth it; returns how many that were."""
+        if self._fresh:
+            return 0
         self._reclaiming = True
         try:
-            reclaim.reclaim(self)
+            emptied = reclaim.reclaim(self)
         finally:
             self._reclaiming = False
+        self._changed = self._changed or emptied > 0
+        return emptied
+
+    def free_zones(self) -> dict[str, int]:
+        """Data zones that are empty, and those that have room left."""
+        zones = self.zones
+        return {"empty": int(np.count_nonzero(zones.empty)), "writable": int(np.count_nonzero(zones.writable))}
 
 
 def open_mapper(target: Target, *, writable: bool, options: Mapping[str, str]) -> ZdmReader:

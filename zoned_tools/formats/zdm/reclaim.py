@@ -37,10 +37,10 @@ def needed_stale(empty_zones: int, data_zones: int) -> int:
     return 0xFF00
 
 
-def reclaim(mapper: ZdmMapper) -> None:
-    """Free zones until enough are empty, or nothing is worth it; called when a stream needs a zone."""
+def reclaim(mapper: ZdmMapper) -> int:
+    """Free zones until enough are empty, or nothing is worth it; returns how many were emptied."""
     zones = mapper.zones
-    dissolved = False
+    dissolved, emptied = False, 0
     for _ in range(_FORCED_BELOW):
         empty = int(np.count_nonzero(zones.empty))
         stale = zones.stale()
@@ -48,6 +48,7 @@ def reclaim(mapper: ZdmMapper) -> None:
         victim = int(np.argmax(stale))
         if stale[victim] >= needed_stale(empty, len(stale)):
             empty_zone(mapper, victim)
+            emptied += 1
         elif empty < _FORCED_BELOW and not dissolved and len(mapper.discards):
             # What is discarded as an extent is credited only when the extent is dissolved.
             mapper.dissolve(list(mapper.discards))
@@ -55,9 +56,10 @@ def reclaim(mapper: ZdmMapper) -> None:
             dissolved = True
             continue
         else:
-            return
+            break
         if np.count_nonzero(zones.empty) >= _FORCED_BELOW:
-            return
+            break
+    return emptied
 
 
 def empty_zone(mapper: ZdmMapper, zone: int) -> None:

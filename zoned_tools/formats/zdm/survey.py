@@ -23,6 +23,7 @@ from zoned_tools.formats.zdm.state import State
 from zoned_tools.formats.zdm.tables import Chunk, Direction, Tables
 
 MAX_CACHED_BLOCKS = 1 << 24
+_PAGE_SHIFT, _ZONE_SHIFT = 10, 16
 _GROUP_PAIRS = 8 << 20
 """Pairs that are compared at a time."""
 
@@ -151,20 +152,29 @@ class Surveyor:
     def _split(self, chunk: Chunk) -> tuple[IntArray, IntArray]:
         """Flat entry index and value of the mapped entries of a chunk."""
         flat = chunk.entries.reshape(-1)
-        at = np.flatnonzero(flat < layout.UNMAPPED_ALTERNATIVE)
-        index = chunk.pages[at // PAGE_ENTRIES] * PAGE_ENTRIES + at % PAGE_ENTRIES
-        return index, flat[at].astype(np.int64)
+        pages = chunk.pages
+        mapped = flat < layout.UNMAPPED_ALTERNATIVE
+        if mapped.all():
+            at, values = np.arange(len(flat)), flat.astype(np.int64)
+        else:
+            at = np.flatnonzero(mapped)
+            values = flat[at].astype(np.int64)
+        if pages[-1] - pages[0] + 1 == len(pages):  # side by side, the common case
+            return at + pages[0] * PAGE_ENTRIES, values
+        return pages[at >> _PAGE_SHIFT] * PAGE_ENTRIES + (at & (PAGE_ENTRIES - 1)), values
 
     def forward_pairs(self, chunk: Chunk) -> Pairs:
         """Entries of a forward chunk that are not hidden."""
         index, physical = self._split(chunk)
         logical = index - self._shift
-        shown = ~self.hidden.mask_of(logical)
-        logical, physical = logical[shown], physical[shown]
+        hidden = self.hidden.mask_of(logical)
+        if hidden.any():
+            logical, physical = logical[~hidden], physical[~hidden]
         inside = (physical >= self._base) & (physical < self._end)
         outside = len(inside) - int(np.count_nonzero(inside))
-        first = int(logical[int(np.argmin(inside))]) if outside else -1
-        return Pairs(logical[inside], physical[inside], outside, first)
+        if not outside:
+            return Pairs(logical, physical, 0, -1)
+        return Pairs(logical[inside], physical[inside], outside, int(logical[int(np.argmin(inside))]))
 
     def reverse_pairs(self, chunk: Chunk) -> Pairs:
         """Entries of a reverse chunk whose owner is not hidden."""
@@ -173,13 +183,17 @@ class Surveyor:
         inside = (address >= self._base) & (address < self._end)
         outside = len(inside) - int(np.count_nonzero(inside))
         first = int(physical[int(np.argmin(inside))]) if outside else -1
-        logical, physical = address[inside] - self.geometry.data_start, physical[inside]
-        shown = ~self.hidden.mask_of(logical)
-        return Pairs(logical[shown], physical[shown], outside, first)
+        if outside:
+            address, physical = address[inside], physical[inside]
+        logical = address - self.geometry.data_start
+        hidden = self.hidden.mask_of(logical)
+        if hidden.any():
+            logical, physical = logical[~hidden], physical[~hidden]
+        return Pairs(logical, physical, outside, first)
 
     def zone_of(self, physical: IntArray) -> IntArray:
         """Data zone of each block of the data area."""
-        zones: IntArray = (physical - self._base) // ZONE_BLOCKS
+        zones: IntArray = (physical - self._base) >> _ZONE_SHIFT
         return zones
 
     # -- the pass
@@ -233,18 +247,19 @@ class Surveyor:
 
     def _count(self, survey: Survey, logical: IntArray, physical: IntArray) -> None:
         """Live blocks and those beyond the limit, by zone."""
-        zone = self.zone_of(physical)
-        nr_zones = self.geometry.data_zones
         survey.mapped += len(physical)
-        survey.live += np.bincount(zone, minlength=nr_zones)
         if not len(physical):
             return
-        offset = (physical - self._base) % ZONE_BLOCKS
-        starts = np.flatnonzero(np.diff(zone, prepend=-1))
-        np.maximum.at(survey.highest, zone[starts], np.maximum.reduceat(offset, starts) + 1)
-        beyond = offset >= self.limits[zone]
-        if beyond.any():
-            survey.beyond += np.bincount(zone[beyond], minlength=nr_zones)
+        zone = self.zone_of(physical)
+        offset = (physical - self._base) & (ZONE_BLOCKS - 1)
+        starts = np.flatnonzero(zone[1:] != zone[:-1]) + 1
+        starts = np.concatenate(([0], starts))  # neighbours mostly live in one zone: work on runs
+        zones, ends = zone[starts], np.maximum.reduceat(offset, starts) + 1
+        np.add.at(survey.live, zones, np.diff(starts, append=len(zone)))
+        np.maximum.at(survey.highest, zones, ends)
+        if (ends > self.limits[zones]).any():
+            beyond = offset >= self.limits[zone]
+            survey.beyond += np.bincount(zone[beyond], minlength=self.geometry.data_zones)
             survey.samples.setdefault("fwd.beyond_wp", int(logical[int(np.argmax(beyond))]))
 
     # -- pair by pair, where the sums differ
@@ -365,17 +380,19 @@ class Surveyor:
 
 def _hash(logical: IntArray, physical: IntArray) -> npt.NDArray[np.uint64]:
     """64 well-mixed bits of each pair."""
-    mixed = logical.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + physical.astype(np.uint64)
+    mixed = logical.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed += physical.view(np.uint64)
     mixed ^= mixed >> np.uint64(32)
     mixed *= np.uint64(0xD6E8FEB86659FD93)
     mixed ^= mixed >> np.uint64(32)
     mixed *= np.uint64(0xD6E8FEB86659FD93)
-    return mixed ^ (mixed >> np.uint64(32))
+    mixed ^= mixed >> np.uint64(32)
+    return mixed
 
 
 def _sum_by_zone(sums: npt.NDArray[np.uint64], zones: IntArray, values: npt.NDArray[np.uint64]) -> None:
     """Add each value to its zone's sum (modulo 2^64); zones come in runs."""
     if not len(zones):
         return
-    starts = np.flatnonzero(np.diff(zones, prepend=-1))
+    starts = np.concatenate(([0], np.flatnonzero(zones[1:] != zones[:-1]) + 1))
     np.add.at(sums, zones[starts], np.add.reduceat(values, starts))

@@ -19,7 +19,7 @@ from zoned_tools.formats.zdm.checksums import Words, crc16_pages
 from zoned_tools.formats.zdm.layout import BLOCK_BYTES, CRC_PAGE_ENTRIES, Geometry
 from zoned_tools.formats.zdm.volume import Bytes2D, Volume
 
-CHUNK_PAGES = 1024
+CHUNK_PAGES = 512
 _EMPTY_CHUNK = layout.EMPTY_PAGE * CHUNK_PAGES
 
 Entries = npt.NDArray[np.uint32]

@@ -17,6 +17,7 @@ _DECIMAL = re.compile(r"[ \t\n\v\f\r]*([+-]?)([0-9]*)")
 _OCTAL = re.compile(r"[ \t\n\v\f\r]*([+-]?)([0-7]*)")
 _MAX_DIGITS = 64
 """A longer number fits in no field; not even converted."""
+_LARGEST = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +77,14 @@ def _take_number(text: str, at: int, result: FeatureSet, number: _Number) -> tup
     match = (_OCTAL if number.base == 8 else _DECIMAL).match(text, at)
     assert match is not None  # both patterns match the empty string
     sign, digits = match.groups()
-    # What follows the number is judged first, as in the original: "uid=abc" is a bad list.
+    digits = digits.lstrip("0") or digits[:1]
+    # The original's order: a number beyond 64 bits, then what follows ("uid=abc" is a bad list).
+    if len(digits) > _MAX_DIGITS or int(digits or "0", number.base) > _LARGEST + (sign == "-"):
+        raise UsageError(number.complaint)
     end = match.end() if digits else at
     if end < len(text) and text[end] != ",":
         raise UsageError(_INVALID)
-    if not digits or sign == "-" or len(digits) > _MAX_DIGITS or int(digits, number.base) > number.largest:
+    if not digits or sign == "-" or int(digits, number.base) > number.largest:
         raise UsageError(number.complaint)
     features = result.features | number.bit
     match number.field:

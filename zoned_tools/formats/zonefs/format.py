@@ -194,10 +194,9 @@ def plan_format(device: Device, table: ZoneTable, block: SuperBlock, *, zone_by_
 
 def plan_super_block(plan: Plan, device: Device, block: SuperBlock, *, conventional: bool) -> None:
     """Write a super block; a sequential zone 0 (empty by then) is finished, so that nothing can follow it."""
-    unit = device.geometry.write_granularity_bytes
-    raw = block.encode()
-    padding = -SUPER_BLOCK_BYTES % unit if not conventional else 0
-    plan.write(0, 0, raw + bytes(padding), "super block")
+    geometry = device.geometry
+    unit = geometry.logical_block_bytes if conventional else geometry.write_granularity_bytes
+    plan.write(0, 0, block.encode() + bytes(-SUPER_BLOCK_BYTES % unit), "super block")
     if not conventional:
         plan.manage(0, ZoneOperation.FINISH, 0, note="close the super block's zone")
     plan.flush(0)

@@ -22,6 +22,7 @@ LAYOUT = "zonefs"
 
 SUPER_BLOCK_BYTES = 4096
 MAGIC = 0x5A4F4653
+
 SUPER_BLOCK = Struct(
     "magic" / Int32ul,
     "crc" / Int32ul,

@@ -1,0 +1,219 @@
+"""Metadata as a readable document, and back.
+
+Super blocks field by field, the mapping table as runs of chunks, the bitmaps as runs of
+blocks. A set whose tables equal the other's says so instead of repeating them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from zoned_tools.codec.fields import NIL_UUID
+from zoned_tools.device.plan import Plan, Step
+from zoned_tools.errors import MetadataError
+from zoned_tools.findings import CheckReport
+from zoned_tools.formats.dm_zoned.check import NoValidSuperblockError
+from zoned_tools.formats.dm_zoned.dump_document import DocumentReader, SetTables, SuperblockRecord
+from zoned_tools.formats.dm_zoned.layout import (
+    BLOCK_BYTES,
+    LAYOUT_NAME,
+    UNMAPPED,
+    MapArray,
+    MetadataLayout,
+    Superblock,
+    TargetGeometry,
+    superblock_crc,
+)
+from zoned_tools.formats.dm_zoned.metadata import (
+    TargetBlocks,
+    Words,
+    bitmap_words,
+    open_blocks,
+    read_map,
+    stream_bitmaps,
+    stream_zones,
+)
+from zoned_tools.formats.dm_zoned.repair_writes import as_blocks, difference_steps
+from zoned_tools.formats.dm_zoned.superblock_plan import SET_NAMES, plan_tertiary
+from zoned_tools.formats.dm_zoned.superblocks import SuperblockState, TargetState, read_state
+from zoned_tools.formats.registry import Target
+
+VERSION = 1
+
+
+def dump(target: Target) -> dict[str, object]:
+    """All metadata of a target.
+
+    ``map`` rows are ``[first chunk, chunks, data zone, buffer zone]``, null for none; in a row of
+    several chunks the data zones count up. ``bitmaps`` rows are ``[first zone, zones, [[first
+    block, blocks], ...]]``: zones with the same valid blocks. What no row covers is unmapped
+    or has no valid block.
+
+    Raises:
+        NoValidSuperblockError: no set can be used.
+    """
+    state = read_state(open_blocks(target))
+    if state.chosen is None:
+        raise NoValidSuperblockError(CheckReport(LAYOUT_NAME, target.paths), found_any=state.found_magic)
+    tables: list[dict[str, object]] = []
+    for number in (state.chosen, 1 - state.chosen):
+        if number == state.chosen or state.sets[number].usable:
+            layout = state.layout_of(number)
+            found: dict[str, object] = {
+                "map": list(_map_rows(read_map(state.blocks, layout, number))),
+                "bitmaps": list(_bitmap_rows(state.blocks, layout, number)),
+            }
+            same = bool(tables) and {k: tables[0][k] for k in found} == found
+            tables.append({"set": number, **({"same_as": state.chosen} if same else found)})
+    return {
+        "dm_zoned_dump_version": VERSION,
+        "geometry": _geometry(state.geometry),
+        "super_blocks": [_superblock(s) for s in (*state.sets, *state.tertiary) if s.superblock is not None],
+        "sets": tables,
+    }
+
+
+def _geometry(geometry: TargetGeometry) -> dict[str, object]:
+    return {
+        "zone_bytes": geometry.zone_bytes,
+        "members": [{"model": str(m.model), "zones": m.nr_zones} for m in geometry.members],
+    }
+
+
+def _superblock(found: SuperblockState) -> dict[str, object]:
+    sb = found.superblock
+    assert sb is not None
+    right = sb.crc == superblock_crc(found.raw, sb.gen)
+    row: dict[str, object] = {**found.where, "block": found.block, "magic": f"{sb.magic:#010x}"}
+    for name in ("version", "gen", "sb_block", "nr_meta_blocks", "nr_reserved_seq", "nr_chunks", "nr_map_blocks"):
+        row[name] = getattr(sb, name)
+    row["nr_bitmap_blocks"] = sb.nr_bitmap_blocks
+    row["crc"] = "right" if right else f"{sb.crc:#010x}"
+    row["label"] = sb.label
+    tail = sb.label_raw.partition(b"\0")[2].rstrip(b"\0")
+    if tail:
+        row["label_tail"] = tail.hex()
+    row["dmz_uuid"] = str(sb.dmz_uuid) if sb.dmz_uuid != NIL_UUID else None
+    row["dev_uuid"] = str(sb.dev_uuid) if sb.dev_uuid != NIL_UUID else None
+    row["reserved"] = sb.reserved.rstrip(b"\0").hex()
+    return row
+
+
+def _map_rows(table: MapArray) -> Iterator[list[object]]:
+    """Entries after the last chunk are kept too."""
+    data, buffer = table[:, 0].astype(np.int64), table[:, 1].astype(np.int64)
+    used = np.flatnonzero((data != UNMAPPED) | (buffer != UNMAPPED))
+    if not len(used):
+        return
+    plain = (buffer[used] == UNMAPPED) & (data[used] != UNMAPPED)
+    joined = (np.diff(used) == 1) & (np.diff(data[used]) == 1) & plain[1:] & plain[:-1]
+    starts = np.concatenate(([0], np.flatnonzero(~joined) + 1))
+    ends = np.concatenate((starts[1:], [len(used)]))
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        chunk = int(used[start])
+        zones = [None if z == UNMAPPED else int(z) for z in (data[chunk], buffer[chunk])]
+        yield [chunk, end - start, *zones]
+
+
+def _bitmap_rows(blocks: TargetBlocks, layout: MetadataLayout, number: int) -> Iterator[list[object]]:
+    for zone, words in stream_bitmaps(blocks, layout, number):
+        same = (words[1:] == words[:-1]).all(axis=1)
+        starts = np.concatenate(([0], np.flatnonzero(~same) + 1))
+        ends = np.concatenate((starts[1:], [len(words)]))
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            runs = _runs(words[start])
+            if runs:
+                yield [zone + start, end - start, runs]
+
+
+def _runs(words: Words) -> list[list[int]]:
+    """``[first block, blocks]`` of the bits that are set."""
+    bits = np.unpackbits(words.view(np.uint8), bitorder="little").view(np.int8)
+    edges = np.flatnonzero(np.diff(bits, prepend=0, append=0))
+    runs: list[list[int]] = np.stack((edges[::2], edges[1::2] - edges[::2]), axis=1).tolist()
+    return runs
+
+
+def restore(target: Target, document: Mapping[str, object]) -> Plan:
+    """Write a document back; data in the zones and write pointers stay as they are.
+
+    Each set is made invalid before its tables change and valid again after they are durable. A
+    checksum that the document calls right is computed anew, so fields may be edited.
+
+    Raises:
+        MetadataError: the document is damaged, or made for other devices.
+    """
+    blocks = open_blocks(target)
+    state = read_state(blocks)
+    reader = DocumentReader(document, blocks.geometry)
+    reader.check_version(VERSION)
+    reader.check_geometry()
+    tables = {found.number: found for found in reader.sets()}
+    records = list(reader.superblocks())
+    plan = Plan("restore dm-zoned metadata")
+    plan.messages.append("write pointers and data are not part of a dump: check the target afterwards")
+    for number in (1, 0):
+        record = next((r for r in records if r.number == number), None)
+        if record is not None:
+            _plan_set(plan, state, record, tables.get(number))
+    for record in records:
+        if record.device is not None:
+            member = blocks.geometry.members[record.device]
+            if blocks.read(member.block_offset, 1) != record.raw:
+                plan_tertiary(plan, blocks.geometry, member, record.superblock)
+    return plan
+
+
+def _plan_set(plan: Plan, state: TargetState, record: SuperblockRecord, tables: SetTables | None) -> None:
+    blocks, number = state.blocks, record.number
+    assert number is not None
+    steps: list[Step] = []
+    if tables is not None:
+        layout = _layout_of(blocks.geometry, record)
+        steps += _table_steps(blocks, layout, number, tables)
+    device, offset_bytes = blocks.geometry.locate(record.block)
+    changed = blocks.read(record.block, 1) != record.raw
+    if steps:
+        plan.write(device, offset_bytes, bytes(BLOCK_BYTES), f"invalidate the {SET_NAMES[number]} super block")
+        plan.flush(device)
+        plan.steps += steps
+        plan.flush(device)
+    if steps or changed:
+        plan.write(device, offset_bytes, record.raw, f"{SET_NAMES[number]} super block")
+        plan.flush(device)
+
+
+def _layout_of(geometry: TargetGeometry, record: SuperblockRecord) -> MetadataLayout:
+    """Layout of a set that starts at the record's block.
+
+    Raises:
+        MetadataError: the set would not fit the metadata zones of these devices.
+    """
+    sb: Superblock = record.superblock
+    number = record.number or 0
+    if not 0 < sb.nr_chunks <= geometry.nr_zones:
+        raise MetadataError(f"the document's {sb.nr_chunks} chunks do not fit these devices")
+    bare = MetadataLayout.of(geometry, 0, sb.nr_chunks, sb.nr_reserved_seq)
+    first = record.block // geometry.zone_blocks - number * bare.set_zones
+    layout = MetadataLayout.of(geometry, first, sb.nr_chunks, sb.nr_reserved_seq)
+    zones = layout.metadata_zones
+    fits = zones.start >= 0 and zones.stop <= geometry.members[0].nr_zones and layout.set_block(number) == record.block
+    if not fits or bool(geometry.sequential[zones.start : zones.stop].any()):
+        raise MetadataError("the document's metadata do not fit these devices", device=geometry.members[0].path)
+    return layout
+
+
+def _table_steps(blocks: TargetBlocks, layout: MetadataLayout, number: int, tables: SetTables) -> Iterator[Step]:
+    wanted = tables.map_table(layout)
+    actual = read_map(blocks, layout, number)
+    note = f"{SET_NAMES[number]} mapping table"
+    yield from difference_steps(blocks, layout.map_block(number), as_blocks(wanted), as_blocks(actual), note)
+    buffer = bitmap_words(layout, min(stream_zones(layout), layout.nr_zones))
+    for zone, words in stream_bitmaps(blocks, layout, number):
+        rows = buffer[: len(words)]
+        tables.fill_bitmaps(zone, rows)
+        block = layout.bitmap_block(number, zone)
+        note = f"{SET_NAMES[number]} bitmap blocks"
+        yield from difference_steps(blocks, block, as_blocks(rows), as_blocks(words), note)
