@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import sys
@@ -188,6 +189,22 @@ def test_reports_are_the_reference_reports(used_drive: Drive) -> None:
         assert program("zoned", "report", used_drive.path, *options).out == expected[name], name
     installed = Path(sys.executable).with_name("zoned")
     assert run(installed, "report", "--format", "blkzone", used_drive.path).stdout == expected["blkzone"]
+
+
+def test_drive_is_listed_and_managed(drive: Drive) -> None:
+    (listed,) = [d for d in json.loads(program("zoned", "list", "--json").out)["devices"] if d["device"] == drive.path]
+    assert listed["model"] == drive.geometry.model
+    (probed,) = json.loads(program("zoned", "probe", "--json", drive.path, status=None).out)["devices"]
+    assert (probed["model"], probed["emulated"], probed["layout"]) == (drive.geometry.model, False, None)
+    zone = drive.sequential[1]
+    for operation, condition in (
+        ("open", ZoneCondition.EXPLICIT_OPEN),
+        ("finish", ZoneCondition.FULL),
+        ("reset", ZoneCondition.EMPTY),
+    ):
+        program("zoned", "zone", operation, "--zone", zone, drive.path)
+        with BlockDevice(drive.path) as opened:
+            assert opened.zones(zone, 1)["condition"][0] == condition
 
 
 def test_image_of_a_dump_is_the_drive(used_drive: Drive, tmp_path: Path) -> None:

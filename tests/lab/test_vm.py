@@ -28,11 +28,14 @@ def test_script_runs_over_the_host_and_leaves_results(lab: Callable[..., Lab], t
     assert host.read_text() == "from the host\n", "the host's files are copied on write"
 
 
-def test_guest_that_hangs_or_dies_is_reported(lab: Callable[..., Lab]) -> None:
+def test_guest_that_hangs_or_dies_is_reported(lab: Callable[..., Lab], tmp_path: Path) -> None:
+    hangs, dies = tmp_path / "hangs", tmp_path / "dies"
+    hangs.mkdir()
+    dies.mkdir()
     with pytest.raises(GuestError, match=r"did not finish in 25 s[^$]*still here"):
-        lab().run("echo still here; sleep 600", timeout=25, memory="1G")
+        lab().run("echo still here; sleep 600", timeout=25, memory="1G", out=hangs)
     with pytest.raises(GuestError, match=r"stopped before the end of its script[^$]*sysrq triggered crash"):
-        lab().run("echo c >/proc/sysrq-trigger; sleep 600", timeout=120, memory="1G")
+        lab().run("echo c >/proc/sysrq-trigger; sleep 600", timeout=120, memory="1G", out=dies)
 
 
 @pytest.mark.lab(memory="1G")

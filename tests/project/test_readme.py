@@ -31,7 +31,9 @@ def test_section(title: str, blocks: list[str], tmp_path: Path) -> None:
     prepare = "" if blocks is first else f"({first[0]}) > /dev/null\n"
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     script = f"set -eu\n{prepare}" + "\n".join(blocks)
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        ["timeout", "120", "bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr + done.stdout[-2000:]
     assert "Traceback" not in done.stderr
 

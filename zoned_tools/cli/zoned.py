@@ -32,7 +32,6 @@ REGISTRY: dict[str, tuple[str, str]] = {
         f"{_HERE}.inplace_compress:app",
         "Make, fill, check, repair and measure dm-inplace-compress volumes.",
     ),
-    "zdm": (f"{_HERE}.zdm:app", "Status, zone counters and drive zones of a ZDM."),
     "demo": (f"{_HERE}.demo:demo", "A tour on a temporary emulated drive."),
 }
 """Sub-command to ``(module:object, summary)``."""

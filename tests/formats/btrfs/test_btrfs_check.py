@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from btrfs_images import MIB, SUPER_BYTES, Drive, Result, change_zones, make_super, poke, reseal
 from hypothesis import given, settings
@@ -354,3 +355,38 @@ def test_random_image_is_no_btrfs(tmp_path: Path, program: Program) -> None:
     assert program("zoned", "probe", "--json", path).json["devices"][0]["layout"] is None
     poke(path, 0x40, b"_BHRfS_M")
     assert program("zoned", "btrfs", "supers", path).status == 0
+
+
+def test_files_without_copy_on_write(own_image: Image, program: Program) -> None:
+    """The attribute is in the inode item of the only file; --deep finds it."""
+    from zoned_tools.formats.btrfs.checksum import seal
+    from zoned_tools.formats.btrfs.layout import LEAF_ITEM_DTYPE, NODE_HEADER_BYTES, ROOT_ITEM
+    from zoned_tools.formats.btrfs.survey import survey_device
+    from zoned_tools.formats.btrfs.trees import NodeRules, TreeReader
+
+    image = own_image("p02-inuse0")
+    with open_image(str(image)) as drive:
+        survey = survey_device(drive)
+        block = survey.super_block(survey.mirrors[0].head)
+        reader = TreeReader({1: drive})
+        chunks, rules = reader.chunk_map(block), NodeRules.of(block)
+        items = reader.items(chunks, rules, block.root, block.generation, block.root_level)
+        root = next(ROOT_ITEM.parse(item.data) for item in items if (item.objectid, item.type) == (5, 132))
+        [(_, place)] = chunks.places(root.bytenr, block.nodesize)
+        node = bytearray(drive.read(place, block.nodesize))
+    inodes = [
+        row.tolist()
+        for row in leaf_rows(bytes(node), NODE_HEADER_BYTES, LEAF_ITEM_DTYPE)
+        if row["type"] == 1 and row["objectid"] > 256
+    ]
+    assert inodes
+    at = NODE_HEADER_BYTES + inodes[0][3] + 64
+    node[at] |= 2
+    poke(image, place, seal(bytes(node), 0))
+    assert "nodatacow" not in findings(program, image)
+    assert findings(program, "--deep", image)["nodatacow"]["where"]["files"] == 1
+
+
+def leaf_rows(node: bytes, start: int, dtype: Any) -> Any:
+    count = int.from_bytes(node[0x60:0x64], "little")
+    return np.frombuffer(node, dtype, count, start)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from btrfs_images import MIB, SUPER_BYTES, Drive, make_super
+from btrfs_images import MIB, SUPER_BYTES, Drive, make_super, poke
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -291,3 +291,19 @@ def test_derived_states_agree_with_the_zone_table(
         latest = find_latest(raw)
         assert latest is not None
         assert latest["offset_bytes"] == one.head["offset_bytes"]
+
+
+def test_ones_above_the_write_pointer_are_not_content(tmp_path: Path) -> None:
+    """Some drives return ones there, and so do raw copies of them."""
+    path = tmp_path / "disk.img"
+    Drive(path, contents={0: [make_super(7), make_super(8)]}).make()
+    Path(f"{path}.zones").unlink()
+    poke(path, 2 * SUPER_BYTES, b"\xff" * (4 * MIB - 2 * SUPER_BYTES))
+    poke(path, 4 * MIB, b"\xff" * 4 * MIB)
+    with open_image(str(path)) as raw:
+        survey = survey_device(raw).mirrors[0]
+        assert survey.copies["generation"].tolist() == [7, 8]
+        assert int(survey.head["generation"]) == 8
+        latest = find_latest(raw)
+        assert latest is not None
+        assert int(latest["generation"]) == 8

@@ -102,7 +102,7 @@ class Change:
 
 @dataclass(slots=True)
 class History:
-    """Every change and every completed flush of a session, in order."""
+    """Every change and every completed flush of a workload, in order."""
 
     initial: Seeds
     changes: list[Change] = field(default_factory=list)
@@ -127,7 +127,7 @@ class History:
         assert not len(wrong), f"blocks {wrong.tolist()} have {found[wrong].tolist()}, not {state[wrong].tolist()}"
 
 
-class Session:
+class Workload:
     """Random requests to a target; few enough cache zones that reclaim is needed all the time."""
 
     def __init__(self, devices: list[Device], chance: random.Random, log: Log) -> None:
@@ -177,10 +177,10 @@ class Session:
 def aged(base: list[Device], chance: random.Random, requests: int) -> list[Device]:
     """The devices after some requests and a clean stop."""
     devices: list[Device] = [Overlay(device) for device in base]
-    session = Session(devices, chance, [])
+    workload = Workload(devices, chance, [])
     for number in range(requests):
-        session.request(1000 + number)
-    session.mapper.close()
+        workload.request(1000 + number)
+    workload.mapper.close()
     return devices
 
 
@@ -188,10 +188,10 @@ def run_workload(base: list[Device], chance: random.Random, requests: int) -> tu
     """Random requests on a copy of ``base``, and everything that they did to the devices."""
     log: Log = []
     recorders: list[Device] = [Recorder(Overlay(device), log, number) for number, device in enumerate(base)]
-    session = Session(recorders, chance, log)
+    workload = Workload(recorders, chance, log)
     for seed in range(1, requests + 1):
-        session.request(seed)
-    return log, session.history
+        workload.request(seed)
+    return log, workload.history
 
 
 def split_writes(log: Log) -> tuple[Log, list[int]]:

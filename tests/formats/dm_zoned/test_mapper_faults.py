@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from crash_model import KIB, content, error_findings, formatted, seeds_of, single
 from dmz_images import BLOCK, MemoryStore, drive
-from mapper_helpers import ZONE, fill, opened, recorded, zones_named
+from mapper_support import ZONE, fill, opened, recorded, zones_named
 
 from zoned_tools.device.base import Device, Geometry
 from zoned_tools.device.emulated import EmulatedDrive
@@ -167,7 +167,7 @@ class Faults:
             raise DeviceError("injected", errno=errno.EIO)
 
 
-def test_a_failed_commit_ends_the_session_and_keeps_the_last_one() -> None:
+def test_a_failed_commit_stops_the_mapper_and_keeps_the_last_one() -> None:
     devices = single()
     for nth in range(12):
         faults = Faults()

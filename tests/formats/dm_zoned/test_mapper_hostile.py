@@ -11,7 +11,7 @@ from crash_model import TARGETS, aged
 from dmz_images import BLOCK
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mapper_helpers import opened, recorded
+from mapper_support import opened, recorded
 
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import LoggedManage, LoggedWrite, Overlay
@@ -55,7 +55,7 @@ def damaged(
     return devices
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(
     name=st.sampled_from(sorted(TARGETS)),
     sets=st.sampled_from(((True, True), (True, False), (False, True))),

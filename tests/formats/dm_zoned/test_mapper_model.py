@@ -123,5 +123,5 @@ class MapperModel(RuleBasedStateMachine):
             assert error_findings(self.devices) == []
 
 
-MapperModel.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+MapperModel.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 TestMapperModel = MapperModel.TestCase

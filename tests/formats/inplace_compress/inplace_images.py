@@ -25,10 +25,11 @@ EXPECTED: dict[str, Any] = json.loads((VECTORS / "expected.json").read_text())
 CORRUPT: dict[str, Any] = json.loads((VECTORS / "corrupt.json").read_text())
 CODECS: dict[str, Any] = json.loads((VECTORS / "codecs.json").read_text())
 
-_WORDS = (
+_WORD_LIST = (
     "zone sector write pointer block mapper extent head tail payload bitmap flush device sequential conventional reset "
     "finish open close log ring super"
-).split()
+)
+_WORDS = _WORD_LIST.split()
 
 
 def image_bytes(name: str) -> bytes:

@@ -82,8 +82,12 @@ def test_crc_of_842() -> None:
     assert templates.crc32_msb(b"") == 0
 
 
-@given(st.lists(st.sampled_from([b"\0" * 8, b"abcdefgh", b"efghabcd", b"12345678", b"\xff" * 4 + b"\0" * 4]), max_size=400),
-       st.binary(max_size=40))  # fmt: skip
+@given(
+    st.lists(
+        st.sampled_from([b"\0" * 8, b"abcdefgh", b"efghabcd", b"12345678", b"\xff" * 4 + b"\0" * 4]), max_size=400
+    ),
+    st.binary(max_size=40),
+)
 def test_842_round_trip(groups: list[bytes], rest: bytes) -> None:
     plain = b"".join(groups) + rest
     stream = c842.encode(plain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def test_mapper_behaves_as_a_plain_array(
     assert everything(device) == model
     runs = list(mapper.lookup(0, BLOCKS))
     assert sum(run.blocks for run in runs) == BLOCKS
-    assert all(a.logical_block + a.blocks == b.logical_block for a, b in zip(runs, runs[1:], strict=False))
+    assert all(a.logical_block + a.blocks == b.logical_block for a, b in itertools.pairwise(runs))
     for run in runs:
         if run.physical_block is None:
             assert not any(model[4096 * run.logical_block : 4096 * (run.logical_block + run.blocks)])
@@ -136,8 +137,13 @@ def test_requests_that_cannot_be(tmp_path: Path) -> None:
     ):
         with pytest.raises(DeviceError):
             action()
-    for options in ({"window": "4"}, {"encoder": "best"}, {"table": "0 8 inplacecompress device=x"}, {"mode": "sometimes"},
-                    {"unreadable": "zeroes"}):  # fmt: skip
+    for options in (
+        {"window": "4"},
+        {"encoder": "best"},
+        {"table": "0 8 inplacecompress device=x"},
+        {"mode": "sometimes"},
+        {"unreadable": "zeroes"},
+    ):
         with pytest.raises(UsageError):
             mapper_of(device, writable=True, **options)
     with pytest.raises(MetadataError):

@@ -49,9 +49,21 @@ def test_the_published_example() -> None:
 
 @pytest.mark.parametrize(
     ("device_blocks", "data_blocks", "meta_blocks"),
-    [(3, 1, 1), (10, 8, 1), (1024, 1022, 1), (4096, 4094, 1), (6555, 6553, 1), (6556, 6553, 1), (6912, 6909, 2),
-     (16384, 16380, 3), (32774, 32768, 5), (262144, 262103, 40), (2, 0, 0), (0, 0, 0)],
-)  # fmt: skip
+    [
+        (3, 1, 1),
+        (10, 8, 1),
+        (1024, 1022, 1),
+        (4096, 4094, 1),
+        (6555, 6553, 1),
+        (6556, 6553, 1),
+        (6912, 6909, 2),
+        (16384, 16380, 3),
+        (32774, 32768, 5),
+        (262144, 262103, 40),
+        (2, 0, 0),
+        (0, 0, 0),
+    ],
+)
 def test_largest_volume(device_blocks: int, data_blocks: int, meta_blocks: int) -> None:
     assert layout.max_data_blocks(device_blocks) == data_blocks
     assert layout.meta_blocks_for(data_blocks) == meta_blocks
@@ -144,10 +156,22 @@ def test_dump_and_restore(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     "change",
-    [{"data_blocks": 1 << 40}, {"data_blocks": "x"}, {"comp_alg": 9}, {"extents": [[0, 1, 1]]}, {"extents": [[0, 1 << 50, 1, 1]]},
-     {"extents": [[-1, 1, 1, 1]]}, {"extents": [[5000, 1, 1, 1]]}, {"irregular": [[0, [99]]]}, {"irregular": [[0, "x"]]},
-     {"slack_bits": 1 << 40}, {"bitmap_zlib_base64": "!"}, {"bitmap_zlib_base64": "eJwDAAAAAAE="}, {"extents": 7}],
-)  # fmt: skip
+    [
+        {"data_blocks": 1 << 40},
+        {"data_blocks": "x"},
+        {"comp_alg": 9},
+        {"extents": [[0, 1, 1]]},
+        {"extents": [[0, 1 << 50, 1, 1]]},
+        {"extents": [[-1, 1, 1, 1]]},
+        {"extents": [[5000, 1, 1, 1]]},
+        {"irregular": [[0, [99]]]},
+        {"irregular": [[0, "x"]]},
+        {"slack_bits": 1 << 40},
+        {"bitmap_zlib_base64": "!"},
+        {"bitmap_zlib_base64": "eJwDAAAAAAE="},
+        {"extents": 7},
+    ],
+)
 def test_damaged_documents(change: dict[str, object], tmp_path: Path) -> None:
     target = target_of(in_memory(tmp_path, image_bytes("p1-lzo")))
     with pytest.raises(MetadataError):
@@ -189,11 +213,26 @@ def test_spellings_of_the_table(line: str, wanted: tuple[object, ...]) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["", "0 8176 inplacecompress", "device=/dev/sdc writethrough", "device=x,writeback=5x", "device=x,writeback=",
-     "device=x,writeback=09", "device=x,writeback=2147483648", "device=x,bogus=1", "device=x,compressor=zstd", "device=",
-     "1 8176 inplacecompress device=x", "0 8177 inplacecompress device=x", "0 0 inplacecompress device=x",
-     "0 x inplacecompress device=x", "device=x,critical=2", "device=x,writeback=-1", "device=x,writeback=" + "9" * 5000],
-)  # fmt: skip
+    [
+        "",
+        "0 8176 inplacecompress",
+        "device=/dev/sdc writethrough",
+        "device=x,writeback=5x",
+        "device=x,writeback=",
+        "device=x,writeback=09",
+        "device=x,writeback=2147483648",
+        "device=x,bogus=1",
+        "device=x,compressor=zstd",
+        "device=",
+        "1 8176 inplacecompress device=x",
+        "0 8177 inplacecompress device=x",
+        "0 0 inplacecompress device=x",
+        "0 x inplacecompress device=x",
+        "device=x,critical=2",
+        "device=x,writeback=-1",
+        "device=x,writeback=" + "9" * 5000,
+    ],
+)
 def test_table_lines_that_cannot_be_meant(line: str) -> None:
     with pytest.raises(UsageError):
         parse_table(line)

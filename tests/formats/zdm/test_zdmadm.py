@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
 import zx1
-from test_format import drive_of
-from zdm_helpers import BLOCK, FOLDER, facts
+from test_zdm_format import drive_of
+from zdm_common import BLOCK, FOLDER, facts
 
 from zoned_tools.cli.run import run
 from zoned_tools.cli.zdmadm.arguments import OPTIONS, atoi, parse_arguments, strtol
@@ -288,3 +289,27 @@ def test_the_umbrella_commands_work_on_it(program: Program) -> None:
     assert program("zoned", "inspect", *START, "/v/pop-clean").status == 0
     table = program("zoned", "table", *START, "/v/pop-clean").out
     assert table.startswith("0 1572864 zdm /v/pop-clean 5 load ")
+
+
+def test_a_partition_table_names_the_start_and_the_end(program: Program, shelf: Shelf) -> None:
+    """Zones 1 to 19 of 20; what lies behind is somebody else's."""
+    drive = drive_of(20, 6)
+    entry = bytes([0, 0, 0, 0, 0x83, 0, 0, 0]) + struct.pack("<II", 65536, 19 * 65536 - 256)
+    drive.write(0, (bytes(446) + entry + bytes(48) + b"\x55\xaa").ljust(BLOCK, b"\0"))
+    shelf.drives["/v/disk"] = drive
+    document = json.loads(program("zdmadm", "-c", "--json", "/v/disk").out)
+    found = document["identity"]
+    assert (found["sect_start"], found["sect_size"]) == (524288, (19 * 65536 - 256) * 8)
+    assert json.loads(program("zoned", "probe", "--json", "/v/disk").out)["devices"][0]["layout"] == "zdm"
+    assert program("zoned", "check", "/v/disk").status == 0
+    assert program("zdmadm", "-p", "/v/disk").status == 0
+    assert program("zoned", "zdm", "status", "/v/disk").status == 0
+
+
+def test_a_key_wiped_format_with_used_tables_is_not_opened(program: Program, shelf: Shelf) -> None:
+    drive = shelf.drives["/v/pop-clean"]
+    drive.write(524288 * 512 + BLOCK, bytes(1500 * BLOCK))
+    assert program("zoned", "check", *START, "/v/pop-clean").status == 4
+    result = program("zoned", "map", *START, "--at", "0", "/v/pop-clean")
+    assert result.status == 8
+    assert "no key block is left" in result.err

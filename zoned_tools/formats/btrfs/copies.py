@@ -143,7 +143,8 @@ class Scanner:
         parts = []
         for at in range(0, limit, _CHUNK_SLOTS):
             part = self.scan(start_bytes + at * SUPER_BYTES, min(_CHUNK_SLOTS, limit - at), zone)
-            blank = np.flatnonzero(part["zero"] | (part["generation"] == ALL_ONES))
+            ones = (part["magic"] == Magic.NONE) & (part["generation"] == ALL_ONES) & (part["bytenr"] == ALL_ONES)
+            blank = np.flatnonzero(part["zero"] | ones)
             if len(blank):
                 parts.append(part[: blank[0]])
                 break

@@ -87,7 +87,13 @@ class DeviceSurvey:
 
     @property
     def best(self) -> tuple[MirrorSurvey, Any] | None:
-        """The newest valid copy: mirror 0's unless it has none or another's generation is higher."""
+        """The newest valid copy: mirror 0's while the kernel finds a valid one there, else the highest generation's.
+
+        A rollback can leave higher generations in the other mirrors; they do not count then.
+        """
+        first = self.mirror(0)
+        if first is not None and first.head_is_valid and first.newest is not None:
+            return first, first.newest_copy
         found: tuple[MirrorSurvey, Any] | None = None
         for survey in self.mirrors:
             copy = survey.newest_copy

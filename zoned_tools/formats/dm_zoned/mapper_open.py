@@ -2,7 +2,7 @@
 
 The kernel target activates the newer set, set 0 on a tie, and then goes on with whatever is
 in the other one; after a power cut between the two halves of a commit that loses the newer
-commit at the second activation after it. Here a session that writes copies the chosen set
+commit at the second activation after it. Here a mapper that writes copies the chosen set
 over the other one before anything else, and does not start on damaged metadata.
 """
 

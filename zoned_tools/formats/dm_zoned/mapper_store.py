@@ -6,7 +6,7 @@ its super block with the next generation, flush; then the same for the current s
 differences, each for a loss that the kernel target has:
 
 * every member is flushed before the first super block, not the metadata device alone;
-* both sets are equal when a session starts (:mod:`mapper_open` sees to it), so that writing
+* both sets are equal once a target is open for writing (:mod:`mapper_open` sees to it), so that writing
   only changed blocks leaves two complete sets;
 * before anything else the set that is about to change gets the generation *before* the
   current one. A power cut while its blocks are written then leaves two sets of which one is
@@ -26,7 +26,7 @@ from zoned_tools.formats.dm_zoned.mapper_bitmaps import BitmapCache, ZoneBitmap,
 from zoned_tools.formats.dm_zoned.mapper_disk import TargetDisk
 
 CURRENT_SET, LOG_SET = 0, 1
-"""Roles of the sets while a session writes; with equal sets this is the kernel's choice too."""
+"""Roles of the sets while a target is written to; with equal sets this is the kernel's choice too."""
 
 MAX_WRITE_BLOCKS = 1024
 """Metadata blocks in one write."""
@@ -111,7 +111,7 @@ class MetadataStore:
         return self._superblocks[CURRENT_SET].gen
 
     def require_intact(self) -> None:
-        """Raise when an earlier commit failed half way: only a new session can tell what is on the drive."""
+        """Raise when an earlier commit failed half way: only opening again tells what is on the drive."""
         if self._broken:
             raise DeviceError(
                 "an earlier commit of the metadata failed", hint="close and open again, which recovers the last commit"
@@ -121,7 +121,7 @@ class MetadataStore:
         """Make all data and all metadata durable.
 
         Raises:
-            DeviceError: a device failed; nothing more can be written in this session.
+            DeviceError: a device failed; nothing more can be written before it is opened again.
         """
         self.require_intact()
         self._broken = True

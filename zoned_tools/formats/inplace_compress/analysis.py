@@ -15,9 +15,13 @@ from zoned_tools.formats.inplace_compress.compressors import Compressor
 from zoned_tools.formats.inplace_compress.deep import Shadow, shadows
 from zoned_tools.formats.inplace_compress.extents import Extents, scan
 from zoned_tools.formats.inplace_compress.layout import TAIL, WINDOW_MAX_BLOCKS
+from zoned_tools.formats.inplace_compress.metadata import Array
 from zoned_tools.formats.inplace_compress.statistics import Statistics
 from zoned_tools.formats.inplace_compress.verify import Judged
 from zoned_tools.formats.inplace_compress.volume import CHUNK_ENTRIES, Volume
+
+UNREADABLE_CODES = frozenset({"MAP_NIBBLE", "EXT_TAG", "EXT_LEN", "EXT_DECOMP", "EXT_SHORT"})
+"""Problems of extents that cannot be read."""
 
 KEPT_MAX = 100_000
 """Problems of one kind that are remembered; more are counted. Repair runs again for the rest."""
@@ -61,15 +65,32 @@ class Analysis:
     counts: dict[str, int] = field(default_factory=dict)
     shadows: list[Shadow] = field(default_factory=list)
     good_compressed: int = 0
+    unreadable_blocks: int = 0
     accepting: frozenset[Compressor] = frozenset()
 
-    def note(self, problems: Iterable[Problem]) -> None:
+    def count(self, code: str, extents: Extents, mask: Array, decoded_bytes: Array | None = None) -> list[Problem]:
+        """Count the extents that violate a rule; the problems to remember, at most what is still wanted."""
+        where = np.flatnonzero(mask)
+        if not len(where):
+            return []
+        before = self.counts.get(code, 0)
+        self.counts[code] = before + len(where)
+        if code in UNREADABLE_CODES:
+            self.unreadable_blocks += int(extents.blocks[where].sum())
+        where = where[: max(0, KEPT_MAX - before)]
+        chosen = extents.select(where)
+        decoded = [0] * len(where) if decoded_bytes is None else decoded_bytes[where].tolist()
+        columns = chosen.head.tolist(), chosen.blocks.tolist(), chosen.payload.tolist(), decoded
+        return [Problem(code, *row) for row in zip(*columns, strict=True)]
+
+    def keep(self, problems: Iterable[Problem]) -> None:
         """Remember problems of one chunk, in order."""
-        for problem in sorted(problems, key=lambda p: (p.block, _RANK[p.code])):
-            count = self.counts.get(problem.code, 0)
-            self.counts[problem.code] = count + 1
-            if count < KEPT_MAX:
-                self.problems.append(problem)
+        self.problems += sorted(problems, key=lambda p: (p.block, _RANK[p.code]))
+
+    def note(self, code: str, block: int, blocks: int) -> None:
+        """Remember a problem of which there is one at most."""
+        self.counts[code] = 1
+        self.problems.append(Problem(code, block, blocks))
 
 
 def judge_here(volume: Volume, extents: Extents, find_others: bool) -> Iterator[Judged]:
@@ -77,20 +98,16 @@ def judge_here(volume: Volume, extents: Extents, find_others: bool) -> Iterator[
     yield from verify.judge(volume, extents, find_others=find_others)
 
 
-def _select(extents: Extents, code: str, mask: object) -> Iterator[Problem]:
-    chosen = extents.select(mask)  # type: ignore[arg-type] # a boolean array
-    columns = chosen.head.tolist(), chosen.blocks.tolist(), chosen.payload.tolist()
-    for head, blocks, payload in zip(*columns, strict=True):
-        yield Problem(code, head, blocks, payload)
-
-
-def _structure(extents: Extents) -> Iterator[Problem]:
+def _structure(analysis: Analysis, extents: Extents) -> list[Problem]:
     """Rules that the entries alone decide."""
     valid = ~extents.bad_nibble
-    yield from _select(extents, "MAP_NIBBLE", extents.bad_nibble)
-    yield from _select(extents, "MAP_ORPHAN", valid & (extents.payload == 0) & (extents.blocks > 1))
-    yield from _select(extents, "MAP_CANON", valid & extents.uneven)
-    yield from _select(extents, "MAP_LONG", valid & (extents.blocks > WINDOW_MAX_BLOCKS))
+    rules = {
+        "MAP_NIBBLE": extents.bad_nibble,
+        "MAP_ORPHAN": valid & (extents.payload == 0) & (extents.blocks > 1),
+        "MAP_CANON": valid & extents.uneven,
+        "MAP_LONG": valid & (extents.blocks > WINDOW_MAX_BLOCKS),
+    }
+    return [problem for code, mask in rules.items() for problem in analysis.count(code, extents, mask)]
 
 
 class _Others:
@@ -132,27 +149,27 @@ def analyse(
     analysis = Analysis(volume, Statistics(volume.data_blocks))
     others = _Others(volume.compressor)
     if volume.read_entries(0, 1)[0] & TAIL:
-        analysis.note([Problem("MAP_TAIL0", 0, 1)])
+        analysis.note("MAP_TAIL0", 0, 1)
     done = 0
     for extents in scan(volume.entry_chunks()):
         analysis.statistics.add(extents)
-        problems = list(_structure(extents)) if _suspicious(extents) else []
+        problems = _structure(analysis, extents)
         if payloads and not (stop_at_problem and problems):
             stored = extents.select((extents.payload > 0) & ~extents.bad_nibble)
             for judged in judge(volume, stored, others.wanted):
                 others.note(judged)
                 analysis.good_compressed += judged.good_compressed
-                problems += _payload_problems(judged)
+                problems += _payload_problems(analysis, judged)
                 if stop_at_problem and problems:
                     break
-        analysis.note(problems)
+        analysis.keep(problems)
         if stop_at_problem and analysis.counts:
             return analysis
         done = min(done + CHUNK_ENTRIES, volume.data_blocks)
         if progress is not None:
             progress(done, volume.data_blocks)
     if volume.slack_bits():
-        analysis.note([Problem("MAP_SLACK", volume.data_blocks, 0)])
+        analysis.note("MAP_SLACK", volume.data_blocks, 0)
     if others.seen:
         analysis.accepting = others.accepting
     if deep:
@@ -161,26 +178,14 @@ def analyse(
     return analysis
 
 
-def _suspicious(extents: Extents) -> bool:
-    return bool(
-        extents.bad_nibble.any()
-        or extents.uneven.any()
-        or ((extents.payload == 0) | (extents.blocks > WINDOW_MAX_BLOCKS)).any()
-    )
-
-
-def _payload_problems(judged: Judged) -> Iterator[Problem]:
-    indexes = np.flatnonzero(judged.rule)
-    chosen = judged.extents.select(indexes)
-    rules = [verify.RULE_NAMES[r] for r in judged.rule[indexes].tolist()]
-    columns = (
-        chosen.head.tolist(),
-        chosen.blocks.tolist(),
-        chosen.payload.tolist(),
-        judged.decoded_bytes[indexes].tolist(),
-    )
-    for code, head, blocks, payload, decoded in zip(rules, *columns, strict=True):
-        yield Problem(code, head, blocks, payload, decoded)
+def _payload_problems(analysis: Analysis, judged: Judged) -> list[Problem]:
+    return [
+        problem
+        for number in np.unique(judged.rule[judged.rule != verify.GOOD]).tolist()
+        for problem in analysis.count(
+            verify.RULE_NAMES[number], judged.extents, judged.rule == number, judged.decoded_bytes
+        )
+    ]
 
 
 def is_other_byte_order(analysis: Analysis) -> bool:

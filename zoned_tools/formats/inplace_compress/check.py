@@ -13,7 +13,13 @@ from collections.abc import Iterator, Mapping
 from zoned_tools.errors import DeviceError, UsageError
 from zoned_tools.findings import CheckReport, Finding
 from zoned_tools.formats.inplace_compress import layout
-from zoned_tools.formats.inplace_compress.analysis import Analysis, Problem, analyse, is_other_byte_order
+from zoned_tools.formats.inplace_compress.analysis import (
+    UNREADABLE_CODES,
+    Analysis,
+    Problem,
+    analyse,
+    is_other_byte_order,
+)
 from zoned_tools.formats.inplace_compress.choices import switch
 from zoned_tools.formats.inplace_compress.codes import CODES
 from zoned_tools.formats.inplace_compress.compressors import Compressor
@@ -38,7 +44,6 @@ LISTED_MAX = 10_000
 """Findings of one code that are listed; the rest is counted in one more finding."""
 
 _BLOCKING = {"SB_MAGIC", "SB_SIZE", "SB_DEVICE"}
-_UNREADABLE = {"MAP_NIBBLE", "EXT_TAG", "EXT_LEN", "EXT_DECOMP", "EXT_SHORT"}
 
 
 def finding(rule: str, message: str = "", **where: object) -> Finding:
@@ -163,7 +168,7 @@ def _add_facts(analysis: Analysis, report: CheckReport) -> None:
             "compressor": volume.compressor.label if volume.compressor is not None else None,
             "byte_order": "big" if volume.reversed_words else "little",
             **analysis.statistics.as_json(),
-            "unreadable_blocks": sum(p.blocks for p in analysis.problems if p.code in _UNREADABLE),
+            "unreadable_blocks": analysis.unreadable_blocks,
         }
     )
 
@@ -186,7 +191,7 @@ def _problem_findings(analysis: Analysis, *, verifying: bool) -> Iterator[Findin
         where: dict[str, object] = {"block": problem.block, "blocks": problem.blocks}
         if code == "EXT_SHORT":
             where["decoded_bytes"] = problem.decoded_bytes
-        if verifying and code in _UNREADABLE:
+        if verifying and code in UNREADABLE_CODES:
             where.update(_verifying(analysis.volume, problem.block))
         yield finding(code, f"{_where_text(problem)}: {CODES[code].meaning}", **where)
     for code, count in analysis.counts.items():

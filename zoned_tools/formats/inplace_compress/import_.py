@@ -30,7 +30,7 @@ PART_BLOCKS = 1024
 """Blocks of the source that are read, compressed and written at a time; a multiple of every window."""
 
 _BITMAP_PART_ENTRIES = 1 << 20
-_WORTHWHILE_BYTES = {Compressor.C842: 16 << 20, Compressor.LZO: 256 << 20}
+_WORTHWHILE_BYTES = {Compressor.C842: 16 << 20, Compressor.LZO: 1 << 30}
 """Source from which starting processes pays."""
 
 

@@ -33,8 +33,9 @@ SPAN_BYTES = 4 << 20
 _GAP_BYTES = 128 << 10
 """Unused bytes between payloads that are cheaper to read than to seek over."""
 
-_DATA_RANGES_MAX = 32
-"""Ranges of a sparse image that are looked at before every payload is simply read."""
+_DATA_RANGES_MIN = 32
+_BYTES_PER_DATA_RANGE = 1 << 20
+"""Ranges of a sparse image that are looked at before every payload is simply read: 32, or one for every MiB."""
 
 _TAG = struct.Struct("<II")
 
@@ -72,7 +73,7 @@ def spans(volume: Volume, extents: Extents) -> Iterator[Span]:
         return
     begin = extents.head * BLOCK_BYTES
     end = begin + extents.payload * SECTOR_BYTES
-    present = _has_data(volume, int(begin[0]), int(end[-1]), end - TAG_BYTES)
+    present = payloads_present(volume, extents)
     if not present.all():
         yield from _absent(extents.select(~present))
         extents, begin, end = extents.select(present), begin[present], end[present]
@@ -85,16 +86,23 @@ def spans(volume: Volume, extents: Extents) -> Iterator[Span]:
         yield _read_span(volume, extents.select(np.arange(first, last)), begin[first:last], int(end[last - 1]))
 
 
-def _has_data(volume: Volume, begin: int, end: int, positions: Array) -> Array:
-    """Whether the image may hold data at each of ``positions`` (bytes of the data area)."""
-    base = volume.data_offset_bytes
-    ranges = list(itertools.islice(volume.device.data_extents(base + begin, end - begin), _DATA_RANGES_MAX))
-    if len(ranges) == _DATA_RANGES_MAX:
+def payloads_present(volume: Volume, extents: Extents) -> Array:
+    """Mask of the extents whose tag does not lie in a hole of the image."""
+    if not len(extents):
+        return np.empty(0, bool)
+    positions = extents.head * BLOCK_BYTES + extents.payload * SECTOR_BYTES - TAG_BYTES
+    base, begin = volume.data_offset_bytes, int(extents.head[0]) * BLOCK_BYTES
+    length = int(positions[-1]) + TAG_BYTES - begin
+    limit = max(_DATA_RANGES_MIN, length // _BYTES_PER_DATA_RANGE)
+    ranges = list(itertools.islice(volume.device.data_extents(base + begin, length), limit))
+    if len(ranges) == limit:
         return np.ones(len(positions), bool)
+    if not ranges:
+        return np.zeros(len(positions), bool)
     starts = np.array([r[0] - base for r in ranges], np.int64)
     stops = np.array([r[0] + r[1] - base for r in ranges], np.int64)
     index = np.searchsorted(starts, positions, "right") - 1
-    return (index >= 0) & (positions < stops[index]) if ranges else np.zeros(len(positions), bool)
+    return np.asarray((index >= 0) & (positions < stops[index]))
 
 
 def _absent(extents: Extents) -> Iterator[Span]:

@@ -19,7 +19,7 @@ import numpy as np
 from zoned_tools.device.plan import Plan
 from zoned_tools.findings import CheckReport
 from zoned_tools.formats.inplace_compress import layout
-from zoned_tools.formats.inplace_compress.analysis import KEPT_MAX, Analysis, Problem, analyse
+from zoned_tools.formats.inplace_compress.analysis import KEPT_MAX, UNREADABLE_CODES, Analysis, Problem, analyse
 from zoned_tools.formats.inplace_compress.bitmap import Bitmap
 from zoned_tools.formats.inplace_compress.choices import switch
 from zoned_tools.formats.inplace_compress.compressors import Compressor, decode_many
@@ -33,7 +33,6 @@ from zoned_tools.formats.inplace_compress.volume import SuperBlock, Volume, read
 from zoned_tools.formats.registry import RepairOptions, Target
 
 _SWAP_CHUNK_BYTES = 1 << 20
-_UNREADABLE = {"MAP_NIBBLE", "EXT_TAG", "EXT_LEN", "EXT_DECOMP", "EXT_SHORT"}
 _SHADOWS = {"RAW_SHADOW", "HOLE_SHADOW"}
 
 
@@ -128,7 +127,7 @@ def _plan_map(plan: Plan, volume: Volume, codes: set[str], options: RepairOption
             return volume
         analysis = analyse(volume, deep=deep)
     work = _Work(volume, options, Bitmap(volume, SECTOR_BYTES))
-    unreadable = {p.block for p in analysis.problems if p.code in _UNREADABLE}
+    unreadable = {p.block for p in analysis.problems if p.code in UNREADABLE_CODES}
     for problem in analysis.problems:
         _repair_problem(work, problem, unreadable)
     for shadow in analysis.shadows:
@@ -182,7 +181,7 @@ def _repair_problem(work: _Work, problem: Problem, unreadable: set[int]) -> None
             _decode_mistagged(work, problem)
         case "EXT_SHORT" if _shorten(work, problem):
             pass
-        case code if code in _UNREADABLE:
+        case code if code in UNREADABLE_CODES:
             _repair_unreadable(work, problem)
 
 

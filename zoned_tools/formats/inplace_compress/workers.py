@@ -28,6 +28,7 @@ from zoned_tools.formats.inplace_compress import verify
 from zoned_tools.formats.inplace_compress.analysis import Judge, judge_here
 from zoned_tools.formats.inplace_compress.compressors import Compressor
 from zoned_tools.formats.inplace_compress.extents import Extents
+from zoned_tools.formats.inplace_compress.payload import payloads_present
 from zoned_tools.formats.inplace_compress.volume import Volume
 
 _Item = TypeVar("_Item")
@@ -130,6 +131,10 @@ def judging(volume: Volume, processes: str) -> Iterator[Judge]:
 
     def judge(on: Volume, extents: Extents, find_others: bool) -> Iterator[verify.Judged]:
         nonlocal executor
+        present = payloads_present(on, extents)
+        if not present.all():
+            yield from judge_here(on, extents.select(~present), find_others)
+            extents = extents.select(present)
         work = int(extents.payload[extents.is_compressed].sum()) * 512
         if executor is None and (on is not volume or work < _WORTHWHILE_BYTES[compressor]):
             yield from judge_here(on, extents, find_others)

@@ -194,7 +194,7 @@ def _dialect_of(candidate: Candidate, blocks: Bytes2D, volume: Volume) -> Dialec
     if key.wb_blocks:
         window = next((s for s in layout.AREA_STARTS[Dialect.D3] if s <= block < s + WINDOW_BLOCKS), block)
         first = _header_tlba(blocks, window + key.wb_blocks) if pages and key.wb_blocks <= 4 else None
-        return Dialect.D4 if key.unused and first == 0 else Dialect.D3
+        return Dialect.D4 if key.unused and first in (0, None) else Dialect.D3
     if key.unused or key.wbjrnl or header == 0:
         return Dialect.D5
     if key.wb_crc32:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from construct import Array, Bytes, Const, Int16ul, Int32ul, Int64ul, Padding, Struct
+from construct import Array, Bytes, Int16ul, Int32ul, Int64ul, Padding, Struct
 
 from zoned_tools.codec.fields import Label, Uuid
 from zoned_tools.errors import GeometryError
@@ -28,8 +28,6 @@ MAX_DATA_ZONES = 64 * GROUP_ZONES
 PAGE_ENTRIES = 1024
 ZONE_PAGES = ZONE_BLOCKS // PAGE_ENTRIES
 CRC_PAGE_ENTRIES = 2048
-MAX_CRC_PAGES = 2048
-"""CRC pages of one direction that the CRC-of-CRC blocks have room for."""
 
 IDENTITY_BLOCK = 0
 WP_BLOCK = 1536
@@ -61,7 +59,6 @@ WP_GC_FULL = 1 << 31
 ZF_MASK = 0xFFFFFF
 ZF_STREAM_SHIFT = 24
 RESERVE_ZONE_MASK = 0xFFFFFF
-RESERVE_IN_USE = 1 << 30
 
 KEY_SIGNATURE = 0xFEDCBA987654321F
 KEY_MAGIC = 0x123456787654321E
@@ -74,7 +71,6 @@ MAX_CACHE_PAGES = 400
 CACHE_PAGE_ENTRIES = 255
 CACHE_HEADER_TLBA = 0x0000FFFFFFFFFFFF
 ADDRESS_MASK = (1 << 48) - 1
-METADATA_STREAM = 255
 
 
 class Dialect(StrEnum):
@@ -185,8 +181,6 @@ high, low."""
 DISCARD_TRIM, DISCARD_RAID = 1, 1 << 16
 DISK_HOST_AWARE, DISK_HOST_MANAGED = 1 << 16, 1 << 17
 ZAC_ZBC_ZBC, ZAC_ZBC_ZAC = 1, 2
-
-CACHE_HEADER = Struct("tlba" / Const(CACHE_HEADER_TLBA, Int64ul), "bval" / Int64ul)
 
 
 def ceil_div(a: int, b: int) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 
 from zoned_tools.device.base import Buffer, ZoneOperation
 from zoned_tools.device.zones import IntArray
-from zoned_tools.errors import DeviceError, RefusedError, UsageError
+from zoned_tools.errors import DeviceError, MetadataError, RefusedError, UsageError
 from zoned_tools.formats.registry import LOGICAL_BLOCK_BYTES, MapExtent, Target
 from zoned_tools.formats.zdm import layout, reclaim
 from zoned_tools.formats.zdm.allocator import ZoneAllocator, stream_of
@@ -440,6 +440,10 @@ def open_mapper(target: Target, *, writable: bool, options: Mapping[str, str]) -
             f"metadata of releases {state.dialect} are only read",
             device=state.path,
             hint="copy the content to a new ZDM",
+        )
+    if state.geometry_faults:
+        raise MetadataError(
+            f"the identity does not fit: {state.geometry_faults[0]}", device=state.path, hint="it can only be read"
         )
     try:
         wanted = uuids.UUID(options["sb-uuid"]) if "sb-uuid" in options else uuids.uuid4()

@@ -13,14 +13,14 @@ import numpy.typing as npt
 
 from zoned_tools.device.base import Device
 from zoned_tools.device.zones import SECTOR_BYTES
-from zoned_tools.errors import GeometryError, MetadataError, ZonedError
+from zoned_tools.errors import GeometryError, MetadataError
 from zoned_tools.formats.registry import Target
 from zoned_tools.formats.zdm import generations, layout, volume
 from zoned_tools.formats.zdm.checksums import crc16_pages
 from zoned_tools.formats.zdm.generations import Candidate, Generations
 from zoned_tools.formats.zdm.identity import Identity, decode
 from zoned_tools.formats.zdm.layout import BLOCK_SECTORS, GROUP_ZONES, CreateLayout, Dialect, Geometry
-from zoned_tools.formats.zdm.tables import JournalFaults, Tables, usable_journal
+from zoned_tools.formats.zdm.tables import Direction, JournalFaults, Tables, usable_journal
 from zoned_tools.formats.zdm.volume import DataZones, Volume
 
 
@@ -240,14 +240,13 @@ def require_usable(state: State) -> None:
             raise MetadataError("no complete generation of the metadata is left", device=state.path, hint="repair it")
         if not state.identity.usable:
             raise MetadataError("the identity super block is damaged", device=state.path, hint="repair it")
+        if any((state.tables.crc_pages(direction) != layout.EMPTY_PAGE_CRC).any() for direction in Direction):
+            raise MetadataError("the tables are in use, but no key block is left", device=state.path, hint="repair it")
         return
-    problem: ZonedError | None = None
     if state.identity.usable and state.identity.data_start != state.geometry.zdstart:
-        problem = MetadataError(
+        raise MetadataError(
             f"the key block puts data in zone {state.geometry.zdstart}, the identity in zone "
             f"{state.identity.data_start}",
             device=state.path,
             hint="wrong partition or wrong start sector?",
         )
-    if problem is not None:
-        raise problem

@@ -10,7 +10,7 @@ import pytest
 import zx1
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zdm_helpers import BLOCK, FOLDER, START, check_counts, facts, target
+from zdm_common import BLOCK, FOLDER, START, check_counts, facts, target
 
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.errors import MetadataError, ZonedError

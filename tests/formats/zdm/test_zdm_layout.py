@@ -11,7 +11,7 @@ import pytest
 import zx1
 from hypothesis import given
 from hypothesis import strategies as st
-from zdm_helpers import FOLDER, facts
+from zdm_common import FOLDER, facts
 
 from zoned_tools.codec.crc import crc32c_raw
 from zoned_tools.errors import GeometryError

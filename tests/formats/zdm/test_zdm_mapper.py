@@ -10,8 +10,8 @@ import pytest
 import zx1
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_crash import tight_drive
-from zdm_helpers import (
+from test_zdm_crash import tight_drive
+from zdm_common import (
     BLOCK,
     FOLDER,
     check_counts,

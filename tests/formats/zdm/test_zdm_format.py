@@ -11,7 +11,7 @@ import pytest
 import zx1
 from hypothesis import given
 from hypothesis import strategies as st
-from zdm_helpers import BLOCK, FOLDER, check_counts, digests, facts, reader, target, writer
+from zdm_common import BLOCK, FOLDER, check_counts, digests, facts, reader, target, writer
 
 from zoned_tools.device.base import Geometry as DriveGeometry
 from zoned_tools.device.emulated import EmulatedDrive

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from zdm_helpers import BLOCK, START, reader, target
+from zdm_common import BLOCK, START, reader, target
 
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import LogEntry, Overlay, Recorder, replay_cut

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import zx1
-from crash_model import Workload, assert_content, cut_drive
-from zdm_helpers import FOLDER, check_counts, digests, errors, facts, target
+from zdm_common import FOLDER, check_counts, digests, errors, facts, target
+from zdm_crash_model import Workload, assert_content, cut_drive
 
 from zoned_tools.device.overlay import Overlay, Recorder
 from zoned_tools.device.plan import apply_plan

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import zx1
-from zdm_helpers import FOLDER, START, cases, check_counts, digests, facts, reader, target
+from zdm_common import FOLDER, START, cases, check_counts, digests, facts, reader, target
 
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.errors import GeometryError, MetadataError, RefusedError
 from zoned_tools.findings import CheckReport
 from zoned_tools.formats.registry import RepairOptions
 from zoned_tools.formats.zdm import inspect as inspect_room
+from zoned_tools.formats.zdm.checksums import crc16
+from zoned_tools.formats.zdm.generations import key_checksum
 from zoned_tools.formats.zdm.mapper import open_mapper
 from zoned_tools.formats.zdm.probe import probe
 from zoned_tools.formats.zdm.repair import plan_repair
@@ -100,6 +102,27 @@ def test_old_dialects_check_clean_and_are_never_written(name: str) -> None:
     assert not repaired(drive)
     with pytest.raises(RefusedError, match="only read"):
         open_mapper(target(drive), writable=True, options={})
+
+
+def test_extents_of_releases_119_and_120_are_read() -> None:
+    """No image of these is public: the cache page of pop-small in their words of 45 bits address, 19 bits length."""
+    expected = facts("pop-small")
+    drive = zx1.open_vector(FOLDER, "pop-small")
+    key_block = expected["key_block"]
+    base = START * 512
+    words = np.frombuffer(drive.read(base + (key_block - 1) * 4096, 4096), "<u8").reshape(256, 2).copy()
+    count = int(words[0, 1] >> np.uint64(48))
+    words[0] = 0, count << 45
+    words[1 : count + 1, 1] |= np.uint64(1 << 45)
+    raw = bytearray(drive.read(base + key_block * 4096, 4096))
+    raw[1106:1108] = crc16(words.tobytes()).to_bytes(2, "little")
+    raw[2168:2170] = b"\x01\x00"
+    raw[4076:4080] = key_checksum(bytes(raw)).to_bytes(4, "little")
+    drive.store.pwrite(base + (key_block - 1) * 4096, words.tobytes())
+    drive.store.pwrite(base + key_block * 4096, raw)
+    assert str(load(target(drive)).dialect) == "r119-r120"
+    assert digests(drive)[:2] == (expected["mapped_blocks"], expected["content_sha256"])
+    assert check_counts(drive, notes=False) == {"key.dirty": 1}
 
 
 @pytest.mark.parametrize("name", ["fmt-16z", "fmt-64z-1mib", "fmt-1101z"])
