@@ -24,15 +24,15 @@ SECTIONS = [
     ("title", "blocks"), [s for s in SECTIONS if s[1]], ids=[t for t, blocks in SECTIONS if blocks]
 )
 def test_section(title: str, blocks: list[str], tmp_path: Path) -> None:
-    """Sections stand alone: each begins with an emulated drive of the first one where it needs one."""
+    """Sections stand alone: each begins with the formatted drive of the first steps."""
     assert shutil.which("bash")
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     first = SECTIONS[[t for t, _ in SECTIONS].index("First steps")][1]
-    prepare = "" if blocks is first else f"({first[0]}) > /dev/null\n"
+    prepare = "" if blocks is first else f"({''.join(first)}) > /dev/null\n"
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     script = f"set -eu\n{prepare}" + "\n".join(blocks)
     done = subprocess.run(
-        ["timeout", "120", "bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+        ["timeout", "60", "bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr + done.stdout[-2000:]
     assert "Traceback" not in done.stderr
