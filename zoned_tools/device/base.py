@@ -5,6 +5,8 @@ Positions and lengths are bytes; zones are named by their index on the device.
 
 from __future__ import annotations
 
+import errno
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +14,7 @@ from types import TracebackType
 from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 from zoned_tools.device.zones import Model, ZoneTable
+from zoned_tools.errors import DeviceError
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """What can be written to a device."""
@@ -61,6 +64,31 @@ class Geometry:
         """``(offset, length)`` of ``count`` zones, the runt's real length taken into account."""
         start = first_zone * self.zone_bytes
         return start, min((first_zone + count) * self.zone_bytes, self.size_bytes) - start
+
+
+class ClosesOnExit(ABC):
+    """Makes anything with a ``close()`` a context manager."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def check_range(geometry: Geometry, path: str, offset_bytes: int, length_bytes: int) -> None:
+    """Refuse a range that is not on the device (``EIO``)."""
+    if offset_bytes < 0 or length_bytes < 0 or offset_bytes + length_bytes > geometry.size_bytes:
+        raise DeviceError(
+            f"{length_bytes} bytes at byte {offset_bytes} are not on the device ({geometry.size_bytes} bytes)",
+            device=path,
+            errno=errno.EIO,
+        )
 
 
 @runtime_checkable

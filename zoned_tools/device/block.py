@@ -10,12 +10,10 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
-from zoned_tools.device.base import Buffer, Geometry, ZoneOperation
+from zoned_tools.device.base import Buffer, ClosesOnExit, Geometry, ZoneOperation, check_range
 from zoned_tools.device.sysfs import BlockSysfs
 from zoned_tools.device.zones import SECTOR_BYTES, ZONE_DTYPE, Model, ZoneTable
 from zoned_tools.errors import BusyError, DeviceError
@@ -51,7 +49,7 @@ _IO_BYTES = 1 << 20
 """Size of the aligned buffer for direct I/O, and of the largest single request."""
 
 
-class BlockDevice:
+class BlockDevice(ClosesOnExit):
     """A block device of the running kernel, opened for direct I/O.
 
     Direct I/O keeps reads of an active device's neighbour from showing stale cache pages
@@ -112,21 +110,13 @@ class BlockDevice:
 
     # -- reading and writing
 
-    def _check_range(self, offset_bytes: int, length_bytes: int) -> None:
-        if offset_bytes < 0 or length_bytes < 0 or offset_bytes + length_bytes > self.geometry.size_bytes:
-            raise DeviceError(
-                f"{length_bytes} bytes at byte {offset_bytes} are not on the device ({self.geometry.size_bytes} bytes)",
-                device=self.path,
-                errno=errno.EIO,
-            )
-
     def read(self, offset_bytes: int, length_bytes: int) -> bytes:
         buffer = bytearray(length_bytes)
         self.read_into(offset_bytes, memoryview(buffer))
         return bytes(buffer)
 
     def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
-        self._check_range(offset_bytes, len(buffer))
+        check_range(self.geometry, self.path, offset_bytes, len(buffer))
         unit = self.geometry.logical_block_bytes
         done = 0
         while done < len(buffer):
@@ -154,7 +144,7 @@ class BlockDevice:
     def write(self, offset_bytes: int, data: Buffer) -> None:
         view = memoryview(data).cast("B")
         self._check_writable()
-        self._check_range(offset_bytes, len(view))
+        check_range(self.geometry, self.path, offset_bytes, len(view))
         unit = self.geometry.logical_block_bytes
         if offset_bytes % unit or len(view) % unit:
             raise DeviceError(f"writes must be multiples of {unit} bytes", device=self.path, errno=errno.EINVAL)
@@ -177,7 +167,7 @@ class BlockDevice:
 
     def discard(self, offset_bytes: int, length_bytes: int) -> None:
         self._check_writable()
-        self._check_range(offset_bytes, length_bytes)
+        check_range(self.geometry, self.path, offset_bytes, length_bytes)
         if not length_bytes:
             return
         try:
@@ -190,7 +180,7 @@ class BlockDevice:
                 self.write(offset_bytes + done, zeroes[: length_bytes - done])
 
     def data_extents(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int]]:
-        self._check_range(offset_bytes, length_bytes)
+        check_range(self.geometry, self.path, offset_bytes, length_bytes)
         if length_bytes:
             yield offset_bytes, length_bytes
 
@@ -262,14 +252,6 @@ class BlockDevice:
             os.close(self._fd)
             self._bounce.release()
             self._aligned.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _open_block(path: str, *, writable: bool, exclusive: bool) -> int:

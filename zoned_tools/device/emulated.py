@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 
-from zoned_tools.device.base import Buffer, Geometry, ZoneOperation
+from zoned_tools.device.base import Buffer, ClosesOnExit, Geometry, ZoneOperation, check_range
 from zoned_tools.device.machine import DriveFamily, ZoneMachine
 from zoned_tools.device.zones import ACTIVE_CONDITIONS, SECTOR_BYTES, ZONE_DTYPE, ZoneCondition, ZoneTable, ZoneType
 from zoned_tools.errors import DeviceError
@@ -42,7 +41,7 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
-class EmulatedDrive:
+class EmulatedDrive(ClosesOnExit):
     """A :class:`~zoned_tools.device.base.Device` over a store.
 
     A reset takes the content away only once the zone's new state is durable: the bytes of
@@ -90,7 +89,7 @@ class EmulatedDrive:
 
     def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
         length = len(buffer)
-        self._check_range(offset_bytes, length)
+        check_range(self.geometry, self.path, offset_bytes, length)
         if not length:
             return
         if self._all_conventional:
@@ -150,7 +149,7 @@ class EmulatedDrive:
         return result
 
     def data_extents(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int]]:
-        self._check_range(offset_bytes, length_bytes)
+        check_range(self.geometry, self.path, offset_bytes, length_bytes)
         if not length_bytes:
             return
         if self._all_conventional:
@@ -163,7 +162,7 @@ class EmulatedDrive:
 
     def read_stored(self, offset_bytes: int, length_bytes: int) -> bytes:
         """The store's bytes whatever the zone states say; a check of an image looks above write pointers with it."""
-        self._check_range(offset_bytes, length_bytes)
+        check_range(self.geometry, self.path, offset_bytes, length_bytes)
         buffer = bytearray(length_bytes)
         self._store.read_into(offset_bytes, memoryview(buffer))
         return bytes(buffer)
@@ -173,7 +172,7 @@ class EmulatedDrive:
     def write(self, offset_bytes: int, data: Buffer) -> None:
         view = memoryview(data).cast("B")
         self._check_writable()
-        self._check_range(offset_bytes, len(view))
+        check_range(self.geometry, self.path, offset_bytes, len(view))
         unit = self.geometry.logical_block_bytes
         if offset_bytes % unit or len(view) % unit:
             raise DeviceError(f"writes must be multiples of {unit} bytes", device=self.path, errno=errno.EINVAL)
@@ -207,7 +206,7 @@ class EmulatedDrive:
 
     def discard(self, offset_bytes: int, length_bytes: int) -> None:
         self._check_writable()
-        self._check_range(offset_bytes, length_bytes)
+        check_range(self.geometry, self.path, offset_bytes, length_bytes)
         if self.geometry.is_zoned and length_bytes:
             first = self.geometry.zone_of(offset_bytes)
             last = self.geometry.zone_of(offset_bytes + length_bytes - 1)
@@ -288,23 +287,7 @@ class EmulatedDrive:
         finally:
             self._store.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     # -- helpers
-
-    def _check_range(self, offset_bytes: int, length_bytes: int) -> None:
-        if offset_bytes < 0 or length_bytes < 0 or offset_bytes + length_bytes > self.geometry.size_bytes:
-            raise DeviceError(
-                f"{length_bytes} bytes at byte {offset_bytes} are not on the drive ({self.geometry.size_bytes} bytes)",
-                device=self.path,
-                errno=errno.EIO,
-            )
 
     def _check_writable(self) -> None:
         if not self.writable:

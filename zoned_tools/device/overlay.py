@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
-from zoned_tools.device.base import Buffer, Device, Geometry, ZoneOperation
+from zoned_tools.device.base import Buffer, ClosesOnExit, Device, Geometry, ZoneOperation
 from zoned_tools.device.emulated import EmulatedDrive
 from zoned_tools.device.machine import DriveFamily
 from zoned_tools.device.zones import ZoneTable
@@ -131,7 +130,7 @@ class LoggedFlush:
 LogEntry: TypeAlias = LoggedWrite | LoggedDiscard | LoggedManage | LoggedFlush
 
 
-class Recorder:
+class Recorder(ClosesOnExit):
     """Passes everything to ``device`` and appends each change to :attr:`log`.
 
     ``before`` is called ahead of each change and may raise to inject a fault. Several
@@ -202,14 +201,6 @@ class Recorder:
 
     def close(self) -> None:
         self.device.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def apply_entry(device: Device, entry: LogEntry) -> None:

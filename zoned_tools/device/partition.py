@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
 from construct import Bytes, Const, ConstructError, Int8ul, Int32ul, Int64ul, Padding, Struct
 
-from zoned_tools.device.base import Buffer, Device, Geometry, ZoneOperation
+from zoned_tools.device.base import Buffer, ClosesOnExit, Device, Geometry, ZoneOperation, check_range
 from zoned_tools.device.zones import SECTOR_BYTES, ZoneTable
 from zoned_tools.errors import DeviceError
 
@@ -60,7 +58,7 @@ def _gpt_partitions(device: Device, unit: int) -> list[tuple[int, int]]:
     return [(int(e.first_lba) * unit, (int(e.last_lba) + 1) * unit) for e in entries if any(e.type)]
 
 
-class PartitionView:
+class PartitionView(ClosesOnExit):
     """Part of a device from ``start_bytes`` to ``end_bytes`` (default its end), as a device of its own.
 
     Raises:
@@ -109,12 +107,7 @@ class PartitionView:
         return self._device.emulated
 
     def _at(self, offset_bytes: int, length_bytes: int) -> int:
-        if offset_bytes < 0 or length_bytes < 0 or offset_bytes + length_bytes > self.geometry.size_bytes:
-            raise DeviceError(
-                f"{length_bytes} bytes at byte {offset_bytes} are not in the partition",
-                device=self.path,
-                errno=errno.EIO,
-            )
+        check_range(self.geometry, self.path, offset_bytes, length_bytes)
         return self._start + offset_bytes
 
     def read(self, offset_bytes: int, length_bytes: int) -> bytes:
@@ -159,11 +152,3 @@ class PartitionView:
 
     def close(self) -> None:
         """The device stays open; it belongs to whoever opened it."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -68,53 +68,26 @@ def _first_zone(path: str, zone_bytes: int, offset: str | None, zone: int | None
     return first
 
 
-@app.command()
-def reset(
-    device: DevicePath,
-    offset: Offset = None,
-    zone: Zone = None,
-    count: Count = None,
-    everything: Everything = False,
-    dry_run: DryRun = False,
-) -> int:
-    """Reset zones: their data are gone and their write pointers at their starts."""
-    return _manage("reset", device, offset, zone, count, everything, dry_run)
+def _command(operation: str, summary: str) -> None:
+    """Add the command of one operation; all take the same parameters."""
+
+    def run(
+        device: DevicePath,
+        offset: Offset = None,
+        zone: Zone = None,
+        count: Count = None,
+        everything: Everything = False,
+        dry_run: DryRun = False,
+    ) -> int:
+        return _manage(operation, device, offset, zone, count, everything, dry_run)
+
+    app.command(operation, help=summary)(run)
 
 
-@app.command("open")
-def open_zones(
-    device: DevicePath,
-    offset: Offset = None,
-    zone: Zone = None,
-    count: Count = None,
-    everything: Everything = False,
-    dry_run: DryRun = False,
-) -> int:
-    """Explicitly open zones."""
-    return _manage("open", device, offset, zone, count, everything, dry_run)
-
-
-@app.command()
-def close(
-    device: DevicePath,
-    offset: Offset = None,
-    zone: Zone = None,
-    count: Count = None,
-    everything: Everything = False,
-    dry_run: DryRun = False,
-) -> int:
-    """Close open zones."""
-    return _manage("close", device, offset, zone, count, everything, dry_run)
-
-
-@app.command()
-def finish(
-    device: DevicePath,
-    offset: Offset = None,
-    zone: Zone = None,
-    count: Count = None,
-    everything: Everything = False,
-    dry_run: DryRun = False,
-) -> int:
-    """Finish zones: they become full and take no more writes."""
-    return _manage("finish", device, offset, zone, count, everything, dry_run)
+for _operation, _summary in (
+    ("reset", "Reset zones: their data are gone and their write pointers at their starts."),
+    ("open", "Explicitly open zones."),
+    ("close", "Close open zones."),
+    ("finish", "Finish zones: they become full and take no more writes."),
+):
+    _command(_operation, _summary)
