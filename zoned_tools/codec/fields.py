@@ -11,6 +11,7 @@ from construct import Adapter, Bytes, Construct, FormatField, Renamed, Struct, S
 NIL_UUID = uuid.UUID(int=0)
 
 
+# The stubs have type parameters that construct's own classes do not take at run time.
 class _UuidAdapter(Adapter):  # type: ignore[type-arg]
     def _decode(self, obj: bytes, context: Any, path: Any) -> uuid.UUID:
         return uuid.UUID(bytes=obj)

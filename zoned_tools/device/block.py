@@ -91,7 +91,7 @@ class BlockDevice(ClosesOnExit):
         size = self._ioctl_number(BLKGETSIZE64, "Q")
         zone_bytes = self._ioctl_number(BLKGETZONESZ, "I") * SECTOR_BYTES
         model = {"host-managed": Model.HOST_MANAGED, "host-aware": Model.HOST_AWARE}.get(
-            queue.get("zoned", "none"), Model.REGULAR
+            queue.text("zoned", "none"), Model.REGULAR
         )
         if self.sysfs.is_partition or not zone_bytes:
             model, zone_bytes = Model.REGULAR, 0

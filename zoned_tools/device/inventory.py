@@ -46,7 +46,7 @@ def list_disks() -> Iterator[Disk]:
         if not size.isdigit() or size == "0":
             continue
         queue = disk.queue
-        zoned = queue.get("zoned", "none")
+        zoned = queue.text("zoned", "none")
         is_zoned = zoned != "none"
         yield Disk(
             device=f"/dev/{disk.name.replace('!', '/')}",

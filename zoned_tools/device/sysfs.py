@@ -18,21 +18,22 @@ def read_attribute(path: Path) -> str:
         return ""
 
 
-class Queue(dict[str, str]):
-    """Attributes of ``queue/`` that were asked for, read when first needed."""
+class Queue:
+    """Attributes of ``queue/``, each read once, when first needed."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__()
         self._directory = directory
+        self._known: dict[str, str] = {}
 
-    def get(self, key: str, default: str = "") -> str:  # type: ignore[override]
-        if key not in self:
-            self[key] = read_attribute(self._directory / key)
-        return self[key] or default
+    def text(self, key: str, default: str = "") -> str:
+        """An attribute, ``default`` when it is missing."""
+        if key not in self._known:
+            self._known[key] = read_attribute(self._directory / key)
+        return self._known[key] or default
 
     def number(self, key: str) -> int:
         """A numeric attribute, 0 when it is missing."""
-        text = self.get(key)
+        text = self.text(key)
         return int(text) if text.isdigit() else 0
 
 

@@ -13,6 +13,7 @@ from zoned_tools.cli.dmzadm.common import (
     parse_label,
     parse_number,
 )
+from zoned_tools.cli.settings import parse_settings
 from zoned_tools.device.opening import open_devices
 from zoned_tools.findings import CheckReport, NothingToCheckError
 from zoned_tools.formats.dm_zoned.check import check_target
@@ -67,13 +68,17 @@ def _check(common: Common, target: Target) -> CheckReport:
     return result.report
 
 
-def repair_devices(common: Common, use_set: str | None, allow: Sequence[str]) -> int:
+def repair_devices(common: Common, use_set: str | None, allow: Sequence[str], settings: Sequence[str]) -> int:
     """``--repair``: plan from the findings, apply, check again."""
     from zoned_tools.cli.changes import execute
     from zoned_tools.formats.dm_zoned.check import check
     from zoned_tools.formats.dm_zoned.repair import plan_repair
 
-    options = RepairOptions(use_set=parse_number(use_set, "the set is 0 or 1", (0, 1)), allow=frozenset(allow))
+    options = RepairOptions(
+        use_set=parse_number(use_set, "the set is 0 or 1", (0, 1)),
+        allow=frozenset(allow),
+        settings=parse_settings(settings),
+    )
     with open_devices(common.paths, writable=not common.dry_run) as devices:
         check_members(devices)
         target = Target(LAYOUT, devices)

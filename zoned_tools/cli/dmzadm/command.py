@@ -13,6 +13,13 @@ from zoned_tools.errors import UsageError
 
 OPERATIONS = ("--format", "--check", "--repair", "--relabel", "--start", "--stop")
 
+OPTIONS_OF = {
+    **dict.fromkeys(("--seq", "--force", "--uuid", "--device-uuid", "--metadata-version"), ("--format",)),
+    "--label": ("--format", "--relabel"),
+    **dict.fromkeys(("--use-set", "--allow", "--set"), ("--repair",)),
+}
+"""Options that only some operations take."""
+
 USAGE = """\
 Usage: dmzadm <operation> <device(s)> [options]
 Operations:
@@ -44,6 +51,8 @@ Format options:
 Repair options:
   --use-set=0|1  : Trust this metadata set
   --allow=CODE   : Agree to a repair that loses or guesses data; repeatable
+  --set=KEY=VALUE
+                 : A choice of repair (overlap=buffer, reclaim=clear); repeatable
 """
 
 
@@ -75,6 +84,12 @@ def dmzadm(
     allow: Annotated[
         list[str] | None, typer.Option("--allow", metavar="CODE", help="Agree to a repair that loses or guesses data.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A choice of repair: overlap=buffer, reclaim=clear; repeatable."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be written, and change nothing.")
@@ -84,52 +99,68 @@ def dmzadm(
     ] = None,
 ) -> int:
     """Format, check, repair, relabel, start and stop dm-zoned targets."""
-    chosen = [
-        name
-        for name, on in zip(OPERATIONS, (op_format, op_check, op_repair, op_relabel, op_start, op_stop), strict=True)
-        if on
-    ]
-    if len(chosen) != 1:
-        raise UsageError("give exactly one operation", hint="see dmzadm --help")
-    operation = chosen[0]
+    flags = (op_format, op_check, op_repair, op_relabel, op_start, op_stop)
+    operation = _operation([name for name, on in zip(OPERATIONS, flags, strict=True) if on])
     if not devices:
         raise UsageError("No device specified")
-    formatting = operation == "--format"
-    for name, given, valid in (
-        ("--seq", seq is not None, formatting),
-        ("--label", label is not None, formatting or operation == "--relabel"),
-        ("--force", force, formatting),
-        ("--uuid", uuid is not None, formatting),
-        ("--device-uuid", bool(device_uuid), formatting),
-        ("--metadata-version", metadata_version is not None, formatting),
-        ("--use-set", use_set is not None, operation == "--repair"),
-        ("--allow", bool(allow), operation == "--repair"),
-    ):
-        if given and not valid:
-            raise UsageError(
-                f"{name} option is valid only with the format operation"
-                if name in ("--seq", "--label")
-                else f"{name} option is not valid with {operation}"
-            )
+    given = {
+        "--seq": seq is not None,
+        "--label": label is not None,
+        "--force": force,
+        "--uuid": uuid is not None,
+        "--device-uuid": bool(device_uuid),
+        "--metadata-version": metadata_version is not None,
+        "--use-set": use_set is not None,
+        "--allow": bool(allow),
+        "--set": bool(settings),
+    }
+    _refuse_foreign_options(operation, [name for name, on in given.items() if on])
     common = Common(
         paths=tuple(devices), verbose=verbose or vverbose, very_verbose=vverbose, json=json, dry_run=dry_run, undo=undo
     )
-    if formatting:
-        from zoned_tools.cli.dmzadm.format import format_choices, format_devices
+    match operation:
+        case "--format":
+            from zoned_tools.cli.dmzadm.format import format_choices, format_devices
 
-        choices = format_choices(seq, label, uuid, device_uuid or (), metadata_version)
-        return format_devices(common, choices, force=force)
-    if operation in ("--start", "--stop"):
-        from zoned_tools.cli.dmzadm.target import start_target, stop_target
+            choices = format_choices(seq, label, uuid, device_uuid or (), metadata_version)
+            return format_devices(common, choices, force=force)
+        case "--repair":
+            from zoned_tools.cli.dmzadm.check import repair_devices
 
-        return start_target(common) if operation == "--start" else stop_target(common)
-    from zoned_tools.cli.dmzadm.check import check_devices, relabel_devices, repair_devices
+            return repair_devices(common, use_set, allow or (), settings or ())
+        case "--relabel":
+            from zoned_tools.cli.dmzadm.check import relabel_devices
 
-    if operation == "--relabel":
-        return relabel_devices(common, label)
-    if operation == "--repair":
-        return repair_devices(common, use_set, allow or ())
-    return check_devices(common)
+            return relabel_devices(common, label)
+        case _:
+            return _run_plain(operation, common)
+
+
+def _run_plain(operation: str, common: Common) -> int:
+    """Run an operation that has no options of its own."""
+    if operation == "--check":
+        from zoned_tools.cli.dmzadm.check import check_devices
+
+        return check_devices(common)
+    from zoned_tools.cli.dmzadm.target import start_target, stop_target
+
+    return start_target(common) if operation == "--start" else stop_target(common)
+
+
+def _operation(chosen: Sequence[str]) -> str:
+    if len(chosen) != 1:
+        raise UsageError("give exactly one operation", hint="see dmzadm --help")
+    return chosen[0]
+
+
+def _refuse_foreign_options(operation: str, given: Sequence[str]) -> None:
+    """Every option belongs to certain operations; two refusals are the original's own texts."""
+    for name in given:
+        if operation in OPTIONS_OF[name]:
+            continue
+        if name in ("--seq", "--label"):
+            raise UsageError(f"{name} option is valid only with the format operation")
+        raise UsageError(f"{name} option is not valid with {operation}")
 
 
 class _Dmzadm:
