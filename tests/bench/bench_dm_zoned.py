@@ -11,12 +11,11 @@ zone against the smallest drive (1.0 is linear).
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -34,16 +33,22 @@ REFERENCE_SECONDS_57344 = 5.2
 """CPU seconds of the C tool's check of the largest drive, on a machine of the same class."""
 
 
-def run(*command: object, stdout: object = subprocess.DEVNULL) -> tuple[float, int]:
-    """``(seconds, peak KiB)`` of one process."""
-    started = time.perf_counter()
-    process = subprocess.Popen([str(part) for part in command], stdout=stdout)  # type: ignore[call-overload]
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{command} ended with {process.returncode}")
-    return seconds, usage.ru_maxrss
+_LAUNCHER = """
+import json, resource, subprocess, sys, time
+started = time.perf_counter()
+status = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
+seconds = time.perf_counter() - started
+print(json.dumps([status, seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))
+"""
+
+
+def run(*command: object) -> tuple[float, int]:
+    """``(seconds, peak KiB)`` of one process, started by a small one whose own memory does not count."""
+    words = [sys.executable, "-S", "-c", _LAUNCHER, *map(str, command)]
+    status, seconds, peak = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    if status:
+        raise SystemExit(f"{command} ended with {status}")
+    return seconds, peak
 
 
 def best(*command: object, times: int = 3) -> tuple[float, int]:
@@ -87,8 +92,7 @@ def cat_metadata(image: Path, ranges: list[tuple[int, int]]) -> float:
         for start, length in ranges:
             source.seek(start)
             target.write(source.read(length))
-    with open(os.devnull, "wb") as sink:
-        seconds = min(run("cat", copy, stdout=sink)[0] for _ in range(3))
+    seconds, _ = best("cat", copy)
     copy.unlink()
     return seconds
 
