@@ -236,3 +236,50 @@ def test_an_image_is_not_started(tmp_path, program):
     assert "image file cannot be started" in result.err
     table = program("dmzadm", "--start", image, "--dry-run").out
     assert table == f"one: table 0 {55 * 2048} zoned {image}\n"
+
+
+def test_start_refuses_what_a_kernel_cannot_run(tmp_path, program):
+    """All conventional zones hold metadata, or a runt zone: no repair changes that."""
+    for name, size, conventional, reason in (
+        ("tight", "300M", 4, "every write waits for ever"),
+        ("runt", "66048K", 8, "zone-runt"),
+    ):
+        image = tmp_path / f"{name}.img"
+        program("zoned", "image", "create", image, "--size", size, "--zone-size", "1M", "--conventional", conventional)
+        assert program("dmzadm", "--format", image).status == 0
+        result = program("dmzadm", "--start", image, "--dry-run")
+        assert result.status == 255
+        assert reason in result.err
+        assert "--repair" not in result.err
+
+
+def test_start_names_the_repair_where_there_is_one(tmp_path, program):
+    image = drive(program, tmp_path)
+    program("dmzadm", "--format", image)
+    with open(image, "r+b") as file:
+        file.write(bytes(4096))
+    result = program("dmzadm", "--start", image, "--dry-run")
+    assert result.status == 255
+    assert "dm-zoned.sb-bad-magic" in result.err
+    assert "--repair" in result.err
+
+
+def test_a_repair_of_a_copy_leaves_the_original_alone(images, tmp_path, program):
+    for number in (0, 1):
+        for name in (f"disk{number}.img", f"disk{number}.img.zones"):
+            if (images("dual") / name).exists():
+                shutil.copy(images("dual") / name, tmp_path / name)
+    devices = [tmp_path / "disk0.img", tmp_path / "disk1.img"]
+    copies = [tmp_path / "copy0.img", tmp_path / "copy1.img"]
+    with open(devices[0], "r+b") as raw:
+        raw.write(b"damaged!")
+    before = [device.read_bytes() for device in devices]
+    outputs = [word for copy in copies for word in ("--output", copy)]
+    assert program("zoned", "check", *devices, "--repair", *outputs).status == 1
+    assert program("dmzadm", "--check", *copies).status == 0
+    assert [device.read_bytes() for device in devices] == before
+    assert program("dmzadm", "--check", *devices).status == 1
+    again = program("zoned", "check", *devices, "--repair", *outputs)
+    assert (again.status, "already exists" in again.err) == (8, True)
+    assert program("zoned", "check", *devices, "--repair", "--output", copies[0]).status == 16
+    assert program("zoned", "check", *devices, "--output", copies[0]).status == 16

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -112,3 +114,16 @@ def test_several_drives(case, program):
     assert document["drives"][0] == json.loads(program("zoned", "report", image, "--json").out)
     lines = program("zoned", "report", image, image).out.splitlines()
     assert lines.count(f"{image}:") == 2
+
+
+def test_a_reader_that_leaves_is_no_fault(tmp_path, program):
+    """More output than a pipe holds, to a reader that takes one byte."""
+    image = tmp_path / "disk.img"
+    program("zoned", "image", "create", image, "--size", "512M", "--zone-size", "64K", "--conventional", "8")
+    command = [sys.executable, "-m", "zoned_tools", "report", str(image), "--format", "blkzone"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from zoned_tools.device.base import Geometry, ZoneOperation
 from zoned_tools.device.image import create_image, open_image
+from zoned_tools.device.partition import PartitionView
 from zoned_tools.device.plan import Plan, apply_plan, verify_plan
 from zoned_tools.device.undo import UndoFile, save_undo
 from zoned_tools.device.zones import Model, make_table, written_sectors
@@ -26,6 +28,7 @@ def make(folder: Path) -> str:
     create_image(path, geometry, make_table(ZONES * ZONE // 512, ZONE // 512, nr_conventional=3))
     with open_image(path, writable=True) as drive:
         drive.write(0, bytes(range(256)) * 512)
+        drive.write(2 * ZONE, b"second zone " * 4096)
         drive.write(3 * ZONE, b"three" * 4096 + bytes(-len(b"three" * 4096) % 512))
         drive.write(4 * ZONE, b"4" * ZONE)
         drive.write(5 * ZONE, b"5" * 4096)
@@ -44,6 +47,7 @@ def a_plan(drive) -> Plan:
     plan.write(0, 4096, b"n" * 8192)
     plan.write(0, 8192, b"m" * 4096)
     plan.fill(0, ZONE, 16384, 0xABCD)
+    plan.copy(0, 2 * ZONE + 512, 4096, 8192, "over both writes")
     plan.manage(0, ZoneOperation.RESET, 4)
     plan.write(0, 4 * ZONE, b"new content of four" + bytes(4096 - 19))
     plan.write(0, 5 * ZONE + 4096, b"5" * 4096)
@@ -52,7 +56,7 @@ def a_plan(drive) -> Plan:
     return plan
 
 
-@given(cut=st.integers(0, 8))
+@given(cut=st.integers(0, 9))
 def test_undo_restores_after_any_cut(cut: int, tmp_path_factory) -> None:
     folder = tmp_path_factory.mktemp("undo")
     path, undo = make(folder), str(folder / "plan.undo")
@@ -112,3 +116,105 @@ def test_verify_notices_a_device_that_forgets(tmp_path) -> None:
         plan.write(0, 4096, b"n" * 4096)
         with pytest.raises(DeviceError, match="does not read back"):
             verify_plan([drive], plan)
+
+
+def forgetful_plan(kind: str) -> Plan:
+    plan = Plan("one step, and others after it")
+    match kind:
+        case "write":
+            plan.write(0, 4096, b"n" * 8192)
+        case "fill":
+            plan.fill(0, 4096, 8192, 0xABCD)
+        case "zeroes":
+            plan.fill(0, 4096, 8192, 0)
+        case "copy":
+            plan.copy(0, 2 * ZONE, 4096, 8192)
+    plan.write(0, 6 * 4096, b"m" * 4096)
+    plan.fill(0, ZONE, 16384, 0xABCD)
+    plan.manage(0, ZoneOperation.RESET, 4)
+    plan.manage(0, ZoneOperation.FINISH, 6)
+    plan.flush(0)
+    return plan
+
+
+@pytest.mark.parametrize("kind", ["write", "fill", "zeroes", "copy"])
+def test_verify_looks_at_every_step(kind: str, tmp_path) -> None:
+    path = make(tmp_path)
+    with open_image(path, writable=True) as drive:
+        plan = forgetful_plan(kind)
+        apply_plan([drive], plan.steps)
+        verify_plan([drive], plan)
+        drive.write(4096 + 512, b"lost" * 128)
+        with pytest.raises(DeviceError, match="does not read back"):
+            verify_plan([drive], plan)
+        plan.write(0, 4096, drive.read(4096, 1024))
+        verify_plan([drive], plan)
+
+
+def test_verify_knows_what_a_later_step_changed(tmp_path) -> None:
+    path = make(tmp_path)
+    with open_image(path, writable=True) as drive:
+        plan = a_plan(drive)
+        plan.copy(0, ZONE, 0, 8192)
+        plan.write(0, ZONE + 4096, b"source of the copy" * 512)
+        plan.write(0, 7 * ZONE, b"7" * 4096)
+        plan.manage(0, ZoneOperation.RESET, 7)
+        plan.fill(0, 3584, 1024, 0x1234)
+        apply_plan([drive], plan.steps)
+        verify_plan([drive], plan)
+
+
+def test_verify_is_fast_with_many_steps(tmp_path) -> None:
+    path = make(tmp_path)
+    with open_image(path, writable=True) as drive:
+        plan = Plan("bytes")
+        for number in range(20_000):
+            plan.write(0, number * 7919 % (3 * ZONE // 512) * 512, bytes([number % 251]) * 512)
+        apply_plan([drive], plan.steps)
+        before = time.process_time()
+        verify_plan([drive], plan)
+        assert time.process_time() - before < 5
+
+
+def test_checking_an_undo_file_of_many_blocks_is_fast(tmp_path) -> None:
+    path, undo = str(tmp_path / "plain.img"), str(tmp_path / "plan.undo")
+    with open(path, "wb") as file:
+        file.write(os.urandom(16 << 20))
+    with open_image(path, writable=True) as drive:
+        plan = Plan("the first half to the second")
+        plan.copy(0, 0, 8 << 20, 8 << 20)
+        before = drive.read(0, 16 << 20)
+        save_undo(undo, [drive], plan)
+        apply_plan([drive], plan.steps)
+        verify_plan([drive], plan)
+        started = time.process_time()
+        with UndoFile(undo) as saved:
+            saved.check([drive])
+            assert time.process_time() - started < 2
+            drive.write((8 << 20) + 5 * 4096, b"somebody else" + bytes(512 - 13))
+            with pytest.raises(RefusedError, match="changed after"):
+                saved.check([drive])
+            apply_plan([drive], saved.steps([drive]))
+        assert drive.read(0, 16 << 20) == before
+
+
+def test_a_change_to_a_partition_is_undone_there(tmp_path) -> None:
+    path, undo = make(tmp_path), str(tmp_path / "plan.undo")
+    before = state(path)
+    with open_image(path, writable=True) as drive:
+        part = PartitionView(drive, 2 * ZONE, 7 * ZONE)
+        plan = Plan("two zones of the partition")
+        plan.write(0, 4096, b"n" * 4096)
+        plan.manage(0, ZoneOperation.RESET, 1)
+        save_undo(undo, [part], plan)
+        apply_plan([part], plan.steps)
+    assert state(path) != before
+    with open_image(path, writable=True) as drive, UndoFile(undo) as saved:
+        views = saved.views([drive])
+        saved.check(views)
+        apply_plan(views, saved.steps(views))
+    assert state(path) == before
+    other = tmp_path / "other.img"
+    other.write_bytes(bytes(ZONE))
+    with open_image(str(other)) as device, UndoFile(undo) as saved, pytest.raises(RefusedError, match="not the device"):
+        saved.views([device])

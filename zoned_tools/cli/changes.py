@@ -38,10 +38,10 @@ def execute(
     if dry_run:
         print_plan(plan, devices)
         return False
-    if not plan:
-        return False
     for message in plan.messages:
         print(f"note: {message}", file=sys.stderr)
+    if not plan:
+        return False
     if undo is not None:
         from zoned_tools.device.undo import save_undo
 

@@ -147,18 +147,20 @@ def _fill_image(
     create_image(image, Geometry(Model.REGULAR, geometry.size_bytes), np.zeros(0, ZONE_DTYPE), overwrite=overwrite)
     copied = 0
     with closing(open_store(image, writable=True)) as store:
-        for start, length in _shown_ranges(table):
+        ranges = _shown_ranges(table) if geometry.is_zoned else iter([(0, geometry.size_bytes)])
+        for start, length in ranges:
             copied += _copy_range(content, store, start, length)
             progress(start + length)
         store.sync(table, set())
-    write_sidecar(sidecar_path(image), dump.encode(geometry, table))
+    if geometry.is_zoned:
+        write_sidecar(sidecar_path(image), dump.encode(geometry, table))
     return copied
 
 
 def copy_drive(
     drive: Device, image: str, *, overwrite: bool = False, progress: Callable[[int], None] = lambda done: None
 ) -> int:
-    """Create ``image`` as a copy of an emulated drive of another form; returns the bytes copied."""
+    """Create ``image`` as a copy of any device, zone states included; returns the bytes copied."""
     return _fill_image(drive, image, drive.geometry, drive.zones(), overwrite=overwrite, progress=progress)
 
 
@@ -168,8 +170,9 @@ def _copy_range(content: Source, store: FileStore, start_bytes: int, length_byte
         for at in range(start, start + length, _CHUNK_BYTES):
             buffer = bytearray(min(_CHUNK_BYTES, start + length - at))
             content.read_into(at, memoryview(buffer))
-            store.pwrite(at, buffer)
-            copied += len(buffer)
+            if np.frombuffer(buffer, np.uint8).any():  # a block device does not tell where its holes are
+                store.pwrite(at, buffer)
+                copied += len(buffer)
     return copied
 
 

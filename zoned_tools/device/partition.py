@@ -31,8 +31,22 @@ def partition_starts(device: Device) -> list[int]:
 
 
 def partitions(device: Device) -> list[tuple[int, int]]:
-    """``(first byte, end byte)`` of each partition that a GPT or MBR names, ascending; empty without a table."""
-    unit, size = device.geometry.logical_block_bytes, device.geometry.size_bytes
+    """``(first byte, end byte)`` of each partition that a GPT or MBR names, ascending; empty without a table.
+
+    Tables count in logical blocks; those that partitioning tools write to an image file count
+    in sectors, whatever drive it is an image of. The first unit in which every partition fits
+    the device is taken; partitions that fit in neither are cut at its end.
+    """
+    size = device.geometry.size_bytes
+    units = dict.fromkeys((device.geometry.logical_block_bytes, SECTOR_BYTES))
+    tables = [found for unit in units if (found := _partitions_in(device, unit))]
+    whole = (found for found in tables if max(end for _, end in found) <= size)
+    return [(start, min(end, size)) for start, end in next(whole, tables[0])] if tables else []
+
+
+def _partitions_in(device: Device, unit: int) -> list[tuple[int, int]]:
+    """The partitions of a table that counts in blocks of ``unit`` bytes; empty when they cannot be meant."""
+    size = device.geometry.size_bytes
     if size < 3 * unit:
         return []
     try:
@@ -43,7 +57,7 @@ def partitions(device: Device) -> list[tuple[int, int]]:
         found = _gpt_partitions(device, unit)
     else:
         found = [(e.start * unit, (e.start + e.sectors) * unit) for e in mbr.entries if e.type and e.sectors]
-    return sorted({(start, min(end, size)) for start, end in found if 0 < start < size and start < end})
+    return sorted({(start, end) for start, end in found if 0 < start < size and start < end})
 
 
 def _gpt_partitions(device: Device, unit: int) -> list[tuple[int, int]]:
@@ -56,6 +70,11 @@ def _gpt_partitions(device: Device, unit: int) -> list[tuple[int, int]]:
         return []
     entries = [_GPT_ENTRY.parse(raw[at:]) for at in range(0, len(raw), header.entry_bytes)]
     return [(int(e.first_lba) * unit, (int(e.last_lba) + 1) * unit) for e in entries if any(e.type)]
+
+
+def start_of_view(device: Device) -> int:
+    """Where a device that a layout's rooms are handed begins on the drive that the user named, in bytes."""
+    return device.start_bytes if isinstance(device, PartitionView) else 0
 
 
 class PartitionView(ClosesOnExit):

@@ -23,6 +23,7 @@ from zoned_tools.formats.registry import LOGICAL_BLOCK_BYTES, Mapper, Target, ro
 CHUNK_BYTES = 4 << 20
 WINDOW_BYTES = 256 << 20
 """Range of one lookup: bounds what is in memory of a fragmented device's extents."""
+_WRITEBACK_BYTES = 32 << 20
 _RETRY_BYTES = (64 << 10, LOGICAL_BLOCK_BYTES)
 """Where a chunk cannot be read, its parts are tried in these steps."""
 
@@ -73,6 +74,7 @@ class Output:
         self._name = name
         self._is_file = stat.S_ISREG(os.fstat(fd).st_mode) and name != "-"
         self._at = 0
+        self._advised = 0
         self._zeroes = b""
 
     def data(self, buffer: Buffer) -> None:
@@ -82,10 +84,19 @@ class Output:
                 done = os.pwrite(self._fd, view, self._at) if self._is_file else os.write(self._fd, view)
                 self._at += done
                 view = view[done:]
+            self._start_writeback()
         except BrokenPipeError:
             raise
         except OSError as error:
             raise DeviceError.from_os_error(error, self._name, "cannot write") from None
+
+    def _start_writeback(self) -> None:
+        """Have the kernel write what is old enough while the export goes on, so that the sync at the end is short."""
+        length_bytes = self._at - self._advised
+        if self._is_file and length_bytes >= _WRITEBACK_BYTES:
+            # Dirty pages are not dropped by this advice, only queued for writing.
+            os.posix_fadvise(self._fd, self._advised, length_bytes, os.POSIX_FADV_DONTNEED)
+            self._advised = self._at
 
     def hole(self, length_bytes: int) -> None:
         if self._is_file:
@@ -205,6 +216,7 @@ class _Export:
         self._volume = volume
         self._output = output
         self._skip_errors = skip_errors
+        self._buffers = [memoryview(bytearray(CHUNK_BYTES)) for _ in range(2)]
         self.result = ExportResult(volume.size_bytes)
 
     def parts(self) -> Iterator[tuple[int, int, bool]]:
@@ -227,10 +239,14 @@ class _Export:
             return [(offset_bytes, length_bytes, True)]  # reading block by block tells what is lost
 
     def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
-        """A chunk of stored data; unreadable blocks as zeroes if they are to be skipped."""
+        """A chunk of stored data; unreadable blocks as zeroes if they are to be skipped.
+
+        It stays as it is until the chunk after the next one is read.
+        """
         self.result.data_bytes += length_bytes
         if not self._skip_errors:
-            return self._volume.read(offset_bytes, length_bytes)
+            self._buffers.reverse()
+            return self._volume.read_reusing(offset_bytes, length_bytes, self._buffers[0])
         return self._salvage(offset_bytes, length_bytes, _RETRY_BYTES)
 
     def _salvage(self, offset_bytes: int, length_bytes: int, steps: tuple[int, ...]) -> Buffer:

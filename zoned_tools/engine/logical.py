@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from zoned_tools.device.base import Device
 from zoned_tools.device.opening import open_devices
-from zoned_tools.device.partition import PartitionView
+from zoned_tools.device.partition import start_of_view
 from zoned_tools.engine.targets import single_target
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.registry import LOGICAL_BLOCK_BYTES, MapExtent, Mapper, Target, room
@@ -21,11 +20,6 @@ def opened_target(
     """The one target on the devices ``paths``, which are closed at the end."""
     with open_devices(paths, writable=writable) as devices:
         yield single_target(devices, start_sector=start_sector, layout=layout)
-
-
-def start_of_view(device: Device) -> int:
-    """Where a device that a layout's rooms are handed begins on the drive that the user named, in bytes."""
-    return device.start_bytes if isinstance(device, PartitionView) else 0
 
 
 def open_logical(target: Target, *, writable: bool, settings: Mapping[str, str]) -> Mapper:

@@ -47,7 +47,7 @@ HELP = {
 """Metric name to help text, in the order of output; all are gauges."""
 
 
-def collect(paths: Sequence[str], *, check: bool = False) -> list[Sample]:
+def collect(paths: Sequence[str], *, check: bool = False, start_sector: int | None = None) -> list[Sample]:
     """Samples of every device that can be opened; the others get ``zoned_device_up 0``."""
     samples: list[Sample] = []
     with ExitStack() as stack:
@@ -59,9 +59,9 @@ def collect(paths: Sequence[str], *, check: bool = False) -> list[Sample]:
             except ZonedError:
                 samples.append(Sample("zoned_device_up", (("device", path),), 0))
         for device in opened:
-            samples += _device_samples(probe_device(device))
+            samples += _device_samples(probe_device(device, start_sector))
         if check:
-            for target in group_targets(opened)[0]:
+            for target in group_targets(opened, start_sector=start_sector)[0]:
                 samples += _check_samples(target)
     return samples
 

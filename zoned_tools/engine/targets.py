@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from zoned_tools.device.base import Device
-from zoned_tools.device.partition import PartitionView, partition_starts
+from zoned_tools.device.partition import PartitionView, partition_starts, partitions
 from zoned_tools.device.zones import SECTOR_BYTES
 from zoned_tools.errors import MetadataError, UsageError
 from zoned_tools.formats.registry import LAYOUTS, Identity, Target, room
@@ -28,7 +28,7 @@ def view_at(device: Device, start_bytes: int, layout: str) -> tuple[Device, int]
     """The device and start to hand to a layout's rooms."""
     if start_bytes == 0 or layout in WHOLE_DRIVE_LAYOUTS:
         return device, start_bytes
-    return PartitionView(device, start_bytes), 0
+    return PartitionView(device, start_bytes, dict(partitions(device)).get(start_bytes)), 0
 
 
 def probe_device(device: Device, start_sector: int | None = None, layout: str | None = None) -> Probed:
@@ -66,7 +66,8 @@ def group_targets(
 
     Members of one target are put in the order that their super blocks tell, whatever
     order they were named in. When all the identified devices are one group, the others
-    are taken for its members with damaged super blocks and the user's order stands.
+    are taken for its members with damaged super blocks and the user's order stands; so are
+    members that name another target whose first device is not there.
     With ``layout`` given nothing has to be recognised: the devices are one target.
     """
     probed = [probe_device(device, start_sector, layout) for device in devices]
@@ -76,6 +77,8 @@ def group_targets(
     if layout is not None and unknown:
         return [_target(layout, devices, (start_sector or 0) * SECTOR_BYTES)], []
     if unknown and len(groups) == 1 and None not in groups:
+        return [_target(known[0].layout, devices, known[0].start_bytes)], []
+    if not unknown and _is_one_with_strays(probed):
         return [_target(known[0].layout, devices, known[0].start_bytes)], []
     targets: list[Target] = []
     done: set[str] = set()
@@ -90,6 +93,20 @@ def group_targets(
             members.sort(key=lambda p: p.identity.position if p.identity else 0)
         targets.append(_target(identity.layout, [m.device for m in members], identity.start_bytes))
     return targets, unknown
+
+
+def _is_one_with_strays(probed: Sequence[Probed]) -> bool:
+    """True when all devices are members, only one group has its regular device, and it has room for the others.
+
+    A member without the regular device of its target cannot be used alone, so it is more
+    likely that its super block is damaged.
+    """
+    members = [(p.identity, p.device) for p in probed if p.identity is not None and p.identity.group]
+    heads = {identity.group for identity, device in members if not device.geometry.is_zoned}
+    if len(members) < len(probed) or len(heads) != 1 or len({identity.group for identity, _ in members}) < 2:
+        return False
+    places = [identity.position for identity, _ in members]
+    return len(set(places)) == len(places)
 
 
 def single_target(devices: Sequence[Device], *, start_sector: int | None = None, layout: str | None = None) -> Target:

@@ -38,6 +38,13 @@ class Volume:
         data = self._read_blocks(first, count)
         return data if len(data) == length_bytes else memoryview(data)[skip : skip + length_bytes]
 
+    def read_reusing(self, offset_bytes: int, length_bytes: int, buffer: memoryview) -> Buffer:
+        """Whole blocks, in ``buffer`` where the mapper reads into one: fresh memory costs more than the copy."""
+        if self._read_into is None:
+            return self.mapper.read(offset_bytes // _BLOCK, length_bytes // _BLOCK)
+        self._read_into(offset_bytes // _BLOCK, buffer[:length_bytes])
+        return buffer[:length_bytes]
+
     def _read_blocks(self, first: int, count: int) -> Buffer:
         if self._read_into is None:
             return self.mapper.read(first, count)

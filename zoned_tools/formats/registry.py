@@ -13,21 +13,24 @@ a protocol) and by a test.
 | `check`   | `CODES`, `check(target, options)`                               |
 | `repair`  | `plan_repair(target, report, options)`                          |
 | `mapper`  | `open_mapper(target, writable=..., options=...)`                |
-| `table`   | `table_line(target, options)`                                   |
+| `table`   | `ACTIVATION_WARNING`, `table_line(target, options)`             |
 | `dump`    | `dump(target)`, `restore(target, document)`                     |
+| `roles`   | `zone_roles(target)`: class of the diagram to zone numbers      |
+| `export`  | `export(target)`, where the logical device is not what to export |
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Protocol, runtime_checkable
 
 from zoned_tools.device.base import Buffer, Device
 from zoned_tools.device.plan import Plan
+from zoned_tools.errors import UsageError
 from zoned_tools.findings import CheckReport, Severity
 
 LAYOUTS: dict[str, str] = {
@@ -38,6 +41,9 @@ LAYOUTS: dict[str, str] = {
     "inplace-compress": "zoned_tools.formats.inplace_compress",
 }
 """Layout name to package; also the order in which devices are probed."""
+
+TABLE_SWITCHES = frozenset({"writethrough", "writethough", "critical"})
+"""Words of table lines that stand without a value (dm-inplace-compress, with its own misspelling)."""
 
 LOGICAL_BLOCK_BYTES = 4096
 """Block of every mapper: reads, writes and lookups are in these units."""
@@ -234,6 +240,9 @@ class MapperRoom(Protocol):
 
 
 class TableRoom(Protocol):
+    ACTIVATION_WARNING: str
+    """What to tell with every line, empty when activation is harmless."""
+
     def table_line(self, target: Target, options: Mapping[str, str]) -> str: ...
 
 
@@ -241,6 +250,17 @@ class DumpRoom(Protocol):
     def dump(self, target: Target) -> dict[str, object]: ...
 
     def restore(self, target: Target, document: Mapping[str, object]) -> Plan: ...
+
+
+def require_known(options: Mapping[str, str], names: Collection[str]) -> None:
+    """Refuse a layout's option that is not one of ``names``.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for key in options:
+        if key not in names:
+            raise UsageError(f"there is no setting '{key}'", hint=", ".join(names))
 
 
 def room(layout: str, name: str) -> ModuleType | None:

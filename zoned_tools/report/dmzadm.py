@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from zoned_tools.device.base import Geometry
-from zoned_tools.device.plan import Fill, Flush, ManageZones, Step, Write
+from zoned_tools.device.plan import Copy, Fill, Flush, ManageZones, Step, Write
 from zoned_tools.device.zones import SECTOR_BYTES, Model
 from zoned_tools.findings import CheckReport, Finding, Severity
 from zoned_tools.formats.dm_zoned.check import CheckResult
@@ -85,7 +85,7 @@ class FormatProgress:
                 print(f"  Writing {what}")
             case Write() if "super block" in step.note and not step.note.startswith("invalidate"):
                 self._super_block(step)
-            case Write() | Flush():
+            case Write() | Copy() | Flush():
                 pass
 
     def _section(self, title: str) -> None:

@@ -13,6 +13,7 @@ from btrfs_images import MIB, SUPER_BYTES, Drive, Result, change_zones, make_sup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zoned_tools.device.base import ZoneOperation
 from zoned_tools.device.image import open_image
 from zoned_tools.formats.btrfs.layout import SUPER_BLOCK
 
@@ -390,3 +391,13 @@ def test_files_without_copy_on_write(own_image: Image, program: Program) -> None
 def leaf_rows(node: bytes, start: int, dtype: Any) -> Any:
     count = int.from_bytes(node[0x60:0x64], "little")
     return np.frombuffer(node, dtype, count, start)
+
+
+def test_a_zone_finished_early_is_recognised_by_its_last_blocks(tmp_path: Path, program: Program) -> None:
+    """The head is a block of zeroes and the first block is damaged: the copies between them are still found."""
+    blocks = [bytes(range(256)) * 16, *(make_super(10 + n) for n in range(20))]
+    path = Drive(tmp_path / "disk.img", capacity_bytes=64 * SUPER_BYTES, contents={0: blocks}).make()
+    with open_image(str(path), writable=True) as drive:
+        drive.manage(ZoneOperation.FINISH, 0)
+    assert program("zoned", "probe", "--json", path).json["devices"][0]["layout"] == "btrfs"
+    assert "head-none" in findings(program, path)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from btrfs_images import MIB, SUPER_BYTES, Drive, Result, change_zones, make_super, manage, poke, reseal, torn
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoned_tools.device.base import ZoneOperation
@@ -98,6 +98,7 @@ def rings(draw: st.DrawFn) -> Ring:
     return Ring(slots, draw(counts), draw(st.integers(0, 1)), tuple(draw(st.lists(one, max_size=3))))
 
 
+@settings(max_examples=60)
 @given(ring=rings(), remainder=st.sampled_from([0, 512, 3584]))
 def test_any_ring_is_repaired_whatever_the_power_does(
     tmp_path_factory: pytest.TempPathFactory, ring: Ring, remainder: int

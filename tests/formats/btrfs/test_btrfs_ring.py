@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from btrfs_images import MIB, SUPER_BYTES, Drive, make_super, poke
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoned_tools.device.base import Device
@@ -142,6 +142,7 @@ def commit(device: Device, block: bytes) -> None:
     apply_plan([device], plan.steps)
 
 
+@settings(max_examples=40)  # each makes up to 30 commits
 @given(
     capacity=st.integers(2 * SUPER_BYTES // 512, 6 * SUPER_BYTES // 512),
     commits=st.integers(1, 30),
@@ -259,6 +260,7 @@ def test_the_latest_needs_few_reads(tmp_path: Path, first: int, second: int, new
         assert counting.blocks <= (3 if has_table else 2 * math.log2(SLOTS) + 4)
 
 
+@settings(max_examples=60)
 @given(first=st.integers(0, 40), second=st.integers(0, 40), newer=st.integers(0, 1), gap=st.integers(0, 2))
 def test_derived_states_agree_with_the_zone_table(
     tmp_path_factory: pytest.TempPathFactory, first: int, second: int, newer: int, gap: int

@@ -389,3 +389,27 @@ def test_reserve_that_members_eat_up_is_warned_about() -> None:
     target = Target("dm-zoned", (regular(34 * MIB), drive(24, 0, 4 * MIB)))
     assert any("--seq" in w for w in format_target(target, FormatOptions(2, "small")).warnings)
     assert not format_target(target, FormatOptions(3, "enough")).warnings
+
+
+def test_overlap_of_chunks_that_share_a_data_zone_names_the_right_buffer() -> None:
+    """Only the second of two chunks on one zone has a buffer zone, and it overlaps."""
+    target = small_target()
+    state = check_target(target).state
+    assert state.layout is not None
+    target.device.write(10 * ZONE_BLOCKS * BLOCK, bytes(2 * BLOCK))
+    for number in (0, 1):
+        entries = np.array([[10, 0xFFFFFFFF], [10, 4]], "<u4").tobytes()
+        patch(target.device, state.layout.map_block(number) * BLOCK, entries)
+        for zone in (10, 4):
+            patch(target.device, state.layout.bitmap_block(number, zone) * BLOCK, b"\x03")
+    found = [(f.code, f.where) for f in check_target(target).report.findings]
+    assert ("bits-overlap-buffer", {"zone": 10, "bzone": 4, "count": 2}) in found
+
+
+def test_the_set_that_knows_all_chunks_is_recommended(images: Images) -> None:
+    """Two valid super blocks of one generation, one of which has forgotten chunks that are mapped."""
+    target = images.target("hm64x1")
+    rewrite(target, (0,), nr_chunks=40)
+    result = check_target(target)
+    assert result.report.facts["set_used"] == 0
+    assert result.recommended_set == 1

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
 
 import pytest
 from dmz_images import NAMES, Images, corrupted, corruptions, drive, facts, patch, regular
 
+from zoned_tools.engine.targets import group_targets
 from zoned_tools.errors import MetadataError, UsageError
 from zoned_tools.formats.dm_zoned.inspect import inspect
+from zoned_tools.formats.dm_zoned.layout import Superblock
 from zoned_tools.formats.dm_zoned.probe import probe
 from zoned_tools.formats.dm_zoned.table import table_line
 from zoned_tools.formats.registry import Target
@@ -103,3 +108,24 @@ def test_no_table_line(images: Images) -> None:
         table_line(images.target("dual"), {"legacy": "1"})
     with pytest.raises(MetadataError):
         table_line(Target("dm-zoned", (drive(16, 4),)), {})
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize(
+    "change", [{"version": 0}, {"dmz_uuid": UUID(int=7)}, {"dmz_uuid": UUID(int=0)}, {"gen": 1 << 40}]
+)
+def test_a_member_with_a_damaged_super_block_stays_with_its_target(images: Images, number: int, change: Any) -> None:
+    target = images.target("triple")
+    member = target.devices[number]
+    patch(member, 0, replace(Superblock.parse(member.read(0, 4096)), **change).pack())
+    targets, unknown = group_targets(target.devices)
+    assert unknown == []
+    assert [t.devices for t in targets] == [target.devices]
+
+
+def test_complete_targets_and_strays_stay_apart(images: Images) -> None:
+    dual, triple, single = (images.target(name) for name in ("dual", "triple", "hm64x1"))
+    mixed = [triple.devices[2], single.device, dual.devices[1], triple.devices[0], dual.devices[0], triple.devices[1]]
+    targets, unknown = group_targets(mixed)
+    assert unknown == []
+    assert {t.devices for t in targets} == {dual.devices, triple.devices, single.devices}

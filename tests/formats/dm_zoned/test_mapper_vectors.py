@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from dmz_images import BLOCK, NAMES, Images, corrupted, corruptions, facts
+from dmz_images import BLOCK, NAMES, Images, corrupted, corruptions, facts, patch
 
 from zoned_tools.errors import DeviceError, MetadataError, RefusedError
 from zoned_tools.findings import Severity
 from zoned_tools.formats.dm_zoned.check import check
+from zoned_tools.formats.dm_zoned.layout import Superblock
 from zoned_tools.formats.dm_zoned.mapper import DmZonedMapper, open_mapper
 from zoned_tools.formats.registry import CheckOptions, Target
 
@@ -220,3 +222,26 @@ def test_the_user_chooses_between_sets_of_one_generation(images: Images) -> None
     mapper.close()
     assert content_sha256(opened(target)) == variant["recoverable_sha256"]
     assert error_codes(target) == []
+
+
+@pytest.mark.parametrize("field", ["nr_chunks", "nr_reserved_seq"])
+def test_a_super_block_of_other_sizes_stops_writing(images: Images, field: str) -> None:
+    """Also a tertiary one, and also when zones that died would make the sizes plausible."""
+    target = images.target("dual")
+    member = target.devices[1]
+    superblock = Superblock.parse(member.read(0, 4096))
+    patch(member, 0, replace(superblock, **{field: getattr(superblock, field) + 1}).pack())
+    with pytest.raises(RefusedError, match="repair"):
+        opened(target, writable=True)
+    patch(member, 0, replace(superblock, **{field: getattr(superblock, field) - 1}).pack())
+    with pytest.raises(RefusedError, match="repair"):
+        opened(target, writable=True)
+
+
+def test_a_resynchronised_set_is_told(images: Images) -> None:
+    base, variant = next((b, v) for b, v in DAMAGED if v["id"] == "log-committed")
+    target = corrupted(images, base, variant)
+    mapper = opened(target, writable=True)
+    assert [w for w in mapper.warnings if "set 1 was copied to set 0" in w]
+    mapper.close()
+    assert opened(target, writable=True).warnings == []

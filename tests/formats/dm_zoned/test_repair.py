@@ -432,3 +432,41 @@ def test_full_copy_of_a_large_set_needs_no_large_steps() -> None:
     assert sum(len(step.data) for step in plan.steps if hasattr(step, "data")) < 2 * MIB
     apply_plan(target.devices, plan.steps)
     assert check_target(target).report.findings == []
+
+
+def test_rebuilding_a_set_copies_what_cannot_be_filled() -> None:
+    """Blocks without a pattern are copied through the device, not kept in the plan."""
+    target = Target("dm-zoned", (drive(8000, 100, 256 * MIB),))
+    result = format_target(target, FormatOptions(label="large", dmz_uuid=uuid.uuid4()))
+    apply_plan(target.devices, result.plan.steps)
+    layout = result.layout
+    chunks = np.arange(4000, dtype="<u4")
+    table = np.full((layout.nr_map_blocks * 512, 2), 0xFFFFFFFF, "<u4")
+    table[: len(chunks), 0] = chunks + 100
+    valid = b"\x01" + bytes(BLOCK - 1)
+    for number in range(2):
+        target.device.write(layout.map_block(number) * BLOCK, table.tobytes())
+        for zone in range(100, 4100, 2):  # and no bits in every other zone
+            target.device.write(layout.bitmap_block(number, zone) * BLOCK, valid)
+    for zone in range(100, 4100):
+        target.device.write(zone * 256 * MIB, bytes(BLOCK))
+    assert check_target(target).report.findings == []
+    before = tables(target)
+    patch(target.device, 0, b"\xa5" * (8 * MIB))
+    plan = plan_of(target)
+    assert sum(len(step.data) for step in plan.steps if hasattr(step, "data")) < MIB
+    apply_plan(target.devices, plan.steps)
+    verify_plan(target.devices, plan)
+    assert check_target(target).report.findings == []
+    assert tables(target) == before
+
+
+def test_chunks_that_one_super_block_has_forgotten_stay(images: Images) -> None:
+    target = images.target("hm64x1")
+    block = bytearray(target.device.read(0, BLOCK))
+    patch(target.device, 0, replace(Superblock.parse(bytes(block)), nr_chunks=40).pack())
+    plan = repair(target)
+    assert any("secondary metadata set is copied" in message for message in plan.messages)
+    assert {sb.nr_chunks for sb in superblocks(target)} == {55}
+    assert logical_sha256(target) == clean_sha256("hm64x1")
+    assert check_target(target).report.findings == []

@@ -11,6 +11,7 @@ import pytest
 from inplace_images import content, corrupt_bytes, image_bytes
 
 from zoned_tools.cli.run import run
+from zoned_tools.formats.inplace_compress.table import ACTIVATION_WARNING
 
 
 class Ran:
@@ -47,7 +48,7 @@ def test_from_format_to_export(zoned: Callable[..., Ran], image: Path, tmp_path:
     line = f"0 8176 inplacecompress device={image},writethrough,compressor={compressor}"
     assert made.json == {
         "schema": "zoned.inplace-compress.format/1", "dry_run": False, "device": str(image), "compressor": compressor,
-        "meta_blocks": 1, "data_blocks": 1022, "table": line,
+        "meta_blocks": 1, "data_blocks": 1022, "table": line, "warning": ACTIVATION_WARNING,
     }  # fmt: skip
     assert zoned("table", image).out.strip() == line
     raw, out = tmp_path / "raw", tmp_path / "out"
@@ -209,6 +210,13 @@ def test_a_volume_in_a_partition(zoned: Callable[..., Ran], tmp_path: Path) -> N
     assert zoned("check", path, "--start", 2048).status == 0
     assert zoned("export", path, "--start", 2048, "-o", tmp_path / "out").status == 0
     assert (tmp_path / "out").read_bytes()[:100_000] == raw.read_bytes()
+    entry = bytes(4) + b"\x83" + bytes(3) + (2048).to_bytes(4, "little") + (14336).to_bytes(4, "little")
+    with path.open("r+b") as file:
+        file.write((bytes(446) + entry).ljust(510, b"\0") + b"\x55\xaa")
+    assert zoned("check", path).status == 0
+    assert zoned("table", path).status == 16
+    assert zoned("table", path, "device=/dev/sdc1").out.endswith(" device=/dev/sdc1,writethrough,compressor=lzo\n")
+    assert "device=/dev" not in zoned("inplace-compress", "stat", path).out
 
 
 @pytest.mark.parametrize("size", [512, 4096, 8192, 12288])
@@ -230,3 +238,77 @@ def test_old_series_is_named(zoned: Callable[..., Ran], image: Path) -> None:
     assert "2013" in exported.err
     assert zoned("inspect", image).status == 0
     assert zoned("probe", image, "--json").json["devices"][0]["version"] == "2013"
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["device=/dev/sdc"], "device=/dev/sdc,writethrough,compressor=lzo"),
+        (["device:8:16", "writethough"], "device=8:16,writethrough,compressor=lzo"),
+        (["device=8:16,writeback=0x10,critical"], "device=8:16,writeback=16,compressor=lzo,critical"),
+        (["writeback:5", "compressor:842"], "device={},writeback=5,compressor=lzo"),
+        (["writeback=5", "writethrough"], "device={},writethrough,compressor=lzo"),
+        (["writethrough,critical", "writeback=7"], "device={},writeback=7,compressor=lzo,critical"),
+        (["critical"], "device={},writethrough,compressor=lzo,critical"),
+        (["--set", "table=device=/dev/sdd,writeback=9"], "device=/dev/sdd,writeback=9,compressor=lzo"),
+        (["--set", "writeback=5,writethrough", "--set", "writeback=6"], "device={},writeback=6,compressor=lzo"),
+    ],
+)
+def test_table_in_every_spelling_with_its_warning(
+    zoned: Callable[..., Ran], image: Path, words: list[str], wanted: str
+) -> None:
+    image.write_bytes(image_bytes("p1-lzo"))
+    ran = zoned("table", image, *words)
+    assert (ran.status, ran.out) == (0, f"0 8176 inplacecompress {wanted.format(image)}\n")
+    assert ran.err == f"warning: {ACTIVATION_WARNING}\n"
+    assert zoned("table", image, *words, "--json").json["warning"] == ACTIVATION_WARNING
+
+
+@pytest.mark.parametrize("word", ["bogus=1", "writeback=5x", "writeback=", "compressor=zstd", "critical=2"])
+def test_settings_that_cannot_be_meant(zoned: Callable[..., Ran], image: Path, tmp_path: Path, word: str) -> None:
+    image.write_bytes(image_bytes("p1-lzo"))
+    for command in (["table"], ["map", "--at", "0"], ["check"], ["export", "-o", tmp_path / "out"]):
+        ran = zoned(*command, image, "--set", word)
+        assert (ran.status, ran.out, ran.err.count("\n")) == (16, "", 1)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("prefix", ["", "inplace-compress."])
+def test_the_umbrella_takes_codes_and_finding_ids_as_consent(
+    zoned: Callable[..., Ran], image: Path, prefix: str
+) -> None:
+    image.write_bytes(corrupt_bytes("lzo-map-stale-raw"))
+    assert zoned("check", image, "--repair", "--allow", "NOT_A_CODE").status == 16
+    assert zoned("check", image, "--repair", "--allow", f"{prefix}RAW_SHADOW").status == 1
+    assert image.read_bytes() == image_bytes("p1-lzo")
+
+
+@pytest.mark.parametrize(("name", "base"), [("lzo-sb-data-blocks", "p1-lzo"), ("842-sb-data-blocks", "p2-842")])
+def test_a_last_block_that_the_super_block_left_out_is_kept(
+    zoned: Callable[..., Ran], image: Path, name: str, base: str
+) -> None:
+    image.write_bytes(corrupt_bytes(name))
+    assert zoned("check", image, "--repair").status == 1
+    assert image.read_bytes() == image_bytes(base)
+
+
+def test_raw_data_behind_the_last_entry_is_only_dropped_with_consent(
+    zoned: Callable[..., Ran], image: Path, tmp_path: Path
+) -> None:
+    raw = tmp_path / "raw"
+    raw.write_bytes(content("rand:1", 502 * 4096))
+    zoned("inplace-compress", "import", raw, image, "--data-blocks", 502, "--window", 2)
+    content_before = image.read_bytes()
+    damaged = bytearray(content_before)
+    damaged[16:18] = (501).to_bytes(2, "little")
+    image.write_bytes(damaged)
+    left = zoned("check", image, "--repair")
+    assert left.status == 4
+    assert "--clear-slack" in left.err
+    assert image.read_bytes() == damaged
+    assert zoned("inplace-compress", "repair", image, "--data-blocks", 502).status == 1
+    assert image.read_bytes() == content_before
+    image.write_bytes(damaged)
+    assert zoned("inplace-compress", "repair", image, "--clear-slack").status == 1
+    image.write_bytes(damaged)
+    assert zoned("check", image, "--repair", "--allow", "MAP_SLACK").status == 1

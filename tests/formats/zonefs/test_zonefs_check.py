@@ -237,6 +237,17 @@ def test_commands(tmp_path: Path, program: Callable[..., Result]) -> None:
     assert program("zoned", "zonefs", "check", "--repair", "--set", "foo=1", image).status == 16
 
 
+def test_undo_brings_a_finished_zone_0_back(tmp_path: Path, program: Callable[..., Result]) -> None:
+    """Image and zone table byte for byte; a zone finished early has another write pointer than one filled up."""
+    raw = damaged(replace(GOOD, features=31))
+    image = image_with(tmp_path / "disk.img", raw, conventional=0, capacity_bytes=3 * MIB)
+    sidecar, undo = Path(f"{image}.zones"), tmp_path / "undo"
+    before = (image.read_bytes(), sidecar.read_bytes())
+    assert program("zoned", "check", "--repair", "--undo", undo, image).status == 1
+    assert program("zoned", "undo", undo).status == 0
+    assert (image.read_bytes(), sidecar.read_bytes()) == before
+
+
 def test_probe(tmp_path: Path, program: Callable[..., Result]) -> None:
     image = image_with(tmp_path / "disk.img", damaged(replace(GOOD, features=int(Feature.UID) | 1 << 40)))
     (row,) = program("zoned", "probe", "--json", image).json["devices"]

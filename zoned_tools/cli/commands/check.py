@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -25,6 +26,15 @@ def check(
     repair: Annotated[bool, typer.Option("--repair", help="Plan a repair of what is found, and carry it out.")] = False,
     dry_run: DryRun = False,
     undo: Undo = None,
+    output: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--output",
+            metavar="IMAGE",
+            help="Repair a copy in a new image and leave the device alone; once for each device, in order.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
     deep: Annotated[
         bool, typer.Option("--deep", help="Verify payload data too, where the layout has any to verify.")
@@ -52,6 +62,8 @@ def check(
     check_layout_name(layout)
     if undo is not None and not repair:
         raise UsageError("--undo needs --repair")
+    if output and (not repair or dry_run):
+        raise UsageError("--output needs --repair, without --dry-run")
     paths, chosen = split_settings(devices, settings)
     session = _Check(
         CheckOptions(deep=deep, settings=chosen),
@@ -61,12 +73,31 @@ def check(
         silent=json,
     )
     try:
-        status = session.run(paths, start, layout)
+        status = session.run(_copies(paths, output) if output else paths, start, layout)
     except KeyboardInterrupt:
         return FsckStatus.CANCELLED
     if json:
         print_json({"schema": "zoned.check/1", "changed": session.changed, "devices": session.rows})
     return status
+
+
+def _copies(paths: Sequence[str], images: Sequence[str]) -> Sequence[str]:
+    """Copy each device to a new image, zone states included; the images are what is repaired.
+
+    Raises:
+        UsageError: not one image for each device.
+        DeviceError: an image exists, or a device cannot be read.
+    """
+    from zoned_tools.cli.output import progress_bar
+    from zoned_tools.device.importing import copy_drive
+    from zoned_tools.device.opening import open_device
+
+    if len(images) != len(paths):
+        raise UsageError(f"{len(images)} images for {len(paths)} devices", hint="give --output once for each device")
+    for path, image in zip(paths, images, strict=True):
+        with open_device(path) as device, progress_bar(f"copying {path}", device.geometry.size_bytes) as progress:
+            copy_drive(device, image, progress=progress)
+    return images
 
 
 class _Check:
@@ -141,17 +172,32 @@ class _Check:
                 print(line)
         return report.verdict.fsck_status
 
+    def _choices(self, target: Target, codes: Collection[str]) -> RepairOptions:
+        """The user's choices, with finding ids as the layout's codes; those of other layouts are not its business.
+
+        Raises:
+            UsageError: a code that the layout does not have.
+        """
+        from zoned_tools.formats.registry import LAYOUTS
+
+        assert self.repair is not None
+        foreign = tuple(f"{name}." for name in LAYOUTS if name != target.layout)
+        wanted = {c.removeprefix(f"{target.layout}.") for c in self.repair.allow if not c.startswith(foreign)}
+        unknown = sorted(wanted.difference(codes))
+        if unknown:
+            raise UsageError(f"{target.layout} has no finding '{unknown[0]}'", hint="zoned explain lists them")
+        return replace(self.repair, allow=frozenset(wanted))
+
     def _repair(self, target: Target, room: object, before: CheckReport) -> CheckReport:
         from zoned_tools.cli.changes import execute
         from zoned_tools.engine.targets import need_room
         from zoned_tools.formats.registry import CheckRoom, RepairRoom
 
-        assert self.repair is not None
         planner = cast("RepairRoom", need_room(target, "repair", "repair"))
-        plan = planner.plan_repair(target, before, self.repair)
+        plan = planner.plan_repair(target, before, self._choices(target, cast("CheckRoom", room).CODES))
+        before.facts["messages"] = plan.messages
         if self.dry_run and self.silent:
             before.facts["plan"] = list(plan.describe(target.paths))
-            before.facts["messages"] = plan.messages
             return before
         if not execute(plan, target.devices, dry_run=self.dry_run, undo=self.undo, identity=target.layout):
             return before

@@ -64,10 +64,15 @@ def _target(path: str, start: int | None, *, writable: bool = False) -> Iterator
 
 
 def _print_table(line: str) -> None:
+    print(f"table: {line}")
+    print(f"warning: {_table_facts(line)['warning']}", file=sys.stderr)
+
+
+def _table_facts(line: str | None) -> dict[str, object]:
+    """A table line for JSON, with the warning that belongs to it."""
     from zoned_tools.formats.inplace_compress.table import ACTIVATION_WARNING
 
-    print(f"table: {line}")
-    print(f"warning: {ACTIVATION_WARNING}", file=sys.stderr)
+    return {"table": line, "warning": ACTIVATION_WARNING}
 
 
 def _wanted(compressor: str | None, data_blocks: int | None, table: str | None) -> tuple[str, int | None]:
@@ -124,7 +129,7 @@ def format_volume(
     line = _line(device, start, table) if not dry_run else None
     if json:
         facts = {"device": device, "compressor": name, "meta_blocks": meta, "data_blocks": data}
-        print_json({"schema": "zoned.inplace-compress.format/1", "dry_run": dry_run, **facts, "table": line})
+        print_json({"schema": "zoned.inplace-compress.format/1", "dry_run": dry_run, **facts, **_table_facts(line)})
     elif line is not None:
         print(f"{device}: {data} blocks of 4096 bytes, {name}")
         _print_table(line)
@@ -183,7 +188,7 @@ def import_content(
     line = _line(device, start, table)
     if json:
         facts = {"device": device, "source": source, "compressor": name, **asdict(result)}
-        print_json({"schema": "zoned.inplace-compress.import/1", **facts, "table": line})
+        print_json({"schema": "zoned.inplace-compress.import/1", **facts, **_table_facts(line)})
         return 0
     share = f", {100 * result.stored_bytes / result.content_bytes:.1f} %" if result.content_bytes else ""
     print(f"{device}: {result.content_bytes} bytes in {result.extents} extents, {result.stored_bytes} stored{share}")
@@ -272,6 +277,9 @@ def repair_volume(
     swap_words: Annotated[
         bool, typer.Option("--swap-words", help="Reverse the bitmap of a host of the other byte order.")
     ] = False,
+    clear_slack: Annotated[
+        bool, typer.Option("--clear-slack", help="Clear bits behind the last entry that may be entries of raw data.")
+    ] = False,
     table: Table = None,
     data_blocks: KnownBlocks = None,
     dry_run: DryRun = False,
@@ -295,15 +303,15 @@ def repair_volume(
         salvage_raw=salvage_raw,
         decode_mistagged=decode_mistagged,
         swap_words=swap_words,
+        clear_slack=clear_slack,
     )
     with _target(device, start, writable=not dry_run) as target:
         report = check(target, CheckOptions(deep=relink, settings=settings))
         plan = plan_repair(target, report, RepairOptions(settings=settings))
+        report.facts["messages"] = plan.messages
         if dry_run and json:
-            report.facts |= {"plan": list(plan.describe(target.paths)), "messages": plan.messages}
+            report.facts["plan"] = list(plan.describe(target.paths))
         else:
-            for message in plan.messages if not (plan or dry_run) else ():
-                print(f"note: {message}", file=sys.stderr)
             changed = execute(plan, target.devices, dry_run=dry_run, undo=undo, identity=LAYOUT)
             if changed:
                 before = report

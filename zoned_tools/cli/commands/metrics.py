@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from zoned_tools.cli.options import DevicePaths
+from zoned_tools.cli.options import DevicePaths, Start
 
 
 def metrics(
@@ -15,6 +15,7 @@ def metrics(
         str, typer.Option("--output", "-o", metavar="FILE", help="Replace FILE atomically; - is standard output.")
     ] = "-",
     check: Annotated[bool, typer.Option("--check", help="Check each layout too, and report how that went.")] = False,
+    start: Start = None,
 ) -> int:
     """Print Prometheus metrics of drives and their layouts."""
     import sys
@@ -22,7 +23,7 @@ def metrics(
     from zoned_tools.engine.metrics import collect
     from zoned_tools.report.prometheus import render, write_atomically
 
-    text = render(collect(devices, check=check))
+    text = render(collect(devices, check=check, start_sector=start))
     if output == "-":
         sys.stdout.write(text)
     else:

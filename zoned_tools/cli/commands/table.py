@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -34,9 +35,13 @@ def table(
         chosen["legacy"] = "1"
     with open_devices(paths) as opened:
         target = single_target(opened, start_sector=start, layout=layout)
-        line = cast(TableRoom, need_room(target, "table", "start with device-mapper")).table_line(target, chosen)
+        room = cast(TableRoom, need_room(target, "table", "start with device-mapper"))
+        line, warning = room.table_line(target, chosen), room.ACTIVATION_WARNING
     if json:
-        print_json({"schema": "zoned.table/1", "devices": list(target.paths), "layout": target.layout, "table": line})
+        facts = {"devices": list(target.paths), "layout": target.layout, "table": line, "warning": warning}
+        print_json({"schema": "zoned.table/1", **facts})
     else:
         print(line)
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
     return 0

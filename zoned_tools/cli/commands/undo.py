@@ -25,7 +25,8 @@ def undo(
     from zoned_tools.device.plan import apply_step
     from zoned_tools.device.undo import UndoFile
 
-    with UndoFile(file) as saved, open_devices(devices or saved.paths, writable=not dry_run) as opened:
+    with UndoFile(file) as saved, open_devices(devices or saved.paths, writable=not dry_run) as whole:
+        opened = saved.views(whole)
         saved.check(opened, force=force)
         print(f"{'would undo' if dry_run else 'undoing'}: {saved.title}")
         for step in saved.steps(opened):

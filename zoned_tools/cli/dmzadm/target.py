@@ -60,14 +60,15 @@ def _refuse_dangerous(report: CheckReport) -> None:
     dangerous = [
         f for f in report.findings if f.severity is Severity.ERROR or f.code in ("sets-gen-differ", "zone-runt")
     ]
+    dangers = report.facts["kernel_dangers"]
     if dangerous:
         worst = dangerous[0]
-        raise RefusedError(
-            f"not started, {worst.id}: {worst.message}",
-            device=report.devices[0],
-            hint="run --repair first",
-            clone_status=_FAILED,
-        )
+        reason, hint = f"{worst.id}: {worst.message}", "run --repair first" if worst.repair else ""
+    elif isinstance(dangers, list) and dangers:
+        reason, hint = dangers[0], ""
+    else:
+        return
+    raise RefusedError(f"not started, {reason}", device=report.devices[0], hint=hint, clone_status=_FAILED)
 
 
 def stop_target(common: Common) -> int:

@@ -33,7 +33,8 @@ class Algorithm:
     make_bulk: Callable[[], Callable[[Buffer], int] | Callable[[Buffer], bytes]]
 
 
-def _crc32c_bulk() -> Callable[[Buffer], int]:
+def crc32c_bulk() -> Callable[[Buffer], int]:
+    """The library's own function: the cheapest to call very often."""
     from crc32c import crc32c as library  # its import is slow, and many commands need no checksum
 
     return library
@@ -58,7 +59,7 @@ def _blake2b(data: Buffer) -> bytes:
 
 
 ALGORITHMS = {
-    0: Algorithm("crc32c", 4, lambda data: crc32c(data).to_bytes(4, "little"), _crc32c_bulk),
+    0: Algorithm("crc32c", 4, lambda data: crc32c(data).to_bytes(4, "little"), crc32c_bulk),
     1: Algorithm("xxhash64", 8, _xxhash64, _xxhash64_bulk),
     2: Algorithm("sha256", 32, _sha256, lambda: _sha256),
     3: Algorithm("blake2", 32, _blake2b, lambda: _blake2b),

@@ -27,7 +27,7 @@ from zoned_tools.formats.btrfs.placement import (
 from zoned_tools.formats.btrfs.ring import head_position, write_position
 
 
-class _Reader:
+class BlockReader:
     """Reads blocks, each only once."""
 
     def __init__(self, device: Device) -> None:
@@ -52,7 +52,7 @@ def find_latest(device: Device, start_bytes: int = 0, number: int = 0) -> Any | 
 
     None when the mirror does not exist, holds nothing, or its zones are in an invalid state.
     """
-    read = _Reader(device)
+    read = BlockReader(device)
     mirror = _derived(read, number) if start_bytes == 0 else None
     if mirror is None:
         mirror = locate_declared(device, start_bytes).mirror(number)
@@ -64,14 +64,14 @@ def find_latest(device: Device, start_bytes: int = 0, number: int = 0) -> Any | 
     return decode_one(read(position), position, mirror.bytenr)[0]
 
 
-def _position(read: _Reader, mirror: Mirror) -> int | None:
+def _position(read: BlockReader, mirror: Mirror) -> int | None:
     pair = mirror.pair
     if pair is None:
         return mirror.place_bytes
     return head_position(pair, write_position(pair, lambda index: read.generation(pair[index].last_slot_bytes)))
 
 
-def _derived(read: _Reader, number: int) -> Mirror | None:
+def _derived(read: BlockReader, number: int) -> Mirror | None:
     """The mirror of a raw copy without a zone table; None when the device is no such thing."""
     device = read.device
     if device.geometry.is_zoned or not device.emulated:
@@ -84,17 +84,17 @@ def _derived(read: _Reader, number: int) -> Mirror | None:
         return None
     starts = [(first_zone + index) * zone_bytes for index in (0, 1)]
     limits = [zone_slots(device, first_zone + index, zone_bytes) for index in (0, 1)]
-    counts = (_count_written(read, starts[0], limits[0]), _count_written(read, starts[1], limits[1]))
+    counts = (count_written(read, starts[0], limits[0]), count_written(read, starts[1], limits[1]))
     smallest = (None, None) if 0 in counts else tuple(_valid_generation(read, start, number) for start in starts)
     return derived_mirror(number, first_zone, zone_bytes, counts, limits[0], (smallest[0], smallest[1]))
 
 
-def _valid_generation(read: _Reader, offset_bytes: int, number: int) -> int | None:
+def _valid_generation(read: BlockReader, offset_bytes: int, number: int) -> int | None:
     row = decode_one(read(offset_bytes), offset_bytes, MIRROR_BYTENR[number])[0]
     return int(row["generation"]) if row["valid"] else None
 
 
-def _count_written(read: _Reader, start_bytes: int, limit: int) -> int:
+def count_written(read: BlockReader, start_bytes: int, limit: int) -> int:
     """Leading slots that hold something, by bisection."""
     low, high = 0, limit
     if limit and read.has(start_bytes):

@@ -7,9 +7,10 @@ from typing import Any
 
 from zoned_tools.device.base import Device
 from zoned_tools.formats.btrfs.copies import Magic, decode_one, read_block
-from zoned_tools.formats.btrfs.latest import find_latest
+from zoned_tools.formats.btrfs.latest import BlockReader, count_written, find_latest
 from zoned_tools.formats.btrfs.layout import MIRROR_BYTENR, SUPER_BLOCK, SUPER_BYTES
-from zoned_tools.formats.btrfs.placement import Mirror, locate
+from zoned_tools.formats.btrfs.placement import Mirror, is_blank, locate
+from zoned_tools.formats.btrfs.ring import Fill
 from zoned_tools.formats.btrfs.validate import is_zoned
 from zoned_tools.formats.registry import Identity
 
@@ -40,9 +41,13 @@ def _candidates(device: Device, mirror: Mirror) -> Iterator[int]:
     if mirror.pair is None:
         yield mirror.place_bytes
         return
+    read = BlockReader(device)
     for zone in mirror.pair:
-        if zone.written_slots:
-            slots = range(max(zone.written_slots - 1 - _NEIGHBOURS, 0), zone.written_slots)
+        count = zone.written_slots
+        if zone.fill is Fill.FULL and is_blank(read(zone.last_slot_bytes)):  # finished before it was full
+            count = count_written(read, zone.start_bytes, count)
+        if count:
+            slots = range(max(count - 1 - _NEIGHBOURS, 0), count)
             yield from (zone.start_bytes + slot * SUPER_BYTES for slot in reversed(slots))
             yield zone.start_bytes
 

@@ -104,13 +104,14 @@ def check_target(target: Target, trust: int | None = None) -> CheckResult:
     recommended = chosen
     if state.both_valid and compare is None:
         report.findings.append(_generations_differ(generations))
-    elif compare is not None and examined[0].differing_blocks:
+    elif compare is not None and (examined[0].differing_blocks or state.layout_of(compare) != layout):
         other = examine_set(state.blocks, state.layout_of(compare), compare)
         examined.append(other)
         theirs = list(_set_findings(state.geometry, other.layout, other))
         recommended = compare if len(theirs) < len(own) else chosen
-        report.findings.append(_content_differs(examined[0], len(own), len(theirs), recommended))
-        own.extend(replace(f, where={**f.where, "set": compare}) for f in theirs)
+        if examined[0].differing_blocks:  # else only the super blocks disagree, about the number of chunks
+            report.findings.append(_content_differs(examined[0], len(own), len(theirs), recommended))
+            own.extend(replace(f, where={**f.where, "set": compare}) for f in theirs)
     report.findings.extend(own)
     report.findings.extend(_runt_findings(state.geometry))
     report.facts.update(_facts(state, examined[0], recommended))
@@ -262,9 +263,9 @@ def _zone_findings(geometry: TargetGeometry, layout: MetadataLayout, examined: S
             zone=zone,
             count=count,
         )
-    for zone in np.flatnonzero(bits.overlap).tolist():
-        count, chunk = int(bits.overlap[zone]), _owner(examined.map, zone)
-        buffer_zone = int(examined.map.buffer[chunk])
+    for chunk in np.flatnonzero(bits.overlap).tolist():
+        count = int(bits.overlap[chunk])
+        zone, buffer_zone = int(examined.map.data[chunk]), int(examined.map.buffer[chunk])
         yield finding(
             "bits-overlap-buffer",
             f"chunk {chunk}: {count} blocks are marked valid in data zone {zone} and in buffer zone {buffer_zone}",

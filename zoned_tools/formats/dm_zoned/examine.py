@@ -164,13 +164,14 @@ def _shared(zones: IntArray, chunks: IntArray, uses: IntArray) -> tuple[tuple[in
 
 @dataclass(frozen=True, slots=True)
 class BitmapExamination:
-    """The bitmaps of a set; every array has one element for each zone.
+    """The bitmaps of a set; every array but ``overlap`` has one element for each zone.
 
     Attributes:
         weight: valid blocks inside the zone.
         after_wp: of these, those at or after the write pointer (zones that a chunk names).
         beyond: bits set past the end of the zone.
-        overlap: blocks below the write pointer that are valid in this data zone and in its buffer zone.
+        overlap: blocks below the write pointer that are valid in a chunk's data zone and in its
+            buffer zone; one element for each chunk.
         differing_blocks: bitmap blocks that differ from the set that was compared.
     """
 
@@ -278,14 +279,14 @@ def _overlaps(
 ) -> IntArray:
     """Blocks valid in a data zone and in its buffer zone, below the write pointer of the former."""
     geometry = blocks.geometry
-    overlap = np.zeros(geometry.nr_zones, np.int64)
+    overlap = np.zeros(len(mapping.data), np.int64)
     for chunk in sound_pairs(geometry, held_zones(geometry, layout), mapping.data, mapping.buffer).tolist():
         zone, buffer_zone = int(mapping.data[chunk]), int(mapping.buffer[chunk])
         wp = int(geometry.wp_blocks[zone])
         if wp <= 0 or not weight[zone] or not weight[buffer_zone]:
             continue
         both = read_bitmap(blocks, layout, number, zone) & read_bitmap(blocks, layout, number, buffer_zone)
-        overlap[zone] += bits_below(both, wp)
+        overlap[chunk] = bits_below(both, wp)
     return overlap
 
 

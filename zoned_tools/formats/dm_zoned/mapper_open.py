@@ -15,11 +15,11 @@ import numpy as np
 
 from zoned_tools.errors import MetadataError, RefusedError
 from zoned_tools.formats.dm_zoned.examine import SetExamination, examine_set
-from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MetadataLayout, Superblock
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, NR_SETS, MetadataLayout, Superblock, TargetGeometry
 from zoned_tools.formats.dm_zoned.mapper_disk import TargetDisk
 from zoned_tools.formats.dm_zoned.mapper_store import CURRENT_SET, MetadataStore
 from zoned_tools.formats.dm_zoned.metadata import STREAM_BYTES, TargetBlocks, open_blocks, read_map
-from zoned_tools.formats.dm_zoned.superblocks import SuperblockState, TargetState, read_state
+from zoned_tools.formats.dm_zoned.superblocks import SuperblockState, TargetState, fits_without_deaths, read_state
 from zoned_tools.formats.registry import Target
 
 REPAIR_HINT = "check it and repair it first"
@@ -98,7 +98,18 @@ def open_for_writing(target: Target, *, use_set: int | None) -> Opened:
     disk = TargetDisk(target.devices, state.geometry)
     superblocks = _synchronize(disk, state, layout, number)
     store = MetadataStore(disk, layout, CURRENT_SET, read_map(state.blocks, layout, CURRENT_SET), superblocks)
-    return Opened(disk, store, number)
+    warnings = []
+    if any(one.pack() != found.raw for one, found in zip(superblocks, state.sets, strict=True)):
+        warnings.append(_synchronized(state, number))
+    return Opened(disk, store, number, warnings)
+
+
+def _synchronized(state: TargetState, number: int) -> str:
+    generations = " and ".join(str(_superblock(state, n).gen) for n in range(NR_SETS))
+    return (
+        f"the metadata sets had generations {generations}: set {number} was copied to set {1 - number} "
+        "before anything was written"
+    )
 
 
 def _choose(state: TargetState, use_set: int | None, target: Target) -> tuple[int, MetadataLayout]:
@@ -125,13 +136,17 @@ def _superblock(state: TargetState, number: int) -> Superblock:
     return superblock
 
 
-def _is_sound(found: SuperblockState) -> bool:
+def _is_sound(found: SuperblockState, geometry: TargetGeometry) -> bool:
     """Valid, but for chunks that zones are missing for which died since the format."""
-    return all(fault.code == "sb-bad-chunks" and not fault.fatal for fault in found.faults)
+    if found.superblock is None or any(fault.code != "sb-bad-chunks" for fault in found.faults):
+        return False
+    return not found.faults or fits_without_deaths(found.superblock, geometry)
 
 
 def _is_tie(state: TargetState) -> bool:
-    return all(_is_sound(s) for s in state.sets) and _superblock(state, 0).gen == _superblock(state, 1).gen
+    return (
+        all(_is_sound(s, state.geometry) for s in state.sets) and _superblock(state, 0).gen == _superblock(state, 1).gen
+    )
 
 
 def _is_foreign(tertiary: SuperblockState) -> bool:
@@ -144,16 +159,27 @@ def _is_foreign(tertiary: SuperblockState) -> bool:
 # -- may it be written to?
 
 
+def _sizes(superblock: Superblock) -> tuple[int, int]:
+    """What the other sizes follow from."""
+    return superblock.nr_chunks, superblock.nr_reserved_seq
+
+
 def _refuse_damaged_superblocks(state: TargetState, number: int, target: Target) -> None:
     faults = [(f"set {number}", state.sets[number])]
     faults += [(f"device {t.where['device']}", t) for t in state.tertiary]
-    chunks = _superblock(state, number).nr_chunks
+    chosen = _superblock(state, number)
     for name, found in faults:
-        if not _is_sound(found) or (found.faults and found.superblock and found.superblock.nr_chunks != chunks):
+        if not _is_sound(found, state.geometry):
             raise RefusedError(
                 f"super block of {name}: {found.faults[0].message}", device=target.device.path, hint=REPAIR_HINT
             )
-    if max(s.superblock.gen for s in state.sets if s.superblock is not None and _is_sound(s)) > _MAX_GENERATION:
+        if found.superblock is not None and _sizes(found.superblock) != _sizes(chosen):
+            raise RefusedError(
+                f"super block of {name}: its sizes are not those of set {number}",
+                device=target.device.path,
+                hint=REPAIR_HINT,
+            )
+    if max(_superblock(state, n).gen for n in range(NR_SETS)) > _MAX_GENERATION:
         raise RefusedError("the generation counter is at its end", device=target.device.path, hint=REPAIR_HINT)
 
 
@@ -177,13 +203,15 @@ def _damage(state: TargetState, found: SetExamination) -> Iterator[str]:
         yield f"zone {zone} is used by chunks {', '.join(map(str, chunks[:8]))}"
     zone_faults = {
         "valid blocks after the write pointer": bits.after_wp,
-        "blocks valid in the buffer zone too": bits.overlap,
         "valid blocks, but no chunk names the zone": np.where(mapping.owners.named, 0, bits.weight),
     }
     for text, counts in zone_faults.items():
         if counts.any():
             zone = int(np.argmax(counts > 0))
             yield f"zone {zone}: {int(counts[zone])} {text}"
+    if bits.overlap.any():
+        chunk = int(np.argmax(bits.overlap > 0))
+        yield f"chunk {chunk}: {int(bits.overlap[chunk])} blocks valid in the data zone and in the buffer zone"
 
 
 # -- making both sets equal
@@ -229,7 +257,7 @@ def _synchronize(
     """
     good = _superblock(state, number)
     found = state.sets[1 - number]
-    other = found.superblock if _is_sound(found) else None
+    other = found.superblock if _is_sound(found, state.geometry) else None
     changes = _differing_blocks(state.blocks, layout, number)
     first_change = next(changes, None)
     in_sync = (

@@ -29,8 +29,12 @@ def probe(device: Device, start_bytes: int) -> Identity | None:
         return _identity(found[0], start_bytes, member=True)
     if first is not None and first[0].sb_block != 0 and _is_sound(first):
         return _identity(first[0], start_bytes, member=True, position=first[0].sb_block)
-    found_superblock = _single(device, start_bytes)
-    return None if found_superblock is None else _identity(found_superblock, start_bytes, member=False)
+    found_superblock, usable = _single(device, start_bytes)
+    if found_superblock is None:
+        return None
+    if not usable and first is not None and first[0].sb_block != 0:  # a damaged member with conventional zones
+        return _identity(first[0], start_bytes, member=True, position=first[0].sb_block)
+    return _identity(found_superblock, start_bytes, member=False)
 
 
 def _read(device: Device, offset_bytes: int) -> tuple[Superblock, bytes] | None:
@@ -62,15 +66,15 @@ def _find_secondary(device: Device, start_bytes: int) -> tuple[Superblock, bytes
     return None
 
 
-def _single(device: Device, start_bytes: int) -> Superblock | None:
-    """The super block of the set to use on a zoned device that is a target of its own."""
+def _single(device: Device, start_bytes: int) -> tuple[Superblock | None, bool]:
+    """The super block of a zoned device that is a target of its own, and whether its set can be used."""
     try:
         state = read_state(open_blocks(Target(LAYOUT_NAME, (device,), start_bytes)))
     except (GeometryError, DeviceError):
-        return None
+        return None, False
     if state.chosen is not None:
-        return state.superblock
-    return next((s.superblock for s in state.sets if s.has_magic), None)
+        return state.superblock, True
+    return next((s.superblock for s in state.sets if s.has_magic), None), False
 
 
 def _identity(superblock: Superblock, start_bytes: int, *, member: bool, position: int = 0) -> Identity:
@@ -82,6 +86,6 @@ def _identity(superblock: Superblock, start_bytes: int, *, member: bool, positio
         uuid,
         superblock.label,
         start_bytes,
-        uuid if member else "",
+        str(superblock.dmz_uuid) if member else "",
         position,
     )

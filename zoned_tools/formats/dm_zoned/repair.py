@@ -112,7 +112,8 @@ def _refuse_dead_zones(state: TargetState) -> None:
 
 def _set_message(result: CheckResult, source: int) -> list[str]:
     codes = {finding.code for finding in result.report.findings}
-    if not codes & {"sets-content-differ", "sets-gen-differ"}:
+    overruled = source != result.state.chosen
+    if not overruled and not codes & {"sets-content-differ", "sets-gen-differ"}:
         return []
     return [f"the {SET_NAMES[source]} metadata set is copied to the {SET_NAMES[1 - source]} one"]
 

@@ -193,12 +193,12 @@ class MapRepair:
         bits = self.examined.bits
         if is_data:
             empty = self.geometry.sequential[zone] and self.geometry.wp_blocks[zone] == 0
-            overlap = self.buffer[chunk] != UNMAPPED and bits.overlap[zone] > 0
+            overlap = self.buffer[chunk] != UNMAPPED and bits.overlap[chunk] > 0
             return int(empty) + int(overlap) + int(bits.after_wp[zone] > 0)
         data = int(self.data[chunk])
         if data >= self.geometry.nr_zones or not self.geometry.sequential[data]:
             return 3
-        return int(bits.overlap[data] > 0) + int(not self.weight[zone])
+        return int(bits.overlap[chunk] > 0) + int(not self.weight[zone])
 
     def _unmap_empty(self) -> None:
         geometry = self.geometry
@@ -246,7 +246,7 @@ class MapRepair:
 
     def _repair_overlap(self, chunk: int) -> None:
         zone, buffer_zone = int(self.data[chunk]), int(self.buffer[chunk])
-        count = int(self.examined.bits.overlap[zone])
+        count = int(self.examined.bits.overlap[chunk])
         if not count or buffer_zone in self.edits.merge:
             return
         wp = int(self.geometry.wp_blocks[zone])

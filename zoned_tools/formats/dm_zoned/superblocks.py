@@ -138,6 +138,12 @@ def _chunk_faults(sb: Superblock, geometry: TargetGeometry) -> Iterator[Fault]:
     yield Fault("sb-bad-chunks", f"{sb.nr_chunks} chunks, expected 1 to {max(limit, 0)}", fatal=fatal)
 
 
+def fits_without_deaths(sb: Superblock, geometry: TargetGeometry) -> bool:
+    """True when the chunks would fit if no zone had become read-only or offline."""
+    room = int(geometry.counted.sum()) - NR_SETS * set_zones_of(sb, geometry) - sb.nr_reserved_seq
+    return 0 < sb.nr_chunks <= room
+
+
 def judge(
     where: dict[str, object], block: int, raw: bytes, geometry: TargetGeometry, known: Identity
 ) -> SuperblockState:

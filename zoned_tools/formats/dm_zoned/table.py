@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from zoned_tools.device.partition import start_of_view
 from zoned_tools.device.zones import SECTOR_BYTES
 from zoned_tools.errors import UsageError
 from zoned_tools.findings import CheckReport
@@ -11,8 +12,9 @@ from zoned_tools.formats.dm_zoned.check import NoValidSuperblockError
 from zoned_tools.formats.dm_zoned.layout import LAYOUT_NAME
 from zoned_tools.formats.dm_zoned.metadata import open_blocks
 from zoned_tools.formats.dm_zoned.superblocks import read_state
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.registry import Target, require_known
 
+ACTIVATION_WARNING = ""
 LEGACY = "legacy"
 PARAMETERS = ("rlow", "idle_rlow")
 """Percentages of free random zones below which the original driver starts to reclaim."""
@@ -36,6 +38,12 @@ def table_line(target: Target, options: Mapping[str, str]) -> str:
     state = read_state(open_blocks(target))
     if state.chosen is None or state.layout is None:
         raise NoValidSuperblockError(CheckReport(LAYOUT_NAME, target.paths), found_any=state.found_magic)
+    start = start_of_view(target.device)
+    if start:
+        raise UsageError(
+            f"the target starts at sector {start // SECTOR_BYTES}, a table line only names whole devices",
+            device=target.device.path,
+        )
     sectors = state.layout.nr_chunks * state.geometry.zone_sectors
     if legacy:
         if len(target.devices) > 1:
@@ -50,9 +58,7 @@ def _is_on(text: str) -> bool:
 
 def _parameters(options: Mapping[str, str]) -> list[str]:
     words = []
-    for key in options:
-        if key not in (LEGACY, *PARAMETERS):
-            raise UsageError(f"'{key}' is not a table option", hint="legacy, rlow, idle_rlow")
+    require_known(options, (LEGACY, *PARAMETERS))
     for key in PARAMETERS:
         value = options.get(key)
         if value is None:

@@ -7,6 +7,7 @@ from collections.abc import Set
 
 import numpy as np
 
+from zoned_tools.formats.inplace_compress.extents import Extents, join, scan
 from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, NIBBLE, SECTOR_BYTES, TAIL
 from zoned_tools.formats.inplace_compress.metadata import Array, pack_entries, swap_words, unpack_entries
 from zoned_tools.formats.inplace_compress.volume import Volume
@@ -15,6 +16,7 @@ _PART_BYTES = 20480
 """Five blocks of bitmap: the smallest whole number of blocks that holds whole entries."""
 
 _PART_ENTRIES = _PART_BYTES * 8 // 5
+_SCAN_ENTRIES = 16384
 _CLEAN_PARTS_MAX = 256
 """Unchanged parts kept in memory (8 MiB)."""
 
@@ -115,6 +117,12 @@ class Bitmap:
                 return start + int(heads[0])
             start, step = start + count, min(step * 8, _PART_ENTRIES)
         return limit
+
+    def extents(self, block: int, count: int) -> Extents:
+        """Extents with anything in them that touch a range, whole."""
+        first, end = self.head_of(block), self.end_of(block + count - 1)
+        chunks = ((at, self.entries(at, min(_SCAN_ENTRIES, end - at))) for at in range(first, end, _SCAN_ENTRIES))
+        return join(list(scan(chunks)))
 
     def encoded(self, offset_bytes: int, length_bytes: int) -> bytes:
         """Bytes of the meta area as they are to be stored; zeroes behind the last entry."""

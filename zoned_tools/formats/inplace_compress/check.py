@@ -20,12 +20,12 @@ from zoned_tools.formats.inplace_compress.analysis import (
     analyse,
     is_other_byte_order,
 )
-from zoned_tools.formats.inplace_compress.choices import switch
+from zoned_tools.formats.inplace_compress.choices import CONSENTS, switch
 from zoned_tools.formats.inplace_compress.codes import CODES
 from zoned_tools.formats.inplace_compress.compressors import Compressor
 from zoned_tools.formats.inplace_compress.deep import Shadow
 from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, BLOCK_SECTORS
-from zoned_tools.formats.inplace_compress.table import arguments_from_options
+from zoned_tools.formats.inplace_compress.table import OPTIONS, arguments_from_options
 from zoned_tools.formats.inplace_compress.verify import verifying_payload
 from zoned_tools.formats.inplace_compress.volume import (
     SuperBlock,
@@ -36,7 +36,7 @@ from zoned_tools.formats.inplace_compress.volume import (
     volume_of,
 )
 from zoned_tools.formats.inplace_compress.workers import judging
-from zoned_tools.formats.registry import CheckOptions, Target
+from zoned_tools.formats.registry import CheckOptions, Target, require_known
 
 __all__ = ["CODES", "LISTED_MAX", "check", "expected_geometry", "finding"]
 
@@ -50,6 +50,10 @@ def finding(rule: str, message: str = "", **where: object) -> Finding:
     """A finding of this layout with the severity of its code ``rule``."""
     known = CODES[rule]
     return Finding(f"{layout.NAME}.{rule}", known.severity, message or known.meaning, where, known.repair)
+
+
+SETTINGS = (*OPTIONS, "data-blocks", "force", "payloads", "processes", *CONSENTS)
+"""Settings that check and repair understand: both are given the same ones."""
 
 
 def expected_geometry(settings: Mapping[str, str]) -> int | None:
@@ -75,7 +79,9 @@ def check(target: Target, options: CheckOptions) -> CheckReport:
 
     Raises:
         DeviceError: the device is too small to hold a super block.
+        UsageError: a setting is unknown or cannot be meant.
     """
+    require_known(options.settings, SETTINGS)
     device = target.device
     report = CheckReport(layout.NAME, target.paths)
     super_block = read_super_block(device, target.start_bytes)

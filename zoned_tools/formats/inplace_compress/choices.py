@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 from zoned_tools.errors import UsageError
 
+CONSENTS = ("relink", "zero-unreadable", "salvage-raw", "decode-mistagged", "swap-words", "clear-slack")
+"""Repairs that guess or lose data, each a switch of its own."""
+
 _TRUE = frozenset({"1", "yes", "true", "on", ""})
 _FALSE = frozenset({"0", "no", "false", "off"})
 

@@ -72,7 +72,8 @@ CODES: Mapping[str, Code] = {
         _E,
         "Bits behind the last entry are set.",
         "A damaged bitmap, or a changed number of data blocks.",
-        "Clear them.",
+        "Correct the number of data blocks where the bits are entries that verify; else clear them, with --clear-slack "
+        "only where they may account for raw data.",
     ),
     "EXT_TAG": Code(
         _E, "A compressed payload does not end in its tag; the extent cannot be read.", _LOST_UPDATE, _RELINK

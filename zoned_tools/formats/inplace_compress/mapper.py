@@ -25,26 +25,22 @@ import numpy as np
 
 from zoned_tools.device.base import Buffer
 from zoned_tools.errors import DeviceError, UsageError
-from zoned_tools.formats.inplace_compress import layout
+from zoned_tools.formats.inplace_compress import layout, table
 from zoned_tools.formats.inplace_compress.bitmap import Bitmap
 from zoned_tools.formats.inplace_compress.compressors import WRITABLE, Compressor
-from zoned_tools.formats.inplace_compress.extents import Extents, join, scan
+from zoned_tools.formats.inplace_compress.extents import Extents
 from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, BLOCK_SECTORS, SECTOR_BYTES
 from zoned_tools.formats.inplace_compress.metadata import extent_entries
 from zoned_tools.formats.inplace_compress.payload import encode_extents
 from zoned_tools.formats.inplace_compress.reading import BadExtent, Unreadable, contents, fail
 from zoned_tools.formats.inplace_compress.table import arguments_from_options
 from zoned_tools.formats.inplace_compress.volume import Volume, known_compressor, open_volume
-from zoned_tools.formats.registry import MapExtent, Target
+from zoned_tools.formats.registry import MapExtent, Target, require_known
 
-OPTIONS = ("table", "mode", "writethrough", "writeback", "critical", "window", "encoder", "bitmap", "unreadable",
-           "discard", "emulate", "compressor")  # fmt: skip
+OPTIONS = (*table.OPTIONS, "window", "encoder", "bitmap", "unreadable", "discard", "emulate")
 """Options that :func:`open_mapper` understands; see there."""
 
 _HOLE = "hole, never written"
-
-_READ_BLOCKS = 16384
-"""Blocks whose entries a read looks at in one go."""
 
 
 @dataclass(slots=True)
@@ -122,19 +118,6 @@ class InplaceMapper:
             raise DeviceError("opened for reading only", device=self.volume.device.path, errno=errno.EROFS)
         self._check_range(block, count)
 
-    def _extents(self, block: int, count: int) -> Extents:
-        """Extents with anything in them that touch a range, whole."""
-        first = self._bitmap.head_of(block)
-        end = self._bitmap.end_of(block + count - 1)
-        return join(
-            list(
-                scan(
-                    (at, self._bitmap.entries(at, min(_READ_BLOCKS, end - at)))
-                    for at in range(first, end, _READ_BLOCKS)
-                )
-            )
-        )
-
     def read(self, block: int, count: int) -> bytes:
         """Content of ``count`` blocks; thousands at a time cost little more per block than the codec.
 
@@ -168,7 +151,7 @@ class InplaceMapper:
         if not count:
             return
         end = block + count
-        for head, blocks, content in contents(self.volume, self._extents(block, count), self._on_bad):
+        for head, blocks, content in contents(self.volume, self._bitmap.extents(block, count), self._on_bad):
             first, last = max(head, block), min(head + blocks, end)
             if first < last:
                 yield first, content[(first - head) * BLOCK_BYTES : (last - head) * BLOCK_BYTES]
@@ -233,7 +216,7 @@ class InplaceMapper:
 
     def _partly_covered(self, block: int, end: int) -> list[tuple[int, int, bytes]]:
         """``(head, blocks, content)`` of the stored extents that a request covers in part, ascending."""
-        extents = self._extents(block, end - block)
+        extents = self._bitmap.extents(block, end - block)
         self._drop_orphans(extents)
         inside = (extents.head >= block) & (extents.head + extents.blocks <= end)
         wanted = extents.select(~inside & (extents.payload > 0))
@@ -335,7 +318,7 @@ class InplaceMapper:
         if not count:
             return
         at, end, base = block, block + count, self.volume.data_offset_bytes // BLOCK_BYTES
-        extents = self._extents(block, count)
+        extents = self._bitmap.extents(block, count)
         stored = extents.select((extents.payload > 0) | extents.bad_nibble)
         columns = stored.head.tolist(), stored.blocks.tolist(), stored.payload.tolist(), stored.bad_nibble.tolist()
         for head, blocks, payload, invalid in zip(*columns, strict=True):
@@ -422,6 +405,7 @@ def open_mapper(target: Target, *, writable: bool, options: Mapping[str, str]) -
         MetadataError: no usable volume.
         UsageError: an option cannot be meant, or contradicts the volume.
     """
+    require_known(options, OPTIONS)
     volume = open_volume(target.device, target.start_bytes)
     settings = settings_from_options(options)
     arguments = arguments_from_options(options)

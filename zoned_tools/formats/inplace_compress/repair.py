@@ -2,9 +2,9 @@
 
 Consent comes as settings (``yes``): ``relink`` (use payloads that verify behind wrong
 entries), ``zero-unreadable`` (unreadable extents become holes), ``salvage-raw``
-(unreadable extents become raw), ``decode-mistagged``, ``swap-words``; or as a finding's
-code in ``allow``, which means relink for the EXT_, MAP_NIBBLE and SHADOW codes and the
-one repair that there is for EXT_MISTAG and MAP_ENDIAN.
+(unreadable extents become raw), ``decode-mistagged``, ``swap-words``, ``clear-slack``; or as
+a finding's code in ``allow``, which means relink for the EXT_, MAP_NIBBLE and SHADOW codes
+and the one repair that there is for EXT_MISTAG, MAP_ENDIAN and MAP_SLACK.
 
 The order is data, flush, bitmap, flush, super block, flush: after an interruption the
 volume can be checked and repaired again.
@@ -21,6 +21,7 @@ from zoned_tools.findings import CheckReport
 from zoned_tools.formats.inplace_compress import layout
 from zoned_tools.formats.inplace_compress.analysis import KEPT_MAX, UNREADABLE_CODES, Analysis, Problem, analyse
 from zoned_tools.formats.inplace_compress.bitmap import Bitmap
+from zoned_tools.formats.inplace_compress.check import expected_geometry
 from zoned_tools.formats.inplace_compress.choices import switch
 from zoned_tools.formats.inplace_compress.compressors import Compressor, decode_many
 from zoned_tools.formats.inplace_compress.deep import Shadow
@@ -28,6 +29,7 @@ from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, BLOCK_SECTO
 from zoned_tools.formats.inplace_compress.metadata import extent_entries, swap_words
 from zoned_tools.formats.inplace_compress.recovery import find_super_block
 from zoned_tools.formats.inplace_compress.rejection import Rejected
+from zoned_tools.formats.inplace_compress.slack import Meaning, judge_slack
 from zoned_tools.formats.inplace_compress.verify import VerifyingPayload, verifying_payload
 from zoned_tools.formats.inplace_compress.volume import SuperBlock, Volume, read_super_block, volume_of
 from zoned_tools.formats.registry import RepairOptions, Target
@@ -43,6 +45,7 @@ class _Work:
     volume: Volume
     options: RepairOptions
     bitmap: Bitmap
+    slack_is_doubtful: bool = False
     data: list[tuple[int, bytes, str]] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
 
@@ -126,7 +129,15 @@ def _plan_map(plan: Plan, volume: Volume, codes: set[str], options: RepairOption
         if volume.compressor is None:
             return volume
         analysis = analyse(volume, deep=deep)
-    work = _Work(volume, options, Bitmap(volume, SECTOR_BYTES))
+    doubtful = False
+    if "MAP_SLACK" in analysis.counts:
+        slack = judge_slack(volume, expected_geometry(options.settings))
+        doubtful = slack.meaning is Meaning.DOUBTFUL
+        if slack.meaning is Meaning.ENTRIES:
+            volume = slack.volume
+            plan.messages.append(f"{volume.data_blocks} data blocks: the bits behind the last entry are entries")
+            analysis = analyse(volume, deep=deep)
+    work = _Work(volume, options, Bitmap(volume, SECTOR_BYTES), doubtful)
     unreadable = {p.block for p in analysis.problems if p.code in UNREADABLE_CODES}
     for problem in analysis.problems:
         _repair_problem(work, problem, unreadable)
@@ -176,13 +187,23 @@ def _repair_problem(work: _Work, problem: Problem, unreadable: set[int]) -> None
         case "MAP_CANON" if block not in unreadable:
             work.set_extent(block, blocks, problem.payload_sectors)
         case "MAP_SLACK":
-            work.bitmap.touch(block - 1)
+            _clear_slack(work, block)
         case "EXT_MISTAG":
             _decode_mistagged(work, problem)
         case "EXT_SHORT" if _shorten(work, problem):
             pass
         case code if code in UNREADABLE_CODES:
             _repair_unreadable(work, problem)
+
+
+def _clear_slack(work: _Work, block: int) -> None:
+    if work.slack_is_doubtful and not work.agreed("clear-slack", "MAP_SLACK"):
+        work.messages.append(
+            f"the bits behind the last entry (MAP_SLACK) are left alone: block {block} may hold raw data that "
+            "the super block left out; give the volume's table line, or agree with --clear-slack"
+        )
+    else:
+        work.bitmap.touch(block - 1)
 
 
 def _shorten(work: _Work, problem: Problem) -> bool:

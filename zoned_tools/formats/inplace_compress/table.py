@@ -11,17 +11,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from zoned_tools.device.partition import start_of_view
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.inplace_compress.choices import switch
 from zoned_tools.formats.inplace_compress.compressors import WRITABLE, compressor_by_name
-from zoned_tools.formats.inplace_compress.layout import BLOCK_SECTORS, TARGET_TYPE
+from zoned_tools.formats.inplace_compress.layout import BLOCK_SECTORS, SECTOR_BYTES, TARGET_TYPE
 from zoned_tools.formats.inplace_compress.volume import Volume, open_volume
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.registry import TABLE_SWITCHES, Target, require_known
 
 ACTIVATION_WARNING = (
     "activating this line formats the device, without asking, if the magic of its super block is damaged; "
     "check it first"
 )
+
+OPTIONS = ("table", "mode", "device", "writethrough", "writethough", "writeback", "compressor", "critical")
+"""Options of :func:`arguments_from_options`."""
 
 _WRITEBACK_MAX_SECONDS = 2**31 - 1
 _C_NUMBER = re.compile(r"\+?(0[xX][0-9a-fA-F]+|[0-9]+)\Z")
@@ -73,11 +77,16 @@ def parse_table(text: str) -> TableArguments:
         raise UsageError("the table line has no arguments", hint="device=PATH[,writethrough|writeback=N]...")
     joined = "".join(words)
     if _is_word_list(words):
-        arguments = _parse_words(words)
+        pieces = _pieces_of_words(words)
     else:
         _refuse_inner_blanks(words)
-        arguments = _parse_pieces(joined.split(","))
-    return replace(arguments, length_sectors=length)
+        pieces = joined.split(",")
+    found = _parse_pieces(pieces, TableArguments(length_sectors=length))
+    if found.mode_given:
+        return found
+    return replace(
+        found, notes=(*found.notes, "without a mode the driver uses writeback=0; writethrough is meant here")
+    )
 
 
 def _line_length(words: list[str]) -> int:
@@ -114,7 +123,7 @@ def _refuse_inner_blanks(words: list[str]) -> None:
             )
 
 
-def _parse_words(words: list[str]) -> TableArguments:
+def _pieces_of_words(words: list[str]) -> list[str]:
     pieces = [f"device={words[0]}"]
     rest = iter(words[1:])
     for word in rest:
@@ -122,13 +131,12 @@ def _parse_words(words: list[str]) -> TableArguments:
             pieces.append(f"{word}={next(rest, '')}")
         else:
             pieces.append(word)
-    return _parse_pieces(pieces)
+    return pieces
 
 
-def _parse_pieces(pieces: list[str]) -> TableArguments:
-    """Later pieces override earlier ones, as in the driver (``dm_icomp_ctr``)."""
-    found = TableArguments()
-    notes: list[str] = []
+def _parse_pieces(pieces: list[str], found: TableArguments) -> TableArguments:
+    """``found`` with what the pieces say; later ones override earlier ones, as in the driver (``dm_icomp_ctr``)."""
+    notes = list(found.notes)
     for piece in filter(None, pieces):
         key, value = _split(piece)
         if key == "device" and value:
@@ -147,8 +155,6 @@ def _parse_pieces(pieces: list[str]) -> TableArguments:
             raise UsageError(
                 f"{piece!r} is not an argument of {TARGET_TYPE}", hint="the driver would ignore it silently"
             )
-    if not found.mode_given:
-        notes.append("without a mode the driver uses writeback=0; writethrough is meant here")
     return replace(found, notes=tuple(notes))
 
 
@@ -177,27 +183,24 @@ def arguments_from_options(options: Mapping[str, str]) -> TableArguments:
     """What single options and the option ``table`` (a line) ask for.
 
     The options are the words of a line: ``device``, ``writethrough``, ``writeback``,
-    ``compressor``, ``critical``; and ``mode`` (``writeback=5``). Single options override the line.
+    ``compressor``, ``critical``; and ``mode`` (``writeback=5``). Single options override the line,
+    later ones earlier ones.
 
     Raises:
         UsageError: one of them cannot be meant.
     """
     found = parse_table(options["table"]) if options.get("table") else TableArguments()
-    pieces = []
-    if options.get("mode"):
-        pieces.append(options["mode"])
-    if "writethrough" in options or "writethough" in options:
-        pieces.append("writethrough")
-    if "writeback" in options:
-        pieces.append(f"writeback={options['writeback']}")
-    if pieces:
-        mode = _parse_pieces(pieces)
-        found = replace(found, writeback_seconds=mode.writeback_seconds, mode_given=True)
-    if options.get("compressor"):
-        found = replace(found, compressor=compressor_by_name(options["compressor"]).label)
-    if options.get("device"):
-        found = replace(found, device=options["device"])
-    return replace(found, critical=switch(options, "critical", default=found.critical))
+    return _parse_pieces([_piece(options, key) for key in options if key in OPTIONS and key != "table"], found)
+
+
+def _piece(options: Mapping[str, str], key: str) -> str:
+    """An option as it would stand in a table line; empty when it is switched off."""
+    if key == "mode":
+        return options[key]
+    if key in TABLE_SWITCHES:
+        on = switch(options, key)
+        return f"critical={int(on)}" if key == "critical" else key if on else ""
+    return f"{key}={options[key]}"
 
 
 def format_table(volume: Volume, arguments: TableArguments, device: str = "") -> str:
@@ -225,6 +228,7 @@ def table_line(target: Target, options: Mapping[str, str]) -> str:
         MetadataError: the super block is damaged: activation would format the device.
         UsageError: the options contradict the volume, or it does not start at sector 0.
     """
+    require_known(options, OPTIONS)
     volume = open_volume(target.device, target.start_bytes)
     arguments = arguments_from_options(options)
     sectors = volume.data_blocks * BLOCK_SECTORS
@@ -232,9 +236,10 @@ def table_line(target: Target, options: Mapping[str, str]) -> str:
         raise UsageError(
             f"the line is for {arguments.length_sectors} sectors, the volume has {sectors}", device=target.device.path
         )
-    if target.start_bytes and not arguments.device:
+    start = target.start_bytes + start_of_view(target.device)
+    if start and not arguments.device:
         raise UsageError(
-            f"the volume starts at byte {target.start_bytes}, the driver only knows whole devices",
+            f"the volume starts at sector {start // SECTOR_BYTES}, the driver only knows whole devices",
             device=target.device.path,
             hint="name its partition with device=PATH",
         )

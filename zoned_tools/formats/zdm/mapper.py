@@ -16,7 +16,7 @@ import numpy as np
 from zoned_tools.device.base import Buffer, ZoneOperation
 from zoned_tools.device.zones import IntArray
 from zoned_tools.errors import DeviceError, MetadataError, RefusedError, UsageError
-from zoned_tools.formats.registry import LOGICAL_BLOCK_BYTES, MapExtent, Target
+from zoned_tools.formats.registry import LOGICAL_BLOCK_BYTES, MapExtent, Target, require_known
 from zoned_tools.formats.zdm import layout, reclaim
 from zoned_tools.formats.zdm.allocator import ZoneAllocator, stream_of
 from zoned_tools.formats.zdm.layout import BLOCK_BYTES, ZONE_BLOCKS, Dialect
@@ -430,7 +430,9 @@ def open_mapper(target: Target, *, writable: bool, options: Mapping[str, str]) -
         MetadataError: nothing usable is there, or repair is needed first.
         GeometryError: the reference would corrupt this layout.
         RefusedError: writing was asked for and the dialect is not the current one.
+        UsageError: an option is unknown.
     """
+    require_known(options, ("sb-uuid",))
     state = load(target)
     require_usable(state)
     if not writable:

@@ -101,7 +101,7 @@ def _lost_data_allowed(checked: Checked, survey: Survey, options: RepairOptions,
     if not fell.any():
         return True
     lost = int(survey.beyond[fell].sum())
-    allowed = {"fwd.beyond_wp", "wp.ahead", "zdm.fwd.beyond_wp", "zdm.wp.ahead"} & set(options.allow)
+    allowed = {"fwd.beyond_wp", "wp.ahead"} & options.allow
     zone = int(np.argmax(fell))
     what = f"{lost} mapped blocks lie above the write pointers of their zones (data zone {zone} first)"
     if allowed:

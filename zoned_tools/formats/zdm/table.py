@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from zoned_tools.errors import UsageError
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.registry import Target, require_known
 from zoned_tools.formats.zdm import layout
 from zoned_tools.formats.zdm.identity import Identity
 from zoned_tools.formats.zdm.state import load, require_usable
 
 TARGET_NAME = "zdm"
+ACTIVATION_WARNING = ""
 OPTIONS = ("create", "force", "meta", "mirror")
 
 
@@ -71,9 +71,7 @@ def table_line(target: Target, options: Mapping[str, str]) -> str:
         GeometryError: the reference would corrupt this layout.
         UsageError: an option is unknown.
     """
-    for key in options:
-        if key not in OPTIONS:
-            raise UsageError(f"'{key}' is not a table option", hint=", ".join(OPTIONS))
+    require_known(options, OPTIONS)
     state = load(target)
     require_usable(state)
     return line_of(

@@ -1,0 +1,112 @@
+"""What fleets and scripts call: metrics, lists, explanations, documents, diagrams."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+
+VECTORS = Path(__file__).parents[1] / "vectors" / "dm-zoned"
+
+
+@pytest.fixture
+def image(tmp_path) -> Path:
+    with tarfile.open(VECTORS / "hm64x1.tar.xz") as archive:
+        for name in ("disk.img", "disk.img.zones"):
+            archive.extract(name, tmp_path, filter="data")
+    return tmp_path / "disk.img"
+
+
+def test_metrics(image, tmp_path, program):
+    output = tmp_path / "zoned.prom"
+    missing = tmp_path / "missing.img"
+    assert program("zoned", "metrics", image, missing, "--check", "-o", output).status == 0
+    text = output.read_text()
+    assert text.endswith("\n")
+    line = re.compile(r'[a-z_]+\{[a-z_]+="[^"\n]*"(?:,[a-z_]+="[^"\n]*")*\} -?[0-9.]+')
+    names = set()
+    for row in text.splitlines():
+        if not row.startswith("#"):
+            assert line.fullmatch(row), row
+            names.add(row.partition("{")[0])
+    assert {"zoned_device_info", "zoned_zones", "zoned_written_bytes", "zoned_check_exit_status"} <= names
+    assert f'zoned_device_up{{device="{missing}"}} 0' in text
+    assert f'zoned_check_exit_status{{device="{image}",layout="dm-zoned"}} 0' in text
+    assert "zone=" not in text
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_dump_and_restore(image, tmp_path, program):
+    document = tmp_path / "metadata.json"
+    assert program("zoned", "dump", image, "-o", document).status == 0
+    assert json.loads(document.read_text())["schema"] == "zoned.dump/1"
+    good = image.read_bytes()
+    with open(image, "r+b") as raw:
+        raw.write(b"\xff" * 66 * 4096)
+        raw.seek(256 * 4096)
+        raw.write(b"\xff" * 66 * 4096)
+    assert program("dmzadm", "--check", image).status == 255
+    assert program("zoned", "restore", image, "--input", document).status == 0
+    assert program("dmzadm", "--check", image).status == 0
+    assert image.read_bytes() == good
+
+
+def test_a_packed_dump_hides_names(image, tmp_path, program):
+    packed = tmp_path / "report.gz"
+    assert program("zoned", "dump", image, "--binary", "-o", packed).status == 0
+    assert packed.read_bytes()[:2] == b"\x1f\x8b"
+    import gzip
+
+    text = gzip.decompress(packed.read_bytes())
+    assert b"pub-a" not in text
+    assert str(image).encode() not in text
+    refused = program("zoned", "restore", image, "--input", packed)
+    assert (refused.status, "names were hidden" in refused.err) == (8, True)
+    kept = tmp_path / "kept.gz"
+    assert program("zoned", "dump", image, "--binary", "--keep-names", "-o", kept).status == 0
+    assert program("zoned", "restore", image, "--input", kept).status == 0
+
+
+def test_explain(program):
+    everything = program("zoned", "explain").out.splitlines()
+    assert len(everything) > 100
+    for layout in ("dm-zoned", "zdm", "zonefs", "btrfs", "inplace-compress"):
+        assert any(line.startswith(f"{layout}.") for line in everything), layout
+    one = program("zoned", "explain", "dm-zoned.sets-gen-differ")
+    assert one.out.startswith("dm-zoned.sets-gen-differ (warning)\n  meaning:")
+    assert program("zoned", "explain", "nonsense").status == 16
+    document = json.loads(program("zoned", "explain", "--json").out)
+    assert len(document["findings"]) == len(everything)
+
+
+def test_diagram(image, tmp_path, program):
+    text = program("zoned", "diagram", image).out
+    assert text.startswith(f"{image}: dm-zoned\n")
+    letters = "".join(line.split()[1] for line in text.splitlines()[1:] if line.strip()[0].isdigit())
+    assert len(letters) == 64
+    assert letters.count("M") == 2
+    svg = tmp_path / "map.svg"
+    assert program("zoned", "diagram", image, "-o", svg).status == 0
+    import xml.etree.ElementTree as ElementTree
+
+    assert ElementTree.parse(svg).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_list(program):
+    assert program("zoned", "list").status == 0
+    document = json.loads(program("zoned", "list", "--all", "--json").out)
+    assert document["schema"] == "zoned.list/1"
+    assert all({"device", "model", "size_bytes", "nr_zones"} <= set(disk) for disk in document["devices"])
+
+
+def test_many_drives_in_one_check(image, tmp_path, program):
+    plain = tmp_path / "plain.img"
+    plain.write_bytes(bytes(1 << 20))
+    result = program("zoned", "check", "--json", image, plain, tmp_path / "missing.img")
+    assert result.status == 8
+    rows = json.loads(result.out)["devices"]
+    assert sorted(str(row["verdict"]) for row in rows) == ["clean", "failed", "failed"]
+    assert all({"devices", "layout", "verdict", "findings"} <= set(row) for row in rows)
