@@ -133,6 +133,7 @@ complete -c zoned -n '__fish_seen_subcommand_from map' -s h -l help -d 'Show hel
 complete -c zoned -n '__fish_seen_subcommand_from export' -l output -s o -r -d 'File to write, - for standard output.'
 complete -c zoned -n '__fish_seen_subcommand_from export' -l force -s f -d 'Overwrite existing content.'
 complete -c zoned -n '__fish_seen_subcommand_from export' -l skip-errors -d 'Put zeroes where blocks cannot be read, and list them.'
+complete -c zoned -n '__fish_seen_subcommand_from export' -l processes -s j -r -d 'Processes that decompress, 0 for all cores.'
 complete -c zoned -n '__fish_seen_subcommand_from export' -l json -d 'Print one JSON document.'
 complete -c zoned -n '__fish_seen_subcommand_from export' -l quiet -s q -d 'No progress display.'
 complete -c zoned -n '__fish_seen_subcommand_from export' -l option -l set -r -d 'A parameter of the layout\'s own (rlow=40); repeatable.'

@@ -18,7 +18,7 @@ from typing import TypeAlias
 from zoned_tools.device.base import Buffer
 from zoned_tools.engine.volume import Volume
 from zoned_tools.errors import DeviceError, RefusedError, ZonedError
-from zoned_tools.formats.registry import LOGICAL_BLOCK_BYTES, Mapper, Target, room
+from zoned_tools.formats.registry import LOGICAL_BLOCK_BYTES, CopiesItself, Mapper, Target, room
 
 CHUNK_BYTES = 4 << 20
 WINDOW_BYTES = 256 << 20
@@ -72,7 +72,7 @@ class Output:
     def __init__(self, fd: int, name: str) -> None:
         self._fd = fd
         self._name = name
-        self._is_file = stat.S_ISREG(os.fstat(fd).st_mode) and name != "-"
+        self.is_file = stat.S_ISREG(os.fstat(fd).st_mode) and name != "-"
         self._at = 0
         self._advised = 0
         self._zeroes = b""
@@ -81,7 +81,7 @@ class Output:
         view = memoryview(buffer)
         try:
             while view:
-                done = os.pwrite(self._fd, view, self._at) if self._is_file else os.write(self._fd, view)
+                done = os.pwrite(self._fd, view, self._at) if self.is_file else os.write(self._fd, view)
                 self._at += done
                 view = view[done:]
             self._start_writeback()
@@ -93,13 +93,13 @@ class Output:
     def _start_writeback(self) -> None:
         """Have the kernel write what is old enough while the export goes on, so that the sync at the end is short."""
         length_bytes = self._at - self._advised
-        if self._is_file and length_bytes >= _WRITEBACK_BYTES:
+        if self.is_file and length_bytes >= _WRITEBACK_BYTES:
             # Dirty pages are not dropped by this advice, only queued for writing.
             os.posix_fadvise(self._fd, self._advised, length_bytes, os.POSIX_FADV_DONTNEED)
             self._advised = self._at
 
     def hole(self, length_bytes: int) -> None:
-        if self._is_file:
+        if self.is_file:
             self._at += length_bytes
             return
         self._zeroes = self._zeroes or bytes(CHUNK_BYTES)
@@ -109,12 +109,12 @@ class Output:
     def finish(self) -> None:
         """Give a file its length, and make everything durable."""
         try:
-            if self._is_file:
+            if self.is_file:
                 os.ftruncate(self._fd, self._at)
             if self._name != "-":
                 os.fsync(self._fd)
         except OSError as error:
-            if not self._is_file and error.errno == errno.EINVAL:  # pipes and the like cannot be synced
+            if not self.is_file and error.errno == errno.EINVAL:  # pipes and the like cannot be synced
                 return
             raise DeviceError.from_os_error(error, self._name, "cannot write") from None
 
@@ -158,6 +158,33 @@ def _refuse_sources(path: str, sources: Sequence[str]) -> None:
         for name in (source, source + ".zones"):
             if os.path.exists(path) and os.path.exists(name) and os.path.samefile(path, name):
                 raise RefusedError("is what is exported", device=path)
+
+
+def export_with_processes(
+    mapper: Mapper,
+    output: Output,
+    path: str,
+    *,
+    processes: int,
+    skip_errors: bool = False,
+    progress: Progress = lambda done: None,
+) -> ExportResult | None:
+    """Let the mapper copy itself with several processes; None when it cannot, or it would not pay.
+
+    Args:
+        path: the file behind ``output``, which the processes open again.
+        processes: 0 for one on each core.
+    """
+    if processes == 1 or not output.is_file or not isinstance(mapper, CopiesItself):
+        return None
+    copied = mapper.copy_to(path, processes=processes, skip_errors=skip_errors, progress=progress)
+    if copied is None:
+        return None
+    result = ExportResult(mapper.size_blocks * LOGICAL_BLOCK_BYTES, copied[0])
+    for offset, length, reason in copied[1]:
+        result.lose(offset, length, reason)
+    output.hole(result.size_bytes)
+    return result
 
 
 def export_volume(

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Protocol, runtime_checkable
@@ -174,6 +174,26 @@ class ReadsInto(Protocol):
     """A mapper that can read into a caller's buffer, which saves a copy."""
 
     def read_into(self, block: int, buffer: memoryview) -> None: ...
+
+
+@runtime_checkable
+class CopiesItself(Protocol):
+    """A mapper whose content costs so much to decode that several processes pay."""
+
+    def copy_to(
+        self, path: str, *, processes: int, skip_errors: bool, progress: Callable[[int], None]
+    ) -> tuple[int, list[tuple[int, int, str]]] | None:
+        """Write the whole content to an existing, empty file, holes left out.
+
+        Args:
+            processes: 0 for one on each core.
+            progress: told the bytes done, holes included.
+
+        Returns:
+            The bytes stored, and ``(offset, length, reason)`` of what could not be read; None
+            when more than one process would not pay or cannot be had.
+        """
+        ...
 
 
 @runtime_checkable

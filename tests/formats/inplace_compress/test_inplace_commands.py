@@ -312,3 +312,18 @@ def test_raw_data_behind_the_last_entry_is_only_dropped_with_consent(
     assert zoned("inplace-compress", "repair", image, "--clear-slack").status == 1
     image.write_bytes(damaged)
     assert zoned("check", image, "--repair", "--allow", "MAP_SLACK").status == 1
+
+
+def test_export_with_processes_gives_the_same(zoned: Callable[..., Ran], tmp_path: Path) -> None:
+    path, raw = tmp_path / "large.img", tmp_path / "raw"
+    with path.open("wb") as file:
+        file.truncate(40 << 20)
+    raw.write_bytes(content("text:7", 2 << 20))
+    assert zoned("inplace-compress", "import", raw, path, "--compressor", "842", "--force").status == 0
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert zoned("export", path, "-o", one, "-j", 1).status == 0
+    result = zoned("export", path, "-o", two, "-j", 2, "--json").json
+    assert result["data_bytes"] == 2 << 20
+    assert result["size_bytes"] == two.stat().st_size == one.stat().st_size
+    assert two.read_bytes() == one.read_bytes()
+    assert two.stat().st_blocks * 512 < 4 << 20, "holes stay holes"

@@ -85,7 +85,7 @@ def test_a_power_cut_in_an_import_never_leaves_half_a_volume(tmp_path: Path) -> 
 @pytest.fixture
 def parallel_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, bytes]:
     """An image that two processes filled, with a hole in its middle."""
-    monkeypatch.setattr(import_, "_WORTHWHILE_BYTES", dict.fromkeys(Compressor, 0))
+    monkeypatch.setattr(import_, "WORTHWHILE_BYTES", dict.fromkeys(Compressor, 0))
     half = content("mix:1:700", 6 << 20)
     plain = half + bytes(32 << 20) + content("text:5", 1 << 20)
     source, image = tmp_path / "raw", tmp_path / "image"
@@ -144,7 +144,7 @@ def test_errors_in_workers_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_check_over_processes_finds_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoned_tools.formats.inplace_compress.workers._WORTHWHILE_BYTES", dict.fromkeys(Compressor, 0))
+    monkeypatch.setattr("zoned_tools.formats.inplace_compress.workers.WORTHWHILE_BYTES", dict.fromkeys(Compressor, 0))
     monkeypatch.setattr("zoned_tools.formats.inplace_compress.workers._PART_EXTENTS", 16)
     image = tmp_path / "image"
     image.write_bytes(corrupt_bytes("842-payload-flip"))

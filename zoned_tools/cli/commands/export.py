@@ -36,6 +36,12 @@ def export(
     skip_errors: Annotated[
         bool, typer.Option("--skip-errors", help="Put zeroes where blocks cannot be read, and list them.")
     ] = False,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes", "-j", metavar="N", help="Processes that decompress, 0 for all cores.", min=0, max=256
+        ),
+    ] = 0,
     json: Json = False,
     quiet: Quiet = False,
     settings: SettingsBesideOutput = None,
@@ -50,7 +56,7 @@ def export(
         raise UsageError("--json and -o - cannot share standard output")
     paths, chosen = split_settings(devices, settings)
     with opened_target(paths, start, layout) as target:
-        result = _run(target, chosen, output, force=force, skip_errors=skip_errors, quiet=quiet)
+        result = _run(target, chosen, output, force=force, skip_errors=skip_errors, quiet=quiet, processes=processes)
         if json:
             print_json(
                 {
@@ -70,9 +76,22 @@ def export(
 
 
 def _run(
-    target: Target, settings: Mapping[str, str], output: str, *, force: bool, skip_errors: bool, quiet: bool
+    target: Target,
+    settings: Mapping[str, str],
+    output: str,
+    *,
+    force: bool,
+    skip_errors: bool,
+    quiet: bool,
+    processes: int,
 ) -> ExportResult:
-    from zoned_tools.engine.export import export_pieces, export_volume, layout_pieces, open_output
+    from zoned_tools.engine.export import (
+        export_pieces,
+        export_volume,
+        export_with_processes,
+        layout_pieces,
+        open_output,
+    )
     from zoned_tools.engine.logical import opened_logical
 
     pieces = layout_pieces(target)
@@ -85,4 +104,7 @@ def _run(
             open_output(output, target.paths, force=force) as out,
             progress_bar("export", mapper.size_blocks * 4096, quiet=quiet) as progress,
         ):
-            return export_volume(mapper, out, skip_errors=skip_errors, progress=progress)
+            result = export_with_processes(
+                mapper, out, output, processes=processes, skip_errors=skip_errors, progress=progress
+            )
+            return result or export_volume(mapper, out, skip_errors=skip_errors, progress=progress)

@@ -30,7 +30,7 @@ PART_BLOCKS = 1024
 """Blocks of the source that are read, compressed and written at a time; a multiple of every window."""
 
 _BITMAP_PART_ENTRIES = 1 << 20
-_WORTHWHILE_BYTES = {Compressor.C842: 16 << 20, Compressor.LZO: 1 << 30}
+WORTHWHILE_BYTES = {Compressor.C842: 16 << 20, Compressor.LZO: 1 << 30}
 """Source from which starting processes pays."""
 
 
@@ -263,7 +263,7 @@ def import_volume(
 
 def _encoded(encoder: _Encoder, processes: int) -> Iterator[_Part]:
     parts = encoder.source.data_parts()
-    if processes == 1 or encoder.source.size_bytes < _WORTHWHILE_BYTES[encoder.compressor]:
+    if processes == 1 or encoder.source.size_bytes < WORTHWHILE_BYTES[encoder.compressor]:
         yield from map(encoder.encode, parts)
         return
     with pool(processes) as executor:

@@ -165,6 +165,18 @@ class InplaceMapper:
         self._check_range(block, count)
         return self._pieces(block, count)
 
+    def copy_to(
+        self, path: str, *, processes: int, skip_errors: bool, progress: Callable[[int], None]
+    ) -> tuple[int, list[tuple[int, int, str]]] | None:
+        """Copy everything to a file with several processes (:class:`~zoned_tools.formats.registry.CopiesItself`)."""
+        from zoned_tools.formats.inplace_compress.parallel import copy_if_worthwhile  # which needs this mapper
+
+        copied = copy_if_worthwhile(self.volume, path, processes=processes, skip_errors=skip_errors, progress=progress)
+        if copied is None:
+            return None
+        lost = [(bad.block * BLOCK_BYTES, bad.blocks * BLOCK_BYTES, bad.reason) for bad in copied.lost]
+        return copied.data_bytes, lost
+
     def write(self, block: int, data: Buffer, stream: int = 0) -> None:
         """Write whole blocks, cut at windows.
 

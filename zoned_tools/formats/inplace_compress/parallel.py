@@ -14,13 +14,15 @@ from zoned_tools.errors import DeviceError
 from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES
 from zoned_tools.formats.inplace_compress.mapper import InplaceMapper, Settings
 from zoned_tools.formats.inplace_compress.reading import Unreadable, fail
-from zoned_tools.formats.inplace_compress.volume import Volume
+from zoned_tools.formats.inplace_compress.volume import Volume, known_compressor
 from zoned_tools.formats.inplace_compress.workers import (
+    WORTHWHILE_BYTES,
     can_reopen,
     open_in_worker,
     ordered,
     pool,
     portable,
+    process_count,
     worker_volume,
 )
 
@@ -116,6 +118,18 @@ def copy_volume(
     with pool(min(processes, len(parts)), open_in_worker, portable(volume)) as executor:
         _collect(ordered(executor, job, parts, 2 * processes), parts, total, progress)
     return total
+
+
+def copy_if_worthwhile(
+    volume: Volume, output: str, *, processes: int, skip_errors: bool, progress: Callable[[int], None]
+) -> Copied | None:
+    """:func:`copy_volume` where more than one process pays for its start; None where it does not."""
+    processes = processes or process_count("0")
+    compressor = known_compressor(volume)
+    enough = volume.data_blocks * BLOCK_BYTES >= WORTHWHILE_BYTES[compressor]
+    if processes == 1 or not enough or not can_reopen(volume.device):
+        return None
+    return copy_volume(volume, output, processes=processes, skip_errors=skip_errors, progress=progress)
 
 
 def _copy_here(volume: Volume, parts: list[tuple[int, int]], job: _Job) -> Iterator[Copied]:

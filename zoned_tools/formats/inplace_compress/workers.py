@@ -36,7 +36,7 @@ _Result = TypeVar("_Result")
 
 PROCESSES_MAX = 256
 
-_WORTHWHILE_BYTES = {Compressor.C842: 24 << 20, Compressor.LZO: 1 << 30, Compressor.LZ4: 24 << 20}
+WORTHWHILE_BYTES = {Compressor.C842: 24 << 20, Compressor.LZO: 1 << 30, Compressor.LZ4: 24 << 20}
 """Payload from which starting processes pays: they take about 0.2 s to start."""
 
 _PART_EXTENTS = 512
@@ -136,7 +136,7 @@ def judging(volume: Volume, processes: str) -> Iterator[Judge]:
             yield from judge_here(on, extents.select(~present), find_others)
             extents = extents.select(present)
         work = int(extents.payload[extents.is_compressed].sum()) * 512
-        if executor is None and (on is not volume or work < _WORTHWHILE_BYTES[compressor]):
+        if executor is None and (on is not volume or work < WORTHWHILE_BYTES[compressor]):
             yield from judge_here(on, extents, find_others)
             return
         if executor is None:
