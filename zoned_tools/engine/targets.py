@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from zoned_tools.device.base import Device
 from zoned_tools.device.partition import PartitionView, partition_starts, partitions
 from zoned_tools.device.zones import SECTOR_BYTES
 from zoned_tools.errors import MetadataError, UsageError
-from zoned_tools.formats.registry import LAYOUTS, Identity, Target, room
+from zoned_tools.formats.registry import LAYOUTS, LOGICAL_BLOCK_BYTES, Identity, Target, room
 
 WHOLE_DRIVE_LAYOUTS = frozenset({"zdm"})
 """Layouts that count in zones of the whole drive even when they begin at a partition; they are
@@ -89,10 +90,20 @@ def group_targets(
         members = [one]
         if identity.group:
             done.add(identity.group)
-            members = [p for p in probed if p.identity is not None and p.identity.group == identity.group]
-            members.sort(key=lambda p: p.identity.position if p.identity else 0)
+            members = _in_order([p for p in probed if p.identity is not None and p.identity.group == identity.group])
         targets.append(_target(identity.layout, [m.device for m in members], identity.start_bytes))
     return targets, unknown
+
+
+def _in_order(members: list[Probed]) -> list[Probed]:
+    """Members of one target by position, or as the user named them when the positions cannot be right."""
+    placed = sorted((p.identity.position if p.identity else 0, index) for index, p in enumerate(members))
+    zone_blocks = max(p.device.geometry.zone_bytes for p in members) // LOGICAL_BLOCK_BYTES
+    for (position, index), (following, _) in pairwise(placed):
+        blocks = -(-members[index].device.geometry.size_bytes // LOGICAL_BLOCK_BYTES)
+        if not blocks <= following - position < blocks + max(zone_blocks, 1):
+            return members
+    return [members[index] for _, index in placed]
 
 
 def _is_one_with_strays(probed: Sequence[Probed]) -> bool:

@@ -61,7 +61,8 @@ class Identity:
         start_bytes: where the layout begins on the device.
         group: non-empty for a member of a multi-device target: members with the same
             group are one target.
-        position: order of the device among the members of its group.
+        position: first 4096-byte block of the device in its group's address space, which
+            puts members in order whatever order they were named in.
         members: how many devices the group needs, 0 when the device does not know.
     """
 

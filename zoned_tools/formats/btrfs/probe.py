@@ -64,6 +64,5 @@ def _identity(block: bytes | None, start_bytes: int) -> Identity | None:
         label=parsed.label,
         start_bytes=start_bytes,
         group=str(parsed.fsid) if several else "",
-        position=int(parsed.dev_item.devid) if several else 0,
         members=int(parsed.num_devices) if several else 0,
     )

@@ -1,0 +1,53 @@
+"""Which devices are one target, and in which order."""
+
+from __future__ import annotations
+
+import tarfile
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+
+from zoned_tools.device.opening import open_devices
+from zoned_tools.engine.targets import group_targets
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, Superblock
+
+VECTORS = Path(__file__).parents[1] / "vectors" / "dm-zoned"
+
+
+@pytest.fixture
+def triple(tmp_path) -> list[str]:
+    with tarfile.open(VECTORS / "triple.tar.xz") as archive:
+        members = [m for m in archive.getmembers() if m.name.startswith("disk")]
+        archive.extractall(tmp_path, members, filter="data")
+    return [str(tmp_path / f"disk{number}.img") for number in range(3)]
+
+
+def grouped(paths: list[str]) -> list[tuple[str, ...]]:
+    with open_devices(paths) as devices:
+        targets, unknown = group_targets(devices)
+        assert unknown == []
+        return [target.paths for target in targets]
+
+
+def test_members_are_found_in_any_order(triple):
+    for order in permutations(triple):
+        assert grouped(list(order)) == [tuple(triple)]
+
+
+@pytest.mark.parametrize("wrong", [1, 7, 10_000_000])
+@pytest.mark.parametrize("member", [1, 2])
+def test_positions_that_cannot_be_right_leave_the_users_order(member, wrong, triple):
+    with open(triple[member], "r+b") as raw:
+        superblock = Superblock.parse(raw.read(BLOCK_BYTES))
+        from dataclasses import replace
+
+        raw.seek(0)
+        raw.write(replace(superblock, sb_block=wrong).pack())
+    assert grouped(triple) == [tuple(triple)]
+
+
+def test_a_member_with_damaged_super_block_joins_the_others(triple):
+    with open(triple[2], "r+b") as raw:
+        raw.write(bytes(BLOCK_BYTES))
+    assert grouped(triple) == [tuple(triple)]
