@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from programs import Program, caller
 
 VECTORS = Path(__file__).parent / "vectors"
 
@@ -23,6 +25,18 @@ os.environ.update(NO_COLOR="1", LC_ALL="C.UTF-8", ZONED_TOOLS_DEBUG="1")
 def vectors() -> Path:
     """The images and cases made by the reference tools and real kernels."""
     return VECTORS
+
+
+@pytest.fixture
+def program(capfd: pytest.CaptureFixture[str]) -> Program:
+    """``program("zoned", "report", path)``: exit status and what was printed."""
+    return caller(capfd)
+
+
+@pytest.fixture
+def zoned(program: Program) -> Program:
+    """``zoned("report", path)``: the umbrella command."""
+    return partial(program, "zoned")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

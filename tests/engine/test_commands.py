@@ -10,16 +10,16 @@ import signal
 import struct
 import subprocess
 import sys
-import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from archives import unpack
+from programs import Program
 
-from zoned_tools.cli.run import run
 from zoned_tools.device.image import create_image, open_image
 from zoned_tools.device.zones import wp_is_valid
 from zoned_tools.engine import export as export_module
@@ -27,27 +27,6 @@ from zoned_tools.engine import export as export_module
 VECTORS = Path(__file__).parents[1] / "vectors" / "dm-zoned"
 TARGETS = ["hm64x1", "dual"]
 BLOCK = 4096
-
-
-@dataclass(frozen=True)
-class Result:
-    status: int
-    out: str
-    err: str
-
-
-Program = Callable[..., Result]
-
-
-@pytest.fixture
-def program(capfd: pytest.CaptureFixture[str]) -> Program:
-    def call(*arguments: object) -> Result:
-        capfd.readouterr()
-        status = run("zoned", [str(a) for a in arguments])
-        captured = capfd.readouterr()
-        return Result(status, captured.out, captured.err)
-
-    return call
 
 
 @dataclass(frozen=True)
@@ -70,9 +49,7 @@ class Vector:
 
 def extract(name: str, directory: Path) -> Path:
     """Unpack a vector's images and return their directory."""
-    with tarfile.open(VECTORS / f"{name}.tar.xz") as archive:
-        archive.extractall(directory, filter="data")
-    return directory
+    return unpack(VECTORS / f"{name}.tar.xz", directory)
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +91,9 @@ def as_log_writes(operations: list[list[object]], path: Path) -> None:
 
 
 @pytest.mark.parametrize("image", ["clean", "crash"])
-def test_export_gives_what_the_kernel_shows(vector: Vector, program: Program, tmp_path: Path, image: str) -> None:
+def test_export_gives_what_the_kernel_shows(vector: Vector, zoned: Program, tmp_path: Path, image: str) -> None:
     out = tmp_path / "out"
-    result = program("export", *vector.devices(image), "-o", out, "--json")
+    result = zoned("export", *vector.devices(image), "-o", out, "--json")
     assert result.status == 0, result.err
     assert sha256(out) == vector.sha256(image)
     document = json.loads(result.out)
@@ -124,10 +101,10 @@ def test_export_gives_what_the_kernel_shows(vector: Vector, program: Program, tm
     assert document["size_bytes"] == out.stat().st_size == vector.facts["logical_size"]
     assert 0 < document["data_bytes"] < document["size_bytes"]
     assert document["lost"] == []
-    again = program("export", *vector.devices(image), "-o", out)
+    again = zoned("export", *vector.devices(image), "-o", out)
     assert again.status == 8
     assert "already exists" in again.err
-    assert program("export", *vector.devices(image), "-o", out, "--force").status == 0
+    assert zoned("export", *vector.devices(image), "-o", out, "--force").status == 0
 
 
 def test_export_to_standard_output(vector: Vector, tmp_path: Path) -> None:
@@ -137,12 +114,12 @@ def test_export_to_standard_output(vector: Vector, tmp_path: Path) -> None:
     assert sha256(tmp_path / "out") == vector.sha256("clean")
 
 
-def test_export_refuses_its_source_and_mixed_outputs(vector: Vector, program: Program) -> None:
+def test_export_refuses_its_source_and_mixed_outputs(vector: Vector, zoned: Program) -> None:
     devices = vector.devices("clean")
     before = [sha256(d) for d in devices]
-    assert program("export", *devices, "-o", devices[-1], "--force").status == 8
+    assert zoned("export", *devices, "-o", devices[-1], "--force").status == 8
     assert [sha256(d) for d in devices] == before
-    assert program("export", *devices, "-o", "-", "--json").status == 16
+    assert zoned("export", *devices, "-o", "-", "--json").status == 16
 
 
 @pytest.mark.parametrize(
@@ -154,7 +131,7 @@ def test_export_refuses_its_source_and_mixed_outputs(vector: Vector, program: Pr
 )
 def test_a_layout_may_export_something_of_its_own(
     refused: Path,
-    program: Program,
+    zoned: Program,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     given: bytes | list[tuple[int, bytes | None]],
@@ -167,7 +144,7 @@ def test_a_layout_may_export_something_of_its_own(
             return given if isinstance(given, bytes) else iter(given)
 
     monkeypatch.setattr(export_module, "room", lambda layout, name: Room)
-    result = program("export", refused / "disk.img", "-o", tmp_path / "out", "--json")
+    result = zoned("export", refused / "disk.img", "-o", tmp_path / "out", "--json")
     assert result.status == 0, result.err
     document = json.loads(result.out)
     assert (document["size_bytes"], document["data_bytes"]) == (size, data)
@@ -175,12 +152,12 @@ def test_a_layout_may_export_something_of_its_own(
     assert (tmp_path / "out").read_bytes() == b"".join(part or bytes(length) for length, part in pieces)
 
 
-def test_a_layout_without_blocks_has_no_logical_device(program: Program, tmp_path: Path) -> None:
+def test_a_layout_without_blocks_has_no_logical_device(zoned: Program, tmp_path: Path, program: Program) -> None:
     image = tmp_path / "z.img"
-    assert program("image", "create", image, "--size", "64MiB", "--zone-size", "4MiB").status == 0
-    assert run("mkzonefs", [str(image)]) == 0
+    assert zoned("image", "create", image, "--size", "64MiB", "--zone-size", "4MiB").status == 0
+    assert program("mkzonefs", image).status == 0
     for arguments in (["export", image, "-o", tmp_path / "out"], ["map", image], ["serve", image]):
-        result = program(*arguments)
+        result = zoned(*arguments)
         assert (result.status, result.err) == (16, f"zoned: {image}: zonefs has no logical device\n")
     assert not (tmp_path / "out").exists()
 
@@ -188,11 +165,11 @@ def test_a_layout_without_blocks_has_no_logical_device(program: Program, tmp_pat
 # -- map
 
 
-def test_map_counts_from_the_start_of_the_drive(program: Program, tmp_path: Path) -> None:
+def test_map_counts_from_the_start_of_the_drive(zoned: Program, tmp_path: Path) -> None:
     """A target in the second half of a drive: places are those of the drive, not of the half."""
     alone, shifted = extract("hm64x1", tmp_path) / "disk.img", tmp_path / "twice.img"
     zones, zone_bytes = 64, 1 << 20
-    created = program("image", "create", shifted, "--size", "128MiB", "--zone-size", "1MiB", "--conventional", zones)
+    created = zoned("image", "create", shifted, "--size", "128MiB", "--zone-size", "1MiB", "--conventional", zones)
     assert created.status == 0, created.err
     start = zones * zone_bytes
     with open_image(str(alone)) as source, open_image(str(shifted)) as empty:
@@ -207,8 +184,8 @@ def test_map_counts_from_the_start_of_the_drive(program: Program, tmp_path: Path
     with shifted.open("r+b") as file:
         file.seek(start)
         file.write(alone.read_bytes())
-    whole = json.loads(program("map", alone, "--json", "--at", "0+2000").out)["extents"]
-    result = program("map", shifted, "--json", "--at", "0+2000", "--start", start // 512)
+    whole = json.loads(zoned("map", alone, "--json", "--at", "0+2000").out)["extents"]
+    result = zoned("map", shifted, "--json", "--at", "0+2000", "--start", start // 512)
     assert result.status == 0, result.err
     for expected, found in zip(whole, json.loads(result.out)["extents"], strict=True):
         if expected["physical_block"] is not None:
@@ -217,9 +194,9 @@ def test_map_counts_from_the_start_of_the_drive(program: Program, tmp_path: Path
         assert found == expected | {"device": str(shifted)}
 
 
-def test_map_agrees_with_what_is_there(vector: Vector, program: Program, tmp_path: Path) -> None:
+def test_map_agrees_with_what_is_there(vector: Vector, zoned: Program, tmp_path: Path) -> None:
     devices = vector.devices("clean")
-    result = program("map", *devices, "--json")
+    result = zoned("map", *devices, "--json")
     assert result.status == 0, result.err
     document = json.loads(result.out)
     assert document["schema"] == "zoned.map/1"
@@ -239,23 +216,23 @@ def test_map_agrees_with_what_is_there(vector: Vector, program: Program, tmp_pat
     assert hashlib.sha256(content).hexdigest() == vector.sha256("clean")
 
 
-def test_map_of_single_blocks(vector: Vector, program: Program) -> None:
+def test_map_of_single_blocks(vector: Vector, zoned: Program) -> None:
     devices = vector.devices("clean")
-    whole = json.loads(program("map", *devices, "--json").out)["extents"]
-    some = json.loads(program("map", *devices, "--json", "--at", "0x10+2", "--at", "300").out)["extents"]
+    whole = json.loads(zoned("map", *devices, "--json").out)["extents"]
+    some = json.loads(zoned("map", *devices, "--json", "--at", "0x10+2", "--at", "300").out)["extents"]
     assert [(e["logical_block"], e["blocks"]) for e in some] == [(16, 2), (300, 1)]
     (holder,) = [e for e in whole if e["logical_block"] <= 300 < e["logical_block"] + e["blocks"]]
     if holder["physical_block"] is not None:
         assert some[1]["physical_block"] == holder["physical_block"] + 300 - holder["logical_block"]
-    text = program("map", *devices, "--at", "16").out.splitlines()
+    text = zoned("map", *devices, "--at", "16").out.splitlines()
     assert len(text) == 2
     assert text[1].split()[:3] == ["16", "1", str(some[0]["physical_block"])]
     assert text[1].rstrip().endswith(some[0]["why"])
 
 
 @pytest.mark.parametrize("at", ["x", "", "+1", "1+", "1+0", "-1", "99999999999", "0+99999999", "1+2+3", "1_0", "٣"])
-def test_map_refuses_bad_ranges(refused: Path, program: Program, at: str) -> None:
-    result = program("map", refused / "disk.img", f"--at={at}")
+def test_map_refuses_bad_ranges(refused: Path, zoned: Program, at: str) -> None:
+    result = zoned("map", refused / "disk.img", f"--at={at}")
     assert result.status == 16
     assert result.err.count("\n") == 1
 
@@ -263,11 +240,11 @@ def test_map_refuses_bad_ranges(refused: Path, program: Program, at: str) -> Non
 # -- replay
 
 
-def test_replaying_the_operations_gives_the_kernels_content(vector: Vector, program: Program, tmp_path: Path) -> None:
+def test_replaying_the_operations_gives_the_kernels_content(vector: Vector, zoned: Program, tmp_path: Path) -> None:
     log, out = tmp_path / "log", tmp_path / "out"
     as_log_writes(vector.operations, log)
     devices = vector.devices("fresh")
-    result = program("replay", *devices, "--log-writes", log, "--check-each", "--json")
+    result = zoned("replay", *devices, "--log-writes", log, "--check-each", "--json")
     assert result.status == 0, result.err
     document = json.loads(result.out)
     assert document["schema"] == "zoned.replay/1"
@@ -275,48 +252,48 @@ def test_replaying_the_operations_gives_the_kernels_content(vector: Vector, prog
     assert document["checks"] == document["requests"]["flush"] + 1
     assert document["requests"]["write"] == sum(op[0] == "w" for op in vector.operations)
     assert document["device"]["changes"] > 0
-    assert program("export", *devices, "-o", out).status == 0
+    assert zoned("export", *devices, "-o", out).status == 0
     assert sha256(out) == vector.sha256("clean")
 
 
 @pytest.mark.parametrize("crash_at", [0, 40, 100])
 def test_a_power_cut_leaves_a_target_without_errors(
-    vector: Vector, program: Program, tmp_path: Path, crash_at: int
+    vector: Vector, zoned: Program, tmp_path: Path, crash_at: int
 ) -> None:
     log = tmp_path / "log"
     as_log_writes(vector.operations, log)
     devices = vector.devices("fresh")
-    result = program("replay", *devices, "--log-writes", log, "--crash-at", crash_at, "--check-each", "--json")
+    result = zoned("replay", *devices, "--log-writes", log, "--crash-at", crash_at, "--check-each", "--json")
     document = json.loads(result.out)
     assert document["crashed"]
     assert document["device"]["changes"] == crash_at
     assert result.status == 0, document["findings"]
-    assert program("check", *devices).status == 0
-    rest = program("replay", *devices, "--log-writes", log, "--json")
+    assert zoned("check", *devices).status == 0
+    rest = zoned("replay", *devices, "--log-writes", log, "--json")
     assert rest.status == 0, rest.err
-    assert program("export", *devices, "-o", tmp_path / "out").status == 0
+    assert zoned("export", *devices, "-o", tmp_path / "out").status == 0
     assert sha256(tmp_path / "out") == vector.sha256("clean")
 
 
-def test_dry_run_writes_nothing(vector: Vector, program: Program, tmp_path: Path) -> None:
+def test_dry_run_writes_nothing(vector: Vector, zoned: Program, tmp_path: Path) -> None:
     log = tmp_path / "log"
     as_log_writes(vector.operations, log)
     devices = vector.devices("fresh")
     before = [sha256(d) for d in devices]
-    result = program("replay", *devices, "--log-writes", log, "--dry-run", "-o", "rlow=50")
+    result = zoned("replay", *devices, "--log-writes", log, "--dry-run", "-o", "rlow=50")
     assert result.status == 0, result.err
     assert "writes" in result.out
     assert [sha256(d) for d in devices] == before
 
 
-def test_an_iolog_is_stamped(vector: Vector, program: Program, tmp_path: Path) -> None:
+def test_an_iolog_is_stamped(vector: Vector, zoned: Program, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     trace.write_text(
         "fio version 2 iolog\nx add\nx open\nx write 40960 8192\nx write 45056 4096\nx sync 0 0\nx close\n"
     )
     devices = vector.devices("fresh")
-    assert program("replay", *devices, "--trace", trace, "--seed", 7).status == 0
-    assert program("export", *devices, "-o", tmp_path / "out").status == 0
+    assert zoned("replay", *devices, "--trace", trace, "--seed", 7).status == 0
+    assert zoned("export", *devices, "-o", tmp_path / "out").status == 0
     assert (tmp_path / "out").read_bytes()[40960:49152] == stamp(10, 8) + stamp(11, 9)
 
 
@@ -335,7 +312,7 @@ def test_an_iolog_is_stamped(vector: Vector, program: Program, tmp_path: Path) -
 )
 def test_replay_refuses_in_one_line(
     refused: Path,
-    program: Program,
+    zoned: Program,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
@@ -344,7 +321,7 @@ def test_replay_refuses_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t").write_text("fio version 2 iolog\nnonsense\n")
-    result = program("replay", refused / "fresh.img", *arguments)
+    result = zoned("replay", refused / "fresh.img", *arguments)
     assert result.status == status
     assert message in result.err
     assert result.err.count("\n") == 1
@@ -398,28 +375,28 @@ def test_serve_read_only(vector: Vector, tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_serve_written_content_comes_back(vector: Vector, program: Program, tmp_path: Path) -> None:
+def test_serve_written_content_comes_back(vector: Vector, zoned: Program, tmp_path: Path) -> None:
     devices = vector.devices("fresh")
     source = tmp_path / "source"
-    assert program("export", *vector.devices("clean"), "-o", source).status == 0
+    assert zoned("export", *vector.devices("clean"), "-o", source).status == 0
     with serving(*devices, "--write", "--tcp", "0", "--name", "vol") as (document, _):
         uri = str(document["uri"])
         assert uri.startswith("nbd://127.0.0.1:")
         subprocess.run(["qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", source, uri], check=True, timeout=60)
         subprocess.run(["qemu-img", "compare", "-f", "raw", "-F", "raw", source, f"{uri}/vol"], check=True, timeout=60)
-    assert program("check", *devices).status == 0
-    assert program("export", *devices, "-o", tmp_path / "out").status == 0
+    assert zoned("check", *devices).status == 0
+    assert zoned("export", *devices, "-o", tmp_path / "out").status == 0
     assert sha256(tmp_path / "out") == vector.sha256("clean")
 
 
-def test_random_writes_through_serve_are_verified(vector: Vector, program: Program, tmp_path: Path) -> None:
+def test_random_writes_through_serve_are_verified(vector: Vector, zoned: Program, tmp_path: Path) -> None:
     """fio writes at random, which fills buffer zones, and reads back what it wrote."""
     devices = vector.devices("fresh")
     with serving(*devices, "--write", "--socket", tmp_path / "s") as (document, _):
         fio = ["fio", "--name=v", "--ioengine=nbd", f"--uri={document['uri']}", "--rw=randwrite", "--bs=4k"]
         fio += ["--size=2m", "--iodepth=16", "--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0"]
         subprocess.run(fio, check=True, timeout=120, capture_output=True, cwd=tmp_path)
-    assert program("check", *devices).status == 0
+    assert zoned("check", *devices).status == 0
 
 
 def test_once_ends_with_the_client(vector: Vector) -> None:
@@ -433,7 +410,7 @@ def test_once_ends_with_the_client(vector: Vector) -> None:
     assert not os.path.exists(uri.partition("socket=")[2])
 
 
-def test_serve_refuses_in_one_line(vector: Vector, program: Program, tmp_path: Path) -> None:
+def test_serve_refuses_in_one_line(vector: Vector, zoned: Program, tmp_path: Path) -> None:
     devices = vector.devices("clean")
     for arguments, status in (
         (["--socket", "s", "--tcp", "1"], 16),
@@ -441,7 +418,7 @@ def test_serve_refuses_in_one_line(vector: Vector, program: Program, tmp_path: P
         (["--socket", tmp_path], 8),
         (["--name", "x" * 300], 16),
     ):
-        result = program("serve", *devices, *arguments)
+        result = zoned("serve", *devices, *arguments)
         assert result.status == status, arguments
         assert result.err.count("\n") == 1
 

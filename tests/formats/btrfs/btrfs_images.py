@@ -20,17 +20,6 @@ MIB = 1 << 20
 SUPER_BYTES = 4096
 
 
-@dataclass(frozen=True)
-class Result:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
 def template(csum: str = "crc32c") -> bytes:
     """A super block that mkfs.btrfs wrote, one for each checksum type."""
     return (VECTORS / "superblocks" / f"{csum}.bin").read_bytes()

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from btrfs_images import MIB, SUPER_BYTES, Drive, Result, change_zones, make_super, manage, poke, reseal, torn
+from btrfs_images import MIB, SUPER_BYTES, Drive, change_zones, make_super, manage, poke, reseal, torn
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import Result
 
 from zoned_tools.device.base import ZoneOperation
 from zoned_tools.device.image import open_image

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from btrfs_images import SUPER_BYTES, Result, make_super, poke
+from btrfs_images import SUPER_BYTES, make_super, poke
+from programs import Result
 
 from zoned_tools.device.image import open_image
 from zoned_tools.device.overlay import Overlay, Recorder, replay_cut

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from btrfs_images import EXPECTED, VECTORS, Result, template
+from btrfs_images import EXPECTED, VECTORS, template
+from programs import Result
 
 from zoned_tools.formats.btrfs.checksum import csum_matches, seal
 from zoned_tools.formats.btrfs.layout import SUPER_BLOCK

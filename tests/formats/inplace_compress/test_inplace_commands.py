@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from inplace_images import content, corrupt_bytes, image_bytes
+from programs import Program
 
-from zoned_tools.cli.run import run
 from zoned_tools.formats.inplace_compress.table import ACTIVATION_WARNING
-
-
-class Ran:
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def zoned(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    def call(*arguments: object) -> Ran:
-        capsys.readouterr()
-        status = run("zoned", [str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return Ran(status, captured.out, captured.err)
-
-    return call
 
 
 @pytest.fixture
@@ -43,7 +20,7 @@ def image(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("compressor", ["lzo", "842"])
-def test_from_format_to_export(zoned: Callable[..., Ran], image: Path, tmp_path: Path, compressor: str) -> None:
+def test_from_format_to_export(zoned: Program, image: Path, tmp_path: Path, compressor: str) -> None:
     made = zoned("inplace-compress", "format", image, "--compressor", compressor, "--json")
     line = f"0 8176 inplacecompress device={image},writethrough,compressor={compressor}"
     assert made.json == {
@@ -70,7 +47,7 @@ def test_from_format_to_export(zoned: Callable[..., Ran], image: Path, tmp_path:
     assert "32 blocks" in extent["why"]
 
 
-def test_table_in_every_spelling(zoned: Callable[..., Ran], image: Path) -> None:
+def test_table_in_every_spelling(zoned: Program, image: Path) -> None:
     for spelling in (
         "device={},writeback=7,compressor=842",
         "device:{},writeback:0x7,compressor:842",
@@ -100,7 +77,7 @@ def test_table_in_every_spelling(zoned: Callable[..., Ran], image: Path) -> None
     )
 
 
-def test_dry_run_and_undo_of_format(zoned: Callable[..., Ran], image: Path, tmp_path: Path) -> None:
+def test_dry_run_and_undo_of_format(zoned: Program, image: Path, tmp_path: Path) -> None:
     image.write_bytes(image_bytes("p1-lzo"))
     before = image.read_bytes()
     shown = zoned("inplace-compress", "format", image, "--force", "--dry-run")
@@ -113,7 +90,7 @@ def test_dry_run_and_undo_of_format(zoned: Callable[..., Ran], image: Path, tmp_
 
 
 @pytest.mark.parametrize("command", [["check"], ["inplace-compress", "check"]])
-def test_check_by_either_command(zoned: Callable[..., Ran], image: Path, command: list[str]) -> None:
+def test_check_by_either_command(zoned: Program, image: Path, command: list[str]) -> None:
     image.write_bytes(corrupt_bytes("842-payload-flip"))
     ran = zoned(*command, image, "--json")
     assert ran.status == 4
@@ -125,14 +102,14 @@ def test_check_by_either_command(zoned: Callable[..., Ran], image: Path, command
     assert device["facts"]["unreadable_blocks"] == 1
 
 
-def test_check_of_metadata_only(zoned: Callable[..., Ran], image: Path) -> None:
+def test_check_of_metadata_only(zoned: Program, image: Path) -> None:
     image.write_bytes(corrupt_bytes("842-payload-flip"))
     assert zoned("inplace-compress", "check", image, "--metadata-only").status == 0
     assert zoned("inplace-compress", "check", image, "--metadata-only", "--deep").status == 16
     assert zoned("inplace-compress", "check", image, "--processes", 999).status == 16
 
 
-def test_shadows_are_warnings_until_relinked(zoned: Callable[..., Ran], image: Path) -> None:
+def test_shadows_are_warnings_until_relinked(zoned: Program, image: Path) -> None:
     image.write_bytes(corrupt_bytes("lzo-map-stale-raw"))
     assert zoned("inplace-compress", "check", image).out.count("RAW_SHADOW") == 0
     deep = zoned("inplace-compress", "check", image, "--deep", "--json")
@@ -146,7 +123,7 @@ def test_shadows_are_warnings_until_relinked(zoned: Callable[..., Ran], image: P
     assert image.read_bytes()[:8192] == image_bytes("p1-lzo")[:8192]
 
 
-def test_repair(zoned: Callable[..., Ran], image: Path, tmp_path: Path) -> None:
+def test_repair(zoned: Program, image: Path, tmp_path: Path) -> None:
     image.write_bytes(corrupt_bytes("lzo-sb-zeroed"))
     shown = zoned("inplace-compress", "repair", image, "--dry-run")
     assert shown.status == 4
@@ -165,9 +142,7 @@ def test_repair(zoned: Callable[..., Ran], image: Path, tmp_path: Path) -> None:
     assert zoned("inplace-compress", "check", image).status == 0
 
 
-def test_unreadable_ranges_are_listed_never_silently_zeroed(
-    zoned: Callable[..., Ran], image: Path, tmp_path: Path
-) -> None:
+def test_unreadable_ranges_are_listed_never_silently_zeroed(zoned: Program, image: Path, tmp_path: Path) -> None:
     image.write_bytes(corrupt_bytes("lzo-payload-ext-torn"))
     failed = zoned("export", image, "-o", tmp_path / "out")
     assert failed.status == 8
@@ -179,7 +154,7 @@ def test_unreadable_ranges_are_listed_never_silently_zeroed(
     assert (lost["offset_bytes"], lost["length_bytes"]) == (16 * 4096, 8192)
 
 
-def test_replaying_a_trace(zoned: Callable[..., Ran], image: Path, tmp_path: Path) -> None:
+def test_replaying_a_trace(zoned: Program, image: Path, tmp_path: Path) -> None:
     zoned("inplace-compress", "format", image)
     trace = tmp_path / "trace"
     lines = [
@@ -200,7 +175,7 @@ def test_replaying_a_trace(zoned: Callable[..., Ran], image: Path, tmp_path: Pat
     assert zoned("check", image).status == 0
 
 
-def test_a_volume_in_a_partition(zoned: Callable[..., Ran], tmp_path: Path) -> None:
+def test_a_volume_in_a_partition(zoned: Program, tmp_path: Path) -> None:
     path, raw = tmp_path / "disk", tmp_path / "raw"
     with path.open("wb") as file:
         file.truncate(8 << 20)
@@ -220,7 +195,7 @@ def test_a_volume_in_a_partition(zoned: Callable[..., Ran], tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("size", [512, 4096, 8192, 12288])
-def test_tiny_devices(zoned: Callable[..., Ran], tmp_path: Path, size: int) -> None:
+def test_tiny_devices(zoned: Program, tmp_path: Path, size: int) -> None:
     path = tmp_path / "tiny"
     path.write_bytes(bytes(size))
     assert zoned("inplace-compress", "check", path).status in (4, 8)
@@ -229,7 +204,7 @@ def test_tiny_devices(zoned: Callable[..., Ran], tmp_path: Path, size: int) -> N
     assert made.err.count("\n") == 1
 
 
-def test_old_series_is_named(zoned: Callable[..., Ran], image: Path) -> None:
+def test_old_series_is_named(zoned: Program, image: Path) -> None:
     words = (0x106526C206506C09, 1, 1, 1022)
     image.write_bytes(b"".join(w.to_bytes(8, "little") for w in words).ljust(4 << 20, b"\0"))
     assert zoned("check", image, "--json").json["devices"][0]["findings"][0]["id"] == "inplace-compress.OLD_SERIES"
@@ -254,9 +229,7 @@ def test_old_series_is_named(zoned: Callable[..., Ran], image: Path) -> None:
         (["--set", "writeback=5,writethrough", "--set", "writeback=6"], "device={},writeback=6,compressor=lzo"),
     ],
 )
-def test_table_in_every_spelling_with_its_warning(
-    zoned: Callable[..., Ran], image: Path, words: list[str], wanted: str
-) -> None:
+def test_table_in_every_spelling_with_its_warning(zoned: Program, image: Path, words: list[str], wanted: str) -> None:
     image.write_bytes(image_bytes("p1-lzo"))
     ran = zoned("table", image, *words)
     assert (ran.status, ran.out) == (0, f"0 8176 inplacecompress {wanted.format(image)}\n")
@@ -265,7 +238,7 @@ def test_table_in_every_spelling_with_its_warning(
 
 
 @pytest.mark.parametrize("word", ["bogus=1", "writeback=5x", "writeback=", "compressor=zstd", "critical=2"])
-def test_settings_that_cannot_be_meant(zoned: Callable[..., Ran], image: Path, tmp_path: Path, word: str) -> None:
+def test_settings_that_cannot_be_meant(zoned: Program, image: Path, tmp_path: Path, word: str) -> None:
     image.write_bytes(image_bytes("p1-lzo"))
     for command in (["table"], ["map", "--at", "0"], ["check"], ["export", "-o", tmp_path / "out"]):
         ran = zoned(*command, image, "--set", word)
@@ -274,9 +247,7 @@ def test_settings_that_cannot_be_meant(zoned: Callable[..., Ran], image: Path, t
 
 
 @pytest.mark.parametrize("prefix", ["", "inplace-compress."])
-def test_the_umbrella_takes_codes_and_finding_ids_as_consent(
-    zoned: Callable[..., Ran], image: Path, prefix: str
-) -> None:
+def test_the_umbrella_takes_codes_and_finding_ids_as_consent(zoned: Program, image: Path, prefix: str) -> None:
     image.write_bytes(corrupt_bytes("lzo-map-stale-raw"))
     assert zoned("check", image, "--repair", "--allow", "NOT_A_CODE").status == 16
     assert zoned("check", image, "--repair", "--allow", f"{prefix}RAW_SHADOW").status == 1
@@ -284,16 +255,14 @@ def test_the_umbrella_takes_codes_and_finding_ids_as_consent(
 
 
 @pytest.mark.parametrize(("name", "base"), [("lzo-sb-data-blocks", "p1-lzo"), ("842-sb-data-blocks", "p2-842")])
-def test_a_last_block_that_the_super_block_left_out_is_kept(
-    zoned: Callable[..., Ran], image: Path, name: str, base: str
-) -> None:
+def test_a_last_block_that_the_super_block_left_out_is_kept(zoned: Program, image: Path, name: str, base: str) -> None:
     image.write_bytes(corrupt_bytes(name))
     assert zoned("check", image, "--repair").status == 1
     assert image.read_bytes() == image_bytes(base)
 
 
 def test_raw_data_behind_the_last_entry_is_only_dropped_with_consent(
-    zoned: Callable[..., Ran], image: Path, tmp_path: Path
+    zoned: Program, image: Path, tmp_path: Path
 ) -> None:
     raw = tmp_path / "raw"
     raw.write_bytes(content("rand:1", 502 * 4096))
@@ -314,7 +283,7 @@ def test_raw_data_behind_the_last_entry_is_only_dropped_with_consent(
     assert zoned("check", image, "--repair", "--allow", "MAP_SLACK").status == 1
 
 
-def test_export_with_processes_gives_the_same(zoned: Callable[..., Ran], tmp_path: Path) -> None:
+def test_export_with_processes_gives_the_same(zoned: Program, tmp_path: Path) -> None:
     path, raw = tmp_path / "large.img", tmp_path / "raw"
     with path.open("wb") as file:
         file.truncate(40 << 20)

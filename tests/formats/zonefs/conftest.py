@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from zonefs_images import VECTORS, Result
-
-from zoned_tools.cli.run import run
+from archives import unpacked_once
+from zonefs_images import VECTORS
 
 
 @pytest.fixture(scope="session")
 def vector_image(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The image of a vector, unpacked once; tests must not write to it."""
-    unpacked: dict[str, Path] = {}
-
-    def unpack(name: str) -> Path:
-        if name not in unpacked:
-            directory = tmp_path_factory.mktemp(name)
-            with tarfile.open(VECTORS / f"{name}.tar.xz") as archive:
-                archive.extractall(directory, filter="data")
-            unpacked[name] = directory / "disk.img"
-        return unpacked[name]
-
-    return unpack
-
-
-@pytest.fixture
-def program(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """``program("zoned", "zonefs", "ls", path)``: exit status and what was printed."""
-
-    def call(name: str, *arguments: object) -> Result:
-        capfd.readouterr()
-        status = run(name, [str(a) for a in arguments])
-        captured = capfd.readouterr()
-        return Result(status, captured.out, captured.err)
-
-    return call
+    return unpacked_once(VECTORS, tmp_path_factory.mktemp)

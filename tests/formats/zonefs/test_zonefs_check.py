@@ -11,7 +11,8 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from zonefs_images import MIB, Result, make_image
+from programs import Result
+from zonefs_images import MIB, make_image
 
 from zoned_tools.device.emulated import EmulatedDrive
 from zoned_tools.device.image import open_image

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from zonefs_images import MIB, Result, make_image
+from programs import Result
+from zonefs_images import MIB, make_image
 
 KIB = 1024
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from zonefs_images import Result, make_image
+from programs import Result
+from zonefs_images import make_image
 
 from zoned_tools.device.image import open_image
 from zoned_tools.errors import MetadataError

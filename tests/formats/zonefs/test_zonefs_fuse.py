@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from zonefs_images import MIB, Result, make_image
+from programs import Result
+from zonefs_images import MIB, make_image
 
 from zoned_tools.device.opening import open_device
 from zoned_tools.formats.registry import Target

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from zonefs_images import MIB, VECTORS, Result, make_image
+from programs import Result
+from zonefs_images import MIB, VECTORS, make_image
 
 from zoned_tools.device.image import open_image
 from zoned_tools.device.overlay import Overlay, Recorder, replay_cut

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from zonefs_images import VECTORS, Result, make_image
+from programs import Result
+from zonefs_images import VECTORS, make_image
 
 from zoned_tools.device.opening import open_device
 from zoned_tools.errors import MetadataError

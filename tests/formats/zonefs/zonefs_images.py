@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from zoned_tools.device.base import Geometry
 from zoned_tools.device.image import create_image
@@ -53,14 +50,3 @@ def make_image(
     )
     create_image(str(path), geometry, table, overwrite=True)
     return path
-
-
-@dataclass(frozen=True)
-class Result:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
