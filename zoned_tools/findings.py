@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -114,9 +114,3 @@ class NothingToCheckError(MetadataError):
     def __init__(self, message: str, report: CheckReport, *, hint: str = "") -> None:
         super().__init__(message, device=report.devices[0], hint=hint)
         self.report = report
-
-
-def worst(severities: Iterable[Severity]) -> Severity | None:
-    """The gravest of ``severities``, None when there is none."""
-    order = list(Severity)
-    return min(severities, key=order.index, default=None)

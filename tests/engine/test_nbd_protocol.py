@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,19 +33,6 @@ from nbd_wire import (
 )
 from serving import served
 from volumes import BLOCK, MemoryMapper
-
-
-@pytest.fixture(autouse=True)
-def _close_clients() -> Iterator[None]:
-    yield
-    while Client.opened:
-        Client.opened.pop().close()
-
-
-@pytest.fixture
-def mapper() -> MemoryMapper:
-    return MemoryMapper(64)
-
 
 # -- option haggling
 

@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,19 +29,6 @@ from volumes import BLOCK, MemoryMapper
 from zoned_tools.engine import nbd
 from zoned_tools.engine.nbd_sockets import parse_tcp_address, tcp_listener, unix_listener
 from zoned_tools.errors import BusyError, DeviceError, UsageError
-
-
-@pytest.fixture(autouse=True)
-def _close_clients() -> Iterator[None]:
-    yield
-    while Client.opened:
-        Client.opened.pop().close()
-
-
-@pytest.fixture
-def mapper() -> MemoryMapper:
-    return MemoryMapper(64)
-
 
 # -- broken clients, shutdown
 

@@ -30,7 +30,6 @@ BLKGETSIZE64 = 0x80081272
 BLKSSZGET = 0x1268
 BLKPBSZGET = 0x127B
 BLKZEROOUT = 0x127F
-BLKDISCARD = 0x1277
 
 _MANAGE = {
     ZoneOperation.RESET: BLKRESETZONE,
@@ -68,7 +67,6 @@ class BlockDevice(ClosesOnExit):
         except BaseException:
             os.close(self._fd)
             raise
-        self._unit = max(self.geometry.logical_block_bytes, self.geometry.write_granularity_bytes)
         self._aligned = mmap.mmap(-1, _IO_BYTES)  # page-aligned, as O_DIRECT wants
         self._bounce = memoryview(self._aligned)
         self._closed = False

@@ -7,7 +7,7 @@ numbers of types and conditions are those of ``include/uapi/linux/blkzoned.h``.
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -83,9 +83,6 @@ CONDITION_NAMES = {
 OPEN_CONDITIONS = (ZoneCondition.IMPLICIT_OPEN, ZoneCondition.EXPLICIT_OPEN)
 ACTIVE_CONDITIONS = (*OPEN_CONDITIONS, ZoneCondition.CLOSED)
 DEAD_CONDITIONS = (ZoneCondition.READ_ONLY, ZoneCondition.OFFLINE)
-
-INVALID_WP = np.uint64(0xFFFFFFFFFFFFFFFF)
-"""What drives report as the write pointer of zones that have none."""
 
 
 def make_table(
@@ -165,18 +162,3 @@ def type_name(value: int) -> str:
 
 def condition_name(value: int) -> str:
     return CONDITION_NAMES.get(int(value), f"reserved-{int(value):#x}")
-
-
-def zone_from_row(row: Any) -> dict[str, object]:
-    """One zone as in the ``zoned.report/1`` schema (for single zones; bulk output has its own path)."""
-    valid = bool(wp_is_valid(np.array([row], ZONE_DTYPE))[0])
-    return {
-        "start_bytes": int(row["start_sector"]) * SECTOR_BYTES,
-        "length_bytes": int(row["length_sectors"]) * SECTOR_BYTES,
-        "capacity_bytes": int(row["capacity_sectors"]) * SECTOR_BYTES,
-        "wp_bytes": int(row["wp_sector"]) * SECTOR_BYTES if valid else None,
-        "type": type_name(row["type"]),
-        "condition": condition_name(row["condition"]),
-        "reset_recommended": bool(row["reset"]),
-        "non_seq": bool(row["non_seq"]),
-    }

@@ -195,7 +195,7 @@ def export_volume(
     Raises:
         ZonedError: a block cannot be read (unless ``skip_errors``), or the output not written.
     """
-    export = _Export(Volume(mapper), output, skip_errors=skip_errors)
+    export = _Export(Volume(mapper), skip_errors=skip_errors)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="export") as worker:
         written: Future[None] | None = None
         for offset, length, stored in export.parts():
@@ -239,9 +239,8 @@ def export_pieces(pieces: Iterator[Piece], output: Output) -> ExportResult:
 
 
 class _Export:
-    def __init__(self, volume: Volume, output: Output, *, skip_errors: bool) -> None:
+    def __init__(self, volume: Volume, *, skip_errors: bool) -> None:
         self._volume = volume
-        self._output = output
         self._skip_errors = skip_errors
         self._buffers = [memoryview(bytearray(CHUNK_BYTES)) for _ in range(2)]
         self.result = ExportResult(volume.size_bytes)

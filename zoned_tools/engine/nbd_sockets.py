@@ -14,7 +14,6 @@ from urllib.parse import quote
 
 from zoned_tools.errors import BusyError, DeviceError, UsageError
 
-DEFAULT_TCP_PORT = 10809
 _BACKLOG = 64
 
 

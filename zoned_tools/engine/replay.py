@@ -159,7 +159,6 @@ class _Replay:
         self._options = options
         self._path = path
         self._sequence = options.seed
-        self._last_write: str | None = None
 
     def run(self, requests: Iterable[Request]) -> None:
         """Carry the requests out; ends early when a check finds errors."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import cast
 
 from zoned_tools.device.base import Device
 from zoned_tools.device.partition import PartitionView, partition_starts, partitions
 from zoned_tools.device.zones import SECTOR_BYTES
 from zoned_tools.errors import MetadataError, UsageError
-from zoned_tools.formats.registry import LAYOUTS, LOGICAL_BLOCK_BYTES, Identity, Target, room
+from zoned_tools.formats.registry import LAYOUTS, LOGICAL_BLOCK_BYTES, Identity, ProbeRoom, Target, room
 
 WHOLE_DRIVE_LAYOUTS = frozenset({"zdm"})
 """Layouts that count in zones of the whole drive even when they begin at a partition; they are
@@ -51,8 +52,7 @@ def _probe_at(device: Device, start_bytes: int, layout: str) -> Identity | None:
     inside_a_zone = geometry.is_zoned and start_bytes % geometry.zone_bytes
     if inside_a_zone and layout not in WHOLE_DRIVE_LAYOUTS:
         return None
-    identity: Identity | None = probing.probe(*view_at(device, start_bytes, layout))
-    return identity
+    return cast(ProbeRoom, probing).probe(*view_at(device, start_bytes, layout))
 
 
 def _target(layout: str, devices: Sequence[Device], start_bytes: int) -> Target:

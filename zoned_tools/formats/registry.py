@@ -290,8 +290,3 @@ def room(layout: str, name: str) -> ModuleType | None:
     if importlib.util.find_spec(LAYOUTS[layout]) is None or importlib.util.find_spec(qualified) is None:
         return None
     return importlib.import_module(qualified)
-
-
-def layouts_with(name: str) -> Sequence[str]:
-    """Names of the layouts that have the room ``name``."""
-    return [layout for layout in LAYOUTS if room(layout, name) is not None]

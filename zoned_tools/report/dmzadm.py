@@ -73,7 +73,6 @@ class FormatProgress:
         self._target = target
         self._result = result
         self._title = ""
-        self._syncing = False
 
     def __call__(self, step: Step) -> None:
         match step:

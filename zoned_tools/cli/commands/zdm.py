@@ -87,7 +87,7 @@ def zones(device: DevicePath, start: Start = None, json: Json = False) -> int:
 def report(device: DevicePath, json: Json = False) -> int:
     """Print the zones of the drive with their conditions and types."""
     from zoned_tools.device.opening import open_device
-    from zoned_tools.device.zones import CONDITION_NAMES, TYPE_NAMES, zone_from_row
+    from zoned_tools.device.zones import CONDITION_NAMES, TYPE_NAMES
     from zoned_tools.errors import DeviceError
 
     with open_device(device) as drive:
@@ -95,7 +95,13 @@ def report(device: DevicePath, json: Json = False) -> int:
             raise DeviceError("not a zoned device", device=device)
         table = drive.zones()
     if json:
-        rows = [{"zone": number, **zone_from_row(row)} for number, row in enumerate(table)]
+        import json as decoder
+
+        import numpy as np
+
+        from zoned_tools.report.zones import json_lines
+
+        rows = [decoder.loads(line) for line in json_lines(table, np.arange(len(table)))]
         print_json({"schema": "zoned.zdm.report/1", "device": device, "zones": rows})
         return 0
     conditions = CONDITION_NAMES

@@ -135,7 +135,6 @@ SUPER_BLOCK_OFFSETS: dict[str, int] = {
 }
 """Byte offset of every field."""
 
-DEV_ITEM_OFFSET = 0xC9
 DEV_ITEM_FSID_OFFSET = 0x11B
 
 CHUNK = Struct(

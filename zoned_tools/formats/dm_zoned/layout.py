@@ -23,7 +23,7 @@ import numpy.typing as npt
 from construct import Bytes, Int32ul, Int64ul, Struct
 
 from zoned_tools.codec.crc import crc32_le
-from zoned_tools.codec.fields import NIL_UUID, Uuid, dtype_of
+from zoned_tools.codec.fields import NIL_UUID, Uuid
 from zoned_tools.device.base import Geometry
 from zoned_tools.device.zones import (
     SECTOR_BYTES,
@@ -81,7 +81,6 @@ _V1_PADDING_OFFSET = 48
 MAP_ENTRY = Struct("dzone_id" / Int32ul, "bzone_id" / Int32ul)
 """One chunk of the mapping table."""
 
-MAP_DTYPE = dtype_of(MAP_ENTRY)
 MAP_ENTRIES = BLOCK_BYTES // MAP_ENTRY.sizeof()
 """Chunks that one block of the mapping table describes."""
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from zoned_tools.device.zones import BoolArray, IntArray
 
-BITS_PER_BLOCK = 4096 * 8
 CLEAN_CACHE_BYTES = 16 << 20
 """How much of clean bitmaps is kept."""
 READ_AHEAD_BYTES = 64 << 10
@@ -166,10 +165,6 @@ class BitmapCache:
         """``bitmap`` has changes that are not on the drive yet."""
         self._clean.pop(zone, None)
         self._dirty[zone] = bitmap
-
-    def dirty_bitmap(self, zone: int) -> ZoneBitmap:
-        """A bitmap that :meth:`keep` was told of."""
-        return self._dirty[zone]
 
     def all_written(self) -> None:
         """Every change is on the drive."""

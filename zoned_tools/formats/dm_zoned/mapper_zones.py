@@ -57,11 +57,6 @@ class ZonePool:
         return len(self._buffers) + sum(1 for z in self._pending if self._geometry.cache[z])
 
     @property
-    def has_buffer(self) -> bool:
-        """True when a cache or random zone can be had at once."""
-        return bool(self._buffers)
-
-    @property
     def has_pending(self) -> bool:
         """True when a commit would make more zones free."""
         return bool(self._pending)

@@ -28,7 +28,6 @@ GROUP_UNITS = 4
 LITERAL, INDEX2, INDEX4, INDEX8, PREVIOUS_GROUP = range(5)
 
 INDEX_BITS = {INDEX2: 8, INDEX4: 9, INDEX8: 8}
-UNITS = {INDEX2: 1, INDEX4: 2, INDEX8: 4}
 RING = {INDEX2: 256, INDEX4: 1024, INDEX8: 1024}
 """Units (2 bytes) of output that the indexes of a size can reach."""
 

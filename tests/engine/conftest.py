@@ -1,0 +1,21 @@
+"""Fixtures of the NBD tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from nbd_wire import Client
+from volumes import MemoryMapper
+
+
+@pytest.fixture(autouse=True)
+def _close_clients() -> Iterator[None]:
+    yield
+    while Client.opened:
+        Client.opened.pop().close()
+
+
+@pytest.fixture
+def mapper() -> MemoryMapper:
+    return MemoryMapper(64)
