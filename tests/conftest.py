@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from programs import Program, caller
+
+from tests.programs import Program, caller
 
 VECTORS = Path(__file__).parent / "vectors"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from nbd_wire import Client
-from volumes import MemoryMapper
+
+from tests.engine.nbd_wire import Client
+from tests.engine.volumes import MemoryMapper
 
 
 @pytest.fixture(autouse=True)

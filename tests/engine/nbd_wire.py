@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from serving import served
-from volumes import BLOCK, MemoryMapper
+from tests.engine.serving import served
+from tests.engine.volumes import BLOCK, MemoryMapper
 
 SIZE = 64 * BLOCK
 READ, WRITE, DISC, FLUSH, TRIM, CACHE, ZEROES, STATUS = range(8)

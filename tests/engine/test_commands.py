@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from archives import unpack
-from programs import Program
 
+from tests.archives import unpack
+from tests.programs import Program
 from zoned_tools.device.image import create_image, open_image
 from zoned_tools.device.zones import wp_is_valid
 from zoned_tools.engine import export as export_module

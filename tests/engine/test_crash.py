@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from volumes import BLOCK
 
+from tests.engine.volumes import BLOCK
 from zoned_tools.device.base import Device, Geometry, ZoneOperation
 from zoned_tools.device.emulated import no_zones
 from zoned_tools.device.image import create_image, open_image

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from volumes import BLOCK, MemoryMapper
 
+from tests.engine.volumes import BLOCK, MemoryMapper
 from zoned_tools.engine import export as export_module
 from zoned_tools.engine.export import ExportResult, export_volume, open_output
 from zoned_tools.errors import DeviceError, RefusedError
@@ -68,7 +68,7 @@ def test_any_layout_any_window(
 _STREAM = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from volumes import BLOCK, MemoryMapper
+from tests.engine.volumes import BLOCK, MemoryMapper
 from zoned_tools.engine.export import export_volume, open_output
 mapper = MemoryMapper(4096)
 mapper.blocks = {n: bytes([n % 251]) * BLOCK for n in range(100, 3000, 3)}

@@ -9,8 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from serving import served
-from volumes import BLOCK, MemoryMapper
+
+from tests.engine.serving import served
+from tests.engine.volumes import BLOCK, MemoryMapper
 
 SIZE_BLOCKS = 4096  # 16 MiB
 

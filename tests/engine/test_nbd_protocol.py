@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nbd_wire import (
+
+from tests.engine.nbd_wire import (
     CACHE,
     DF,
     DISC,
@@ -31,8 +32,8 @@ from nbd_wire import (
     Client,
     connected,
 )
-from serving import served
-from volumes import BLOCK, MemoryMapper
+from tests.engine.serving import served
+from tests.engine.volumes import BLOCK, MemoryMapper
 
 # -- option haggling
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nbd_wire import (
+
+from tests.engine.nbd_wire import (
     DISC,
     FLUSH,
     READ,
@@ -23,9 +24,8 @@ from nbd_wire import (
     WRITE,
     Client,
 )
-from serving import served
-from volumes import BLOCK, MemoryMapper
-
+from tests.engine.serving import served
+from tests.engine.volumes import BLOCK, MemoryMapper
 from zoned_tools.engine import nbd
 from zoned_tools.engine.nbd_sockets import parse_tcp_address, tcp_listener, unix_listener
 from zoned_tools.errors import BusyError, DeviceError, UsageError
@@ -249,7 +249,7 @@ def test_tcp_is_for_the_loopback_interface_only() -> None:
 _PROGRAM = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from volumes import MemoryMapper
+from tests.engine.volumes import MemoryMapper
 from zoned_tools.engine.nbd import Server, serve
 from zoned_tools.engine.nbd_sockets import tcp_listener
 mapper = MemoryMapper(64)

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from volumes import BLOCK, StraightMapper
 
+from tests.engine.volumes import BLOCK, StraightMapper
 from zoned_tools.device.base import Device, Geometry
 from zoned_tools.device.emulated import no_zones
 from zoned_tools.device.image import create_image, open_image

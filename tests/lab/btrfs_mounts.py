@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab.devices import modprobe, run
+from tests.lab.devices import modprobe, run
 
 _IOC_SYNC = 0x9408
 """BTRFS_IOC_SYNC: commit the running transaction."""

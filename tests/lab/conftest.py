@@ -1,8 +1,8 @@
 """Tests marked ``lab`` run inside a lab kernel; here on the host they only stand for their results.
 
 All lab tests of a module that ask for the same machine share one guest, which runs pytest over
-them and hands its reports back. ``@pytest.mark.lab`` takes the arguments of :class:`lab.vm.Lab`
-and :meth:`lab.vm.Lab.run` (``kernel``, ``memory``, ``timeout``, ``qemu_args``, ``files``). Under
+them and hands its reports back. ``@pytest.mark.lab`` takes the arguments of :class:`tests.lab.vm.Lab`
+and :meth:`tests.lab.vm.Lab.run` (``kernel``, ``memory``, ``timeout``, ``qemu_args``, ``files``). Under
 pytest-xdist use ``--dist loadfile``, or every worker boots guests of its own.
 
 ``ZONED_LAB=require`` makes a missing lab a failure (otherwise the tests are skipped),
@@ -22,8 +22,8 @@ from typing import Any
 
 import pytest
 
-from lab.kernel import LabUnavailableError
-from lab.vm import GuestError, Lab
+from tests.lab.kernel import LabUnavailableError
+from tests.lab.vm import GuestError, Lab
 
 INSIDE_OUT = os.environ.get("ZONED_LAB_INSIDE")
 """In a guest: the directory for the reports."""
@@ -76,6 +76,7 @@ class Guest:
             "pytest",
             "-q",
             "--tb=short",
+            "--import-mode=importlib",
             "-p",
             "no:cacheprovider",
             "-o",

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lab.devices import modprobe, run
-from lab.programs import program
+from tests.lab.devices import modprobe, run
+from tests.lab.programs import program
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.vm import GuestError, Lab
+from tests.lab.vm import GuestError, Lab
 
 
 def test_script_runs_over_the_host_and_leaves_results(lab: Callable[..., Lab], tmp_path: Path) -> None:

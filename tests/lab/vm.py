@@ -23,8 +23,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-if __package__:
-    from lab.kernel import SEARCH_PATH, SUITES, Kernel, LabUnavailableError, cache_directory, find_program, get_kernel
+if __package__ or __name__ != "__main__":
+    from tests.lab.kernel import (
+        SEARCH_PATH,
+        SUITES,
+        Kernel,
+        LabUnavailableError,
+        cache_directory,
+        find_program,
+        get_kernel,
+    )
 else:  # run as a program
     from kernel import SEARCH_PATH, SUITES, Kernel, LabUnavailableError, cache_directory, find_program, get_kernel
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from archives import unpack, unpacked_once
-from btrfs_images import VECTORS
+
+from tests.archives import unpack, unpacked_once
+from tests.formats.btrfs.images import VECTORS
 
 
 @pytest.fixture(scope="session")

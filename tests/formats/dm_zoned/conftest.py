@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from dmz_images import Images
+
+from tests.formats.dm_zoned.images import Images
 
 
 @pytest.fixture(scope="session")

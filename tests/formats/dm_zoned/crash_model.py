@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from dmz_images import BLOCK, drive, regular
 
+from tests.formats.dm_zoned.images import BLOCK, drive, regular
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import LogEntry, LoggedFlush, LoggedWrite, Overlay, Recorder, apply_entry, replay_cut
 from zoned_tools.device.plan import apply_plan

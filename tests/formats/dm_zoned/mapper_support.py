@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from crash_model import Log, content
-
+from tests.formats.dm_zoned.crash_model import Log, content
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import LogEntry, Recorder
 from zoned_tools.formats.dm_zoned.mapper import DmZonedMapper, open_mapper

@@ -10,10 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dmz_images import BLOCK, MIB, NAMES, Images, corrupted, corruptions, drive, facts, patch, pattern, regular
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.formats.dm_zoned.images import (
+    BLOCK,
+    MIB,
+    NAMES,
+    Images,
+    corrupted,
+    corruptions,
+    drive,
+    facts,
+    patch,
+    pattern,
+    regular,
+)
 from zoned_tools.device.base import Device, ZoneOperation
 from zoned_tools.device.overlay import Overlay
 from zoned_tools.device.plan import apply_plan

@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable
 
 import pytest
-from crash_model import (
+
+from tests.formats.dm_zoned.crash_model import (
     TARGETS,
     Change,
     CutSeries,
@@ -19,7 +20,6 @@ from crash_model import (
     seeds_of,
     split_writes,
 )
-
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import LoggedWrite, Overlay, Recorder
 from zoned_tools.formats.dm_zoned.mapper import open_mapper

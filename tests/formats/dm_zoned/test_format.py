@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from dmz_images import BLOCK, MIB, NAMES, VECTORS, Images, drive, facts, regular
 
+from tests.formats.dm_zoned.images import BLOCK, MIB, NAMES, VECTORS, Images, drive, facts, regular
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import Overlay, Recorder, replay_cut
 from zoned_tools.device.plan import apply_plan

@@ -6,10 +6,10 @@ import uuid
 
 import numpy as np
 import pytest
-from dmz_images import MIB, NAMES, Images, drive, facts, regular
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.formats.dm_zoned.images import MIB, NAMES, Images, drive, facts, regular
 from zoned_tools.errors import GeometryError
 from zoned_tools.formats.dm_zoned.layout import (
     BLOCK_BYTES,

@@ -9,8 +9,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from dmz_images import NAMES, Images, corrupted, corruptions, drive, facts, patch, regular
 
+from tests.formats.dm_zoned.images import NAMES, Images, corrupted, corruptions, drive, facts, patch, regular
 from zoned_tools.engine.targets import group_targets
 from zoned_tools.errors import MetadataError, UsageError
 from zoned_tools.formats.dm_zoned.inspect import inspect

@@ -6,10 +6,20 @@ import errno
 
 import numpy as np
 import pytest
-from crash_model import KIB, TARGETS, content, dual, error_findings, formatted, seeds_of, single, triple
-from dmz_images import BLOCK, drive, regular
-from mapper_support import ZONE, fill, opened, recorded, zones_named
 
+from tests.formats.dm_zoned.crash_model import (
+    KIB,
+    TARGETS,
+    content,
+    dual,
+    error_findings,
+    formatted,
+    seeds_of,
+    single,
+    triple,
+)
+from tests.formats.dm_zoned.images import BLOCK, drive, regular
+from tests.formats.dm_zoned.mapper_support import ZONE, fill, opened, recorded, zones_named
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import (
     LoggedFlush,

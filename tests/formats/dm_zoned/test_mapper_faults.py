@@ -6,10 +6,10 @@ import errno
 from collections.abc import Callable
 
 import pytest
-from crash_model import KIB, content, error_findings, formatted, seeds_of, single
-from dmz_images import BLOCK, MemoryStore, drive
-from mapper_support import ZONE, fill, opened, recorded, zones_named
 
+from tests.formats.dm_zoned.crash_model import KIB, content, error_findings, formatted, seeds_of, single
+from tests.formats.dm_zoned.images import BLOCK, MemoryStore, drive
+from tests.formats.dm_zoned.mapper_support import ZONE, fill, opened, recorded, zones_named
 from zoned_tools.device.base import Device, Geometry
 from zoned_tools.device.emulated import EmulatedDrive
 from zoned_tools.device.overlay import LogEntry, LoggedManage, LoggedWrite, Overlay, Recorder

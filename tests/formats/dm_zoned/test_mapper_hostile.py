@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from crash_model import TARGETS, aged
-from dmz_images import BLOCK
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mapper_support import opened, recorded
 
+from tests.formats.dm_zoned.crash_model import TARGETS, aged
+from tests.formats.dm_zoned.images import BLOCK
+from tests.formats.dm_zoned.mapper_support import opened, recorded
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import LoggedManage, LoggedWrite, Overlay
 from zoned_tools.errors import ZonedError

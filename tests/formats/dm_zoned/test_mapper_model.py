@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from crash_model import TARGETS, content, error_findings, seeds_of
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from tests.formats.dm_zoned.crash_model import TARGETS, content, error_findings, seeds_of
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import Overlay
 from zoned_tools.formats.dm_zoned.mapper import DmZonedMapper, open_mapper

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dmz_images import BLOCK, NAMES, Images, corrupted, corruptions, facts, patch
 
+from tests.formats.dm_zoned.images import BLOCK, NAMES, Images, corrupted, corruptions, facts, patch
 from zoned_tools.errors import DeviceError, MetadataError, RefusedError
 from zoned_tools.findings import Severity
 from zoned_tools.formats.dm_zoned.check import check

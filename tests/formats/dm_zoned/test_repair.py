@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dmz_images import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.formats.dm_zoned.images import (
     BLOCK,
     MIB,
     Images,
@@ -22,9 +25,6 @@ from dmz_images import (
     patch,
     regular,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import Overlay, Recorder, replay_cut
 from zoned_tools.device.plan import Plan, apply_plan, verify_plan

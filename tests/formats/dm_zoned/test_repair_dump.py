@@ -7,10 +7,20 @@ import json
 from typing import Any
 
 import pytest
-from dmz_images import BLOCK, MIB, NAMES, Images, corrupted, corruptions, drive, logical_sha256, patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.formats.dm_zoned.images import (
+    BLOCK,
+    MIB,
+    NAMES,
+    Images,
+    corrupted,
+    corruptions,
+    drive,
+    logical_sha256,
+    patch,
+)
 from zoned_tools.device.plan import apply_plan, verify_plan
 from zoned_tools.errors import MetadataError
 from zoned_tools.formats.dm_zoned.check import NoValidSuperblockError, check_target

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from archives import unpacked_once
-from zonefs_images import VECTORS
+
+from tests.archives import unpacked_once
+from tests.formats.zonefs.images import VECTORS
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,103 @@
+"""A recorded workload, and what may be on the logical device after a power cut anywhere in it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.formats.zdm.images import BLOCK, START, reader, target
+from zoned_tools.device.base import Device
+from zoned_tools.device.overlay import LogEntry, Overlay, Recorder, replay_cut
+from zoned_tools.formats.zdm.mapper import ZdmMapper, open_mapper
+
+ZERO = bytes(BLOCK)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """After log entry ``entries``: what is durable, and what may be there instead."""
+
+    entries: int
+    durable: dict[int, bytes]
+    pending: dict[int, list[bytes]]
+
+
+@dataclass
+class Workload:
+    """Random writes, discards and flushes on blocks 0 to ``span``.
+
+    ``before`` is what the blocks held at the start; ``moments`` follow each operation.
+    """
+
+    drive: Device
+    span: int = 1200
+    log: list[tuple[int, LogEntry]] = field(default_factory=list)
+    moments: list[Moment] = field(default_factory=list)
+    before: bytes = b""
+
+    def run(self, seed: int, operations: int) -> None:
+        choose = random.Random(seed)
+        self.before = reader(self.drive).read(0, self.span)
+        recorder = Recorder(Overlay(self.drive), self.log)
+        opened = open_mapper(target(recorder), writable=True, options={})
+        assert isinstance(opened, ZdmMapper)
+        mapper = opened
+        durable: dict[int, bytes] = {}
+        pending: dict[int, list[bytes]] = {}
+
+        def remember() -> None:
+            self.moments.append(Moment(len(self.log), dict(durable), {b: list(v) for b, v in pending.items()}))
+
+        def settle() -> None:
+            durable.update({b: values[-1] for b, values in pending.items()})
+            pending.clear()
+
+        remember()
+        for number in range(1, operations + 1):
+            kind, count = choose.random(), choose.choice([1, 1, 2, 5, 20, 160])
+            block = choose.randrange(self.span - count)
+            if kind < 0.6:
+                values = [(number * 1000 + i).to_bytes(4, "little") * (BLOCK // 4) for i in range(count)]
+                mapper.write(block, b"".join(values), choose.choice([0, 1, 2, 7, 254]))
+                for index, value in enumerate(values):
+                    pending.setdefault(block + index, []).append(value)
+            elif kind < 0.8:
+                mapper.discard(block, count)
+                for index in range(count):
+                    pending.setdefault(block + index, []).append(ZERO)
+            else:
+                remember()
+                mapper.flush()
+                settle()
+            remember()
+        mapper.close()
+        settle()
+        remember()
+
+    def allowed(self, cut: int) -> dict[int, set[bytes]]:
+        """What each block that was ever touched may hold after a cut behind ``cut`` entries."""
+        last = [m for m in self.moments if m.entries <= cut][-1]
+        following = next(m for m in self.moments if m.entries >= cut)
+        allowed: dict[int, set[bytes]] = {}
+        for block in {*last.durable, *last.pending, *following.pending, *following.durable}:
+            before = self.before[block * BLOCK : (block + 1) * BLOCK]
+            values = {last.durable.get(block, before)}
+            values.update(last.pending.get(block, []), following.pending.get(block, []))
+            if block in following.durable:
+                values.add(following.durable[block])
+            allowed[block] = values
+        return allowed
+
+
+def cut_drive(drive: Device, log: list[tuple[int, LogEntry]], cut: int, keep: Callable[[int], bool]) -> Overlay:
+    """A drive as a power cut left it."""
+    left = Overlay(drive)
+    replay_cut([left], log, cut, keep)
+    return left
+
+
+def assert_content(drive: Device, allowed: dict[int, set[bytes]], span: int) -> None:
+    found = reader(drive, START).read(0, span)
+    for block, values in allowed.items():
+        assert found[block * BLOCK : (block + 1) * BLOCK] in values, f"logical block {block}"

@@ -1,0 +1,171 @@
+"""Create and wipe, byte for byte; dump and restore."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.formats.zdm import zx1
+from tests.formats.zdm.images import BLOCK, FOLDER, check_counts, digests, facts, reader, target, writer
+from zoned_tools.device.base import Geometry as DriveGeometry
+from zoned_tools.device.emulated import EmulatedDrive
+from zoned_tools.device.plan import Plan, apply_plan
+from zoned_tools.device.zones import Model, make_table
+from zoned_tools.errors import GeometryError, MetadataError
+from zoned_tools.formats.zdm import layout
+from zoned_tools.formats.zdm.dump import dump, restore
+from zoned_tools.formats.zdm.format import check_place, format_plan, identity_for, place_of, plan_create, plan_wipe
+from zoned_tools.formats.zdm.identity import Identity
+from zoned_tools.formats.zdm.probe import probe
+
+OPTIONS = {
+    "fmt-16z": (8, {}),
+    "fmt-64z-1mib": (20, {"label": "seagate-a", "discard": 0}),
+    "fmt-1101z": (12, {"gc_status": 0, "journal_age": 0, "io_queue": 256}),
+    "fmt-whole": (8, {}),
+}
+
+
+def template(**options: object) -> Identity:
+    return Identity(uuid.UUID(int=0), 0, 0, 0, 0, **options)  # type: ignore[arg-type] - names come from a table
+
+
+def content_digest(drive: zx1.VectorDrive) -> list[object]:
+    """Number and SHA-256 of the blocks that are not zero."""
+    digest, number = hashlib.sha256(), 0
+    for block in sorted(drive.store.changed):
+        data = drive.store.changed[block]
+        if any(data):
+            number += 1
+            digest.update(struct.pack("<Q", block) + data)
+    return [number, digest.hexdigest()]
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_format_is_byte_identical(name: str) -> None:
+    expected = facts(name)
+    start = expected["start_sector"]
+    reserved, options = OPTIONS[name]
+    drive = zx1.empty_drive(FOLDER, name)
+    place = place_of(drive, start)
+    identity = identity_for(place, reserved, template(**options), uuid.UUID(expected["identity"]["uuid"]))
+    refused = name == "fmt-whole"
+    if refused:
+        with pytest.raises(GeometryError, match="whole drive"):
+            plan_create(place, identity)
+    apply_plan([drive], (format_plan if refused else plan_create)(place, identity).steps)
+    assert content_digest(drive) == [expected["nonzero_blocks"], expected["nonzero_sha256"]]
+
+
+def drive_of(
+    zones: int, conventional: int, zone_bytes: int = 1 << 28, model: Model = Model.HOST_MANAGED
+) -> EmulatedDrive:
+    size = zones * zone_bytes
+    table = make_table(size // 512, zone_bytes // 512, nr_conventional=conventional)
+    geometry = DriveGeometry(model, size, zone_bytes, zones, 4096, 4096, 4096)
+    return EmulatedDrive("drive", geometry, table, zx1.ExtentStore(zx1.Extents(b"ZX1 %d 0\n" % size)), writable=True)
+
+
+@pytest.mark.parametrize(
+    ("zones", "conventional", "zone_bytes", "start", "reserved", "message", "status"),
+    [
+        (64, 4, 1 << 28, 524288, 8, "conventional zones up to zone 4", 4),
+        (64, 8, 1 << 27, 262144, 8, "zones of 134217728 bytes", 1),
+        (16, 8, 1 << 28, 524288, 20, "logical device would have", 1),
+        (16, 8, 1 << 28, 0, 8, "whole drive", 1),
+        (1027, 8, 1 << 28, 524288, 8, "data would begin", 1),
+        (8, 8, 1 << 28, 524288, 8, "data zones", 1),
+        (16, 8, 1 << 28, 524284, 8, "multiple of 8", 1),
+        (16, 8, 1 << 28, 16 * 524288, 8, "behind the end", 1),
+    ],
+)
+def test_create_refuses(
+    zones: int, conventional: int, zone_bytes: int, start: int, reserved: int, message: str, status: int
+) -> None:
+    drive = drive_of(zones, conventional, zone_bytes)
+    with pytest.raises(GeometryError, match=message) as caught:
+        check_place(place_of(drive, start), reserved)
+    assert caught.value.clone_status == status
+
+
+@given(st.integers(0, 3 * 65536), st.integers(5, 1200), st.integers(8, 100))
+def test_what_is_not_refused_can_be_mapped(gap_blocks: int, zones: int, reserved: int) -> None:
+    drive = drive_of(zones, zones)
+    try:
+        geometry, created = check_place(place_of(drive, gap_blocks * 8), reserved)
+    except GeometryError:
+        return
+    assert geometry.start_block + geometry.data_start == geometry.zdstart * layout.ZONE_BLOCKS
+    assert geometry.first_device_zone + geometry.data_zones <= zones
+    assert 0 < created.logical_sectors <= geometry.area_blocks * 8
+    assert layout.JOURNAL_BLOCK + geometry.journal_map_blocks * 1024 <= geometry.md_start
+
+
+def test_wipe_leaves_nothing_that_could_be_taken_for_a_zdm() -> None:
+    drive = zx1.open_vector(FOLDER, "pop-journal")
+    place = place_of(drive, 524288)
+    geometry, _ = check_place(place, 8)
+    apply_plan([drive], plan_wipe(place, geometry, reset_zones=True).steps)
+    assert probe(drive, 524288 * 512) is None
+    assert drive.read(524288 * 512, layout.ZEROED_BLOCKS * BLOCK) == bytes(layout.ZEROED_BLOCKS * BLOCK)
+    assert (drive.zones(6)["condition"] == 1).all()
+    with pytest.raises(MetadataError, match="no ZDM"):
+        reader(drive)
+
+
+def test_create_over_an_old_zdm_is_fresh() -> None:
+    drive = zx1.open_vector(FOLDER, "pop-journal")
+    place = place_of(drive, 524288)
+    apply_plan([drive], plan_create(place, identity_for(place, 8)).steps)
+    assert check_counts(drive) == {"key.none": 1}
+    mapper = writer(drive)
+    mapper.write(5, b"x" * BLOCK)
+    mapper.close()
+    assert check_counts(drive, notes=False) == {}
+    assert reader(drive).read(4, 3) == bytes(BLOCK) + b"x" * BLOCK + bytes(BLOCK)
+
+
+@pytest.mark.parametrize("name", ["pop-journal", "pop-clean", "pop-1mib-hm", "old-r108", "old-r127", "fmt-16z"])
+def test_dump_and_restore(name: str) -> None:
+    start = facts(name)["start_sector"]
+    drive = zx1.open_vector(FOLDER, name)
+    document = json.loads(json.dumps(dump(target(drive, start))))
+    before, found = digests(drive, start), check_counts(drive, start)
+    if name != "fmt-16z":
+        place = place_of(drive, start)
+        apply_plan([drive], plan_wipe(place, None).steps)
+        drive.store.pwrite(start * 512 + 65536 * BLOCK, bytes(BLOCK))
+        assert probe(drive, start * 512) is None
+    plan: Plan = restore(target(drive, start), document)
+    apply_plan([drive], plan.steps)
+    assert (digests(drive, start), check_counts(drive, start)) == (before, found)
+
+
+def test_restore_refuses_what_does_not_fit() -> None:
+    document = json.loads(json.dumps(dump(target(zx1.open_vector(FOLDER, "pop-small")))))
+    other = zx1.open_vector(FOLDER, "pop-1mib-hm")
+    with pytest.raises(MetadataError, match="from sector"):
+        restore(target(other, 2048), document)
+    drive = zx1.open_vector(FOLDER, "pop-small")
+    for damage in (
+        {"blocks": [[0, "!!!"]]},
+        {"blocks": [[-1, "AAAA"]]},
+        {"blocks": [[10**9, document["blocks"][0][1]]]},
+        {"blocks": 5},
+        {"label": "AA"},
+        {"label": 7},
+        {"dialect": "r1"},
+        {"zdm_dump_version": 2},
+        {"partition_blocks": 1},
+        {"partition_blocks": "x"},
+        {"data_start_zone": 14},
+        {"data_start_zone": 10**12},
+    ):
+        with pytest.raises((MetadataError, GeometryError)):
+            restore(target(drive), {**document, **damage})

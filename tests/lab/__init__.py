@@ -1,1 +1,0 @@
-"""The kernel lab: tests that a real Linux kernel with every zoned feature runs and judges."""
