@@ -1,0 +1,452 @@
+"""What a layout is to the floors above: one declared object, and the protocols of its rooms.
+
+Rooms are typed functions. A layout's package declares them once, in its ``__init__``, as small functions
+that import the room when they are called; so mypy checks every room against its protocol, a command loads
+only the rooms that it needs, and "go to definition" leads from a command into the layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+from zoned_tools.errors import MetadataError, UsageError
+from zoned_tools.formats.shared.findings import Findings, Severity, Verdict
+from zoned_tools.formats.shared.rules import ActionGroup, Consent, Rule, Rules
+from zoned_tools.formats.shared.settings import Journey, Setting, Settings, parse_settings
+
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Buffer, Device
+    from zoned_tools.device.plan import Plan
+    from zoned_tools.device.zones import IntArray
+
+__all__ = [
+    "LOGICAL_BLOCK_BYTES",
+    "CheckOptions",
+    "Consent",
+    "Consents",
+    "CopiesItself",
+    "CountsZones",
+    "Evidence",
+    "Identity",
+    "Journey",
+    "Layout",
+    "MapExtent",
+    "Mapper",
+    "NothingToCheckError",
+    "Piece",
+    "Probed",
+    "ReadsInto",
+    "Reclaims",
+    "RepairPlan",
+    "Rule",
+    "Rules",
+    "Setting",
+    "Settings",
+    "Severity",
+    "TableLine",
+    "Target",
+    "Verdict",
+    "Warns",
+    "ZoneRole",
+]
+
+LOGICAL_BLOCK_BYTES = 4096
+"""Block of every mapper: reads, writes and lookups are in these units."""
+
+
+# -- what is where
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a probe learnt about one device.
+
+    Attributes:
+        layout: layout name.
+        version: version of the layout as text.
+        uuid: canonical text, empty if the layout has none.
+        label: volume label, empty if none.
+        start_bytes: where the layout begins on the device.
+        group: non-empty for a member of a multi-device target: members with the same
+            group are one target.
+        position: first 4096-byte block of the device in its group's address space, which
+            puts members in order whatever order they were named in.
+        members: how many devices the group needs, 0 when the device does not know.
+    """
+
+    layout: str
+    version: str = ""
+    uuid: str = ""
+    label: str = ""
+    start_bytes: int = 0
+    group: str = ""
+    position: int = 0
+    members: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """A device and what a probe found on it (None: nothing known)."""
+
+    device: Device
+    identity: Identity | None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The devices, in order, that carry one instance of a layout.
+
+    ``start_bytes`` is where the layout begins on every device (a partition of a
+    whole-drive image); 0 for most.
+    """
+
+    layout: str
+    devices: tuple[Device, ...]
+    start_bytes: int = 0
+
+    @property
+    def device(self) -> Device:
+        """The first (mostly only) device."""
+        return self.devices[0]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(d.path for d in self.devices)
+
+
+# -- check and repair
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """How to check. ``deep`` also reads payload data where the layout has any to verify;
+    ``settings`` are a layout's own choices."""
+
+    deep: bool = False
+    settings: Settings = field(default_factory=Settings)
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Everything that a check of one target found; a layout's own class carries its survey too.
+
+    Attributes:
+        facts: figures worth printing beside the findings (chosen set, mapped chunks...); nothing
+            that the program goes by.
+    """
+
+    target: Target
+    findings: Findings = field(default_factory=Findings)
+    facts: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def has_errors(self) -> bool:
+        return self.findings.has_errors
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict.ERRORS if self.has_errors else Verdict.CLEAN
+
+
+class NothingToCheckError(MetadataError):
+    """No metadata is sound enough for a check to go on; ``evidence`` has what was found until then."""
+
+    def __init__(self, message: str, evidence: Evidence, *, hint: str = "") -> None:
+        super().__init__(message, device=evidence.target.device.path, hint=hint)
+        self.evidence = evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Consents:
+    """What a user agreed to.
+
+    Attributes:
+        allow: codes (without the layout's name) whose guessing or losing actions are agreed to.
+        settings: a layout's own choices.
+    """
+
+    allow: frozenset[str] = frozenset()
+    settings: Settings = field(default_factory=Settings)
+
+
+@dataclass(slots=True)
+class RepairPlan:
+    """What a repair does, in words and in steps.
+
+    Attributes:
+        plan: the changes of the devices, in order; empty when nothing is to be done, or everything waits.
+        actions: why, and what waits for consent; from the layout's rules.
+    """
+
+    plan: Plan
+    actions: list[ActionGroup] = field(default_factory=list)
+
+    def add(self, action: ActionGroup) -> ActionGroup:
+        """Note an action; an empty group is left out."""
+        if len(action):
+            self.actions.append(action)
+        return action
+
+    @property
+    def waiting(self) -> list[ActionGroup]:
+        return [action for action in self.actions if action.waits]
+
+
+# -- the logical device
+
+
+@dataclass(frozen=True, slots=True)
+class MapExtent:
+    """A run of logical blocks that live together (``zoned.map/1``).
+
+    ``physical_block`` is in 4096-byte blocks of device number ``device_index``; None when
+    nothing is stored. ``blocks`` is the length of both runs for mappers that move whole
+    blocks. ``why`` says how the place was found (``chunk 3, zone 17 (buffer zone 5)``).
+    """
+
+    logical_block: int
+    blocks: int
+    device_index: int
+    physical_block: int | None
+    why: str
+
+
+class Mapper(Protocol):
+    """Offline model of a kernel driver: a logical device of 4096-byte blocks.
+
+    Blocks that were never written or were discarded read as zeroes. Writes are durable
+    after :meth:`flush` as the driver's own contract says.
+    """
+
+    @property
+    def size_blocks(self) -> int: ...
+
+    @property
+    def writable(self) -> bool: ...
+
+    def read(self, block: int, count: int) -> bytes: ...
+
+    def write(self, block: int, data: Buffer, stream: int = 0) -> None:
+        """Write whole blocks; ``stream`` is a placement hint that most layouts ignore."""
+        ...
+
+    def discard(self, block: int, count: int) -> None: ...
+
+    def lookup(self, block: int, count: int) -> Iterator[MapExtent]:
+        """Where the blocks live: ascending, without gaps, holes included."""
+        ...
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None:
+        """Clean close: flush and write whatever a clean stop of the driver writes."""
+        ...
+
+
+@runtime_checkable
+class ReadsInto(Protocol):
+    """A mapper that can read into a caller's buffer, which saves a copy."""
+
+    def read_into(self, block: int, buffer: memoryview) -> None: ...
+
+
+@runtime_checkable
+class CopiesItself(Protocol):
+    """A mapper whose content costs so much to decode that several processes pay."""
+
+    def copy_to(
+        self, path: str, *, processes: int, skip_errors: bool, progress: Callable[[int], None]
+    ) -> tuple[int, list[tuple[int, int, str]]] | None:
+        """Write the whole content to an existing, empty file, holes left out.
+
+        Args:
+            processes: 0 for one on each core.
+            progress: told the bytes done, holes included.
+
+        Returns:
+            The bytes stored, and ``(offset, length, reason)`` of what could not be read; None
+            when more than one process would not pay or cannot be had.
+        """
+        ...
+
+
+@runtime_checkable
+class Reclaims(Protocol):
+    """A mapper whose driver frees zones while it is idle."""
+
+    @property
+    def reclaims_when_idle(self) -> bool:
+        """True when the user asked that idle time be used for it."""
+        ...
+
+    def reclaim(self) -> int:
+        """Do what the idle driver does; returns how many steps that took."""
+        ...
+
+
+@runtime_checkable
+class CountsZones(Protocol):
+    """A mapper that knows how many zones of each kind are free."""
+
+    def free_zones(self) -> Mapping[str, int]: ...
+
+
+@runtime_checkable
+class Warns(Protocol):
+    """A mapper that has something to say about how it read the metadata."""
+
+    @property
+    def warnings(self) -> Sequence[str]: ...
+
+
+# -- the rooms
+
+
+Piece: TypeAlias = "tuple[int, Buffer | None]"
+"""``(length in bytes, data)``; None is a hole. Pieces follow each other without gaps."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableLine:
+    """A ``dmsetup`` table line, and what to tell with it (empty when activation is harmless)."""
+
+    line: str
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneRole:
+    """What a layout uses a zone for, and how that is drawn.
+
+    Attributes:
+        letter: one character of a terminal's map.
+        colour: ``#rrggbb``.
+    """
+
+    name: str
+    letter: str
+    colour: str
+
+
+E = TypeVar("E", bound=Evidence)
+
+
+class ProbeRoom(Protocol):
+    def __call__(self, device: Device, start_bytes: int) -> Identity | None: ...
+
+
+class InspectRoom(Protocol):
+    def __call__(self, target: Target) -> dict[str, object]: ...
+
+
+class MapperRoom(Protocol):
+    def __call__(self, target: Target, *, writable: bool, settings: Settings) -> Mapper: ...
+
+
+class TableRoom(Protocol):
+    def __call__(self, target: Target, settings: Settings) -> TableLine: ...
+
+
+class DumpRoom(Protocol):
+    def __call__(self, target: Target) -> dict[str, object]: ...
+
+
+class RestoreRoom(Protocol):
+    def __call__(self, target: Target, document: Mapping[str, object]) -> Plan: ...
+
+
+class RolesRoom(Protocol):
+    def __call__(self, target: Target) -> Mapping[str, IntArray]:
+        """Zone numbers of each declared role."""
+        ...
+
+
+class ExportRoom(Protocol):
+    def __call__(self, target: Target) -> Iterator[Piece]: ...
+
+
+class FormatRoom(Protocol):
+    def __call__(self, target: Target, settings: Settings) -> Plan: ...
+
+
+class OrderRoom(Protocol):
+    def __call__(self, members: Sequence[Probed]) -> Sequence[Probed]: ...
+
+
+class ClaimRoom(Protocol):
+    def __call__(self, probed: Sequence[Probed]) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout(Generic[E]):
+    """One layout, declared. Rooms that a layout does not have are None.
+
+    Attributes:
+        name: as users write it; finding ids and schema names begin with it.
+        summary: what it is, one phrase.
+        rules: the table of its findings; importing it must load neither numpy nor construct.
+        settings: its own choices.
+        probe: what is on a device.
+        check, plan_repair: evidence, and what to do about it.
+        inspect: decoded metadata as a tree.
+        open_mapper: the logical device of 4096-byte blocks.
+        export: what to export where that is not the logical device.
+        table_line: the ``dmsetup`` line.
+        dump, restore: the metadata as a document, and back.
+        zone_roles: which zones serve which of ``roles``.
+        plan_format: a new, empty instance; its settings are those of :attr:`Journey.FORMAT`.
+        order_members: members of one target in their order.
+        claims: whether all the named devices are one target although probing does not say so
+            (members with damaged super blocks).
+        roles: what zones are used for, in the order of a legend.
+        private_keys: keys of the dump that name people or machines.
+        whole_drive: the layout counts in zones of the whole drive even when it begins at a
+            partition; it is handed the drive and the start, others a view of the partition.
+    """
+
+    name: str
+    summary: str
+    probe: ProbeRoom
+    rules: Callable[[], Rules]
+    check: Callable[[Target, CheckOptions], E]
+    plan_repair: Callable[[E, Consents], RepairPlan]
+    inspect: InspectRoom
+    settings: tuple[Setting, ...] = ()
+    open_mapper: MapperRoom | None = None
+    export: ExportRoom | None = None
+    table_line: TableRoom | None = None
+    dump: DumpRoom | None = None
+    restore: RestoreRoom | None = None
+    zone_roles: RolesRoom | None = None
+    plan_format: FormatRoom | None = None
+    order_members: OrderRoom | None = None
+    claims: ClaimRoom | None = None
+    roles: tuple[ZoneRole, ...] = ()
+    private_keys: frozenset[str] = frozenset()
+    whole_drive: bool = False
+
+    def parse_settings(self, given: Mapping[str, str], *journeys: Journey) -> Settings:
+        """What a user gave, checked against the declarations.
+
+        Raises:
+            UsageError: an unknown setting, or an impossible value.
+        """
+        return parse_settings(self.name, self.settings, given, *journeys)
+
+
+AnyLayout: TypeAlias = "Layout[Any]"
+
+R = TypeVar("R")
+
+
+def need(room: R | None, target: Target, doing: str) -> R:
+    """A room that a layout may lack.
+
+    Raises:
+        UsageError: it does; ``doing`` says what for (``inspect``, ``start with device-mapper``).
+    """
+    if room is None:
+        raise UsageError(f"{target.layout} has nothing to {doing}", device=target.device.path)
+    return room
