@@ -1,22 +1,29 @@
-"""Carry a plan out as every command does: print it, or journal, apply and verify it."""
+"""Carry a plan out as every command does: show it, then journal, apply and verify it."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from zoned_tools.device.base import Device
-from zoned_tools.device.plan import Plan, Step, apply_plan, verify_plan
+from zoned_tools.report.plans import note_lines, plan_lines
+from zoned_tools.report.stream import write_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from zoned_tools.device.base import Device
+    from zoned_tools.device.plan import Plan, Step
+    from zoned_tools.formats.contract import RepairPlan
 
 
-def print_plan(plan: Plan, devices: Sequence[Device]) -> None:
+def print_plan(plan: Plan, devices: Sequence[Device], repair: RepairPlan | None = None) -> None:
     """What ``--dry-run`` shows on standard output."""
-    paths = [device.path for device in devices]
-    print(f"would {plan.title}:" if plan else f"nothing to do: {plan.title}")
-    for message in plan.messages:
-        print(f"  note: {message}")
-    for line in plan.describe(paths):
-        print(f"  {line}")
+    write_lines(plan_lines(plan, [device.path for device in devices], repair))
+
+
+def print_notes(plan: Plan, repair: RepairPlan | None = None) -> None:
+    """What a human should know, on standard error."""
+    write_lines((f"note: {line}" for line in note_lines(plan, repair)), sys.stderr)
 
 
 def execute(
@@ -28,7 +35,7 @@ def execute(
     identity: str = "",
     progress: Callable[[Step], None] | None = None,
 ) -> bool:
-    """Apply ``plan`` unless ``dry_run``; returns whether anything was written.
+    """Show and apply ``plan``, or only show it (``dry_run``); returns whether anything was written.
 
     With ``undo`` everything that will be overwritten is saved and synced first.
 
@@ -38,14 +45,7 @@ def execute(
     if dry_run:
         print_plan(plan, devices)
         return False
-    for message in plan.messages:
-        print(f"note: {message}", file=sys.stderr)
-    if not plan:
-        return False
-    if undo is not None:
-        from zoned_tools.device.undo import save_undo
+    from zoned_tools.engine.changing import carry_out
 
-        save_undo(undo, devices, plan, identity)
-    apply_plan(devices, plan.steps, progress)
-    verify_plan(devices, plan)
-    return True
+    print_notes(plan)
+    return carry_out(plan, devices, undo=undo, identity=identity, progress=progress)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperGroup, TyperOption
 from typer.main import get_command as build_command
 
 from zoned_tools.cli.run import load
+from zoned_tools.cli.settings import declared_for
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.contract import Journey
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -64,4 +68,38 @@ def build(name: str, thing: Any) -> Any:
         app.command(name, context_settings=dict(CONTEXT_SETTINGS))(thing)
     command = build_command(app)
     command.name = name
+    journeys = getattr(thing, "setting_journeys", None)
+    if journeys:
+        _add_setting_options(command, journeys)
     return command
+
+
+def _add_setting_options(command: Any, journeys: Collection[Journey]) -> None:
+    """Options of their own that layouts' settings have: ``--use-set 1`` is ``--set use-set=1``."""
+    flags: dict[str, str] = {}
+    for layout, setting in declared_for(journeys):
+        if not setting.flag or setting.flag in (o for p in command.params for o in p.opts):
+            continue
+        parameter = f"setting_{setting.name.replace('-', '_')}"
+        flags[parameter] = setting.name
+        switch = setting.kind == "switch"
+        command.params.append(
+            TyperOption(
+                param_decls=[parameter, setting.flag],
+                is_flag=switch,
+                default=False if switch else None,
+                metavar=None if switch else setting.metavar,
+                help=f"{setting.help} ({layout.name}).",
+            )
+        )
+    run = command.callback
+
+    def callback(**values: Any) -> Any:
+        given = {name: values.pop(parameter) for parameter, name in flags.items()}
+        words = [f"{name}={'yes' if value is True else value}" for name, value in given.items() if value]
+        if words:
+            values["settings"] = [*(values.get("settings") or ()), *words]
+        return run(**values)
+
+    if flags:
+        command.callback = callback

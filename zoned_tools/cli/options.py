@@ -6,8 +6,6 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from zoned_tools.errors import UsageError
-
 DevicePath: TypeAlias = Annotated[
     str, typer.Argument(metavar="DEV", help="Block device or image file.", show_default=False)
 ]
@@ -39,6 +37,16 @@ LayoutName: TypeAlias = Annotated[
     str | None,
     typer.Option("--layout", metavar="NAME", help="Take the layout for NAME instead of probing.", show_default=False),
 ]
+All: TypeAlias = Annotated[bool, typer.Option("--all", help="Print every finding, not the first of each kind.")]
+Allow: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="CODE",
+        help="Agree to what zoned explain CODE says: a repair that loses or guesses; repeatable.",
+        show_default=False,
+    ),
+]
 _SETTING_HELP = "A parameter of the layout's own (rlow=40); repeatable."
 Settings: TypeAlias = Annotated[
     list[str] | None,
@@ -53,8 +61,8 @@ Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="No progre
 
 def check_layout_name(name: str | None) -> str | None:
     """Refuse a ``--layout`` that does not exist."""
-    from zoned_tools.formats.registry import LAYOUTS
+    if name is not None:
+        from zoned_tools.formats import registry
 
-    if name is not None and name not in LAYOUTS:
-        raise UsageError(f"there is no layout '{name}'", hint=f"one of {', '.join(LAYOUTS)}")
+        registry.get(name)
     return name

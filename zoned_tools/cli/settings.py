@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoned_tools.errors import UsageError
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.contract import AnyLayout, Journey, Setting
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _WORD = re.compile(r"[a-z][a-z_]*[=:].*", re.DOTALL)
 _TABLE = ("table=", "table:")
@@ -51,6 +57,35 @@ def split_settings(arguments: Sequence[str], options: Iterable[str] | None) -> t
 
 
 def _is_parameter(word: str) -> bool:
-    from zoned_tools.formats.registry import TABLE_SWITCHES
+    if _WORD.fullmatch(word) is not None:
+        return True
+    if os.path.sep in word or word.startswith("."):
+        return False
+    from zoned_tools.formats import registry
 
-    return _WORD.fullmatch(word) is not None or word.partition(",")[0] in TABLE_SWITCHES
+    first = word.partition(",")[0]
+    return any(setting.bare and setting.name == first for layout in registry.ours() for setting in layout.settings)
+
+
+def takes_settings(*journeys: Journey) -> Callable[[F], F]:
+    """Marks a command whose ``settings`` parameter takes what layouts declare for ``journeys``.
+
+    :func:`zoned_tools.cli.lazy.build` adds the options that settings have of their own, and help and
+    completions list the settings.
+    """
+
+    def mark(function: F) -> F:
+        function.setting_journeys = frozenset(journeys)  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def declared_for(journeys: Collection[Journey], *, installed: bool = False) -> Iterator[tuple[AnyLayout, Setting]]:
+    """Settings that layouts declare for any of ``journeys``, ``installed`` ones on request."""
+    from zoned_tools.formats import registry
+
+    for layout in registry.everything() if installed else registry.ours():
+        for setting in layout.settings:
+            if not setting.journeys.isdisjoint(journeys):
+                yield layout, setting

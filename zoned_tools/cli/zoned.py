@@ -15,7 +15,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "inspect": (f"{_HERE}.inspect:inspect", "Print the decoded metadata of a layout."),
     "check": (f"{_HERE}.check:check", "Check, and repair, whatever layout is there."),
     "undo": (f"{_HERE}.undo:undo", "Play an undo file back."),
-    "table": (f"{_HERE}.table:table", "Print the dmsetup table line of a target."),
+    "table": (f"{_HERE}.table:print_table", "Print the dmsetup table line of a target."),
     "map": (f"{_HERE}.map:map_blocks", "Tell where logical blocks live, and why."),
     "export": (f"{_HERE}.export:export", "Write the logical device's content to a sparse raw file."),
     "replay": (f"{_HERE}.replay:replay", "Run a trace of writes, discards and flushes through the offline mapper."),

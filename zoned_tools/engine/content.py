@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from zoned_tools.device.base import Device
 from zoned_tools.device.partition import partition_starts
-from zoned_tools.engine.targets import probe_device
+from zoned_tools.engine.opening import probe_device
 from zoned_tools.errors import ContentError
 
 _BLKID_TIMEOUT_SECONDS = 60

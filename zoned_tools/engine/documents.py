@@ -11,25 +11,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from zoned_tools.errors import DeviceError, MetadataError
-from zoned_tools.formats.registry import LAYOUTS
+from zoned_tools.formats import registry
 
 SCHEMA = "zoned.dump/1"
 _GZIP_MAGIC = b"\x1f\x8b"
 _MAX_BYTES = 4 << 30
-_NAME_KEYS = frozenset({"label", "serial", "vendor", "path", "device", "dmz_label"})
+_NAME_KEYS = frozenset({"label", "serial", "vendor", "path", "device"})
+"""Keys that name people or machines in every layout's document."""
 
 
 def _hash(text: str) -> str:
     return f"hashed-{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
 
 
-def hide_names_in(value: Any, key: str = "") -> Any:
-    """A copy of a document with labels, serial numbers and paths replaced by their hashes."""
+def hide_names_in(value: Any, names: frozenset[str] = _NAME_KEYS, key: str = "") -> Any:
+    """A copy of a document with what stands under ``names`` (labels, serial numbers, paths) replaced by hashes."""
     if isinstance(value, Mapping):
-        return {name: hide_names_in(part, name) for name, part in value.items()}
+        return {name: hide_names_in(part, names, name) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [hide_names_in(part, "path" if key == "devices" else key) for part in value]
-    if isinstance(value, str) and value and key in _NAME_KEYS:
+        return [hide_names_in(part, names, "path" if key == "devices" else key) for part in value]
+    if isinstance(value, str) and value and key in names:
         return _hash(value)
     return value
 
@@ -44,8 +45,13 @@ def encode_document(document: Mapping[str, object], *, packed: bool, hide_names:
 
 
 def _hidden(document: Mapping[str, object]) -> Mapping[str, object]:
-    hidden: Mapping[str, object] = {**hide_names_in(document), "names_hidden": True}
+    private = registry.get(str(document["layout"])).private_keys
+    hidden: Mapping[str, object] = {**hide_names_in(document, _NAME_KEYS | private), "names_hidden": True}
     return hidden
+
+
+def _is_known(layout: object) -> bool:
+    return isinstance(layout, str) and (layout in registry.OURS or layout in registry.names())
 
 
 def write_document(path: str, content: bytes, *, overwrite: bool) -> None:
@@ -86,7 +92,7 @@ def read_document(path: str) -> Mapping[str, Any]:
         raise DeviceError.from_os_error(error, path, "cannot open") from None
     except (ValueError, EOFError) as error:
         raise MetadataError(f"not a metadata document: {error}", device=path) from None
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA or document.get("layout") not in LAYOUTS:
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA or not _is_known(document.get("layout")):
         raise MetadataError("not a metadata document of zoned dump", device=path)
     if document.get("names_hidden"):
         raise MetadataError("its names were hidden, it cannot be restored", device=path, hint="dump with --keep-names")

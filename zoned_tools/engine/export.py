@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from zoned_tools.device.base import Buffer
 from zoned_tools.engine.volume import Volume
 from zoned_tools.errors import DeviceError, RefusedError, ZonedError
-from zoned_tools.formats.registry import LOGICAL_BLOCK_BYTES, CopiesItself, Mapper, Target, room
+from zoned_tools.formats import registry
+from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, CopiesItself, Mapper, Piece, Target
 
 CHUNK_BYTES = 4 << 20
 WINDOW_BYTES = 256 << 20
@@ -209,20 +209,10 @@ def export_volume(
     return export.result
 
 
-Piece: TypeAlias = tuple[int, Buffer | None]
-"""``(length in bytes, data)``; None is a hole. Pieces follow each other without gaps."""
-
-
 def layout_pieces(target: Target) -> Iterator[Piece] | None:
-    """What the layout's own ``export`` room gives, None when it has none.
-
-    ``export(target)`` returns bytes, or an iterator of :data:`Piece`.
-    """
-    module = room(target.layout, "export")
-    if module is None:
-        return None
-    content: bytes | Iterator[Piece] = module.export(target)
-    return iter([(len(content), content)]) if isinstance(content, bytes) else content
+    """What the layout's own ``export`` room gives, None when it has none."""
+    export = registry.of(target).export
+    return None if export is None else export(target)
 
 
 def export_pieces(pieces: Iterator[Piece], output: Output) -> ExportResult:

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from zoned_tools.device.opening import open_devices
 from zoned_tools.device.partition import start_of_view
-from zoned_tools.engine.targets import single_target
 from zoned_tools.errors import UsageError
-from zoned_tools.formats.registry import LOGICAL_BLOCK_BYTES, MapExtent, Mapper, Target, room
-
-
-@contextmanager
-def opened_target(
-    paths: Sequence[str], start_sector: int | None, layout: str | None, *, writable: bool = False
-) -> Iterator[Target]:
-    """The one target on the devices ``paths``, which are closed at the end."""
-    with open_devices(paths, writable=writable) as devices:
-        yield single_target(devices, start_sector=start_sector, layout=layout)
+from zoned_tools.formats import registry
+from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Journey, MapExtent, Mapper, Target
 
 
 def open_logical(target: Target, *, writable: bool, settings: Mapping[str, str]) -> Mapper:
@@ -29,12 +19,10 @@ def open_logical(target: Target, *, writable: bool, settings: Mapping[str, str])
         UsageError: the layout has no logical device, or does not know a setting.
         ZonedError: what the mapper raises.
     """
-    module = room(target.layout, "mapper")
-    opener = getattr(module, "open_mapper", None)  # a layout of files has a mapper room without blocks
-    if opener is None:
+    layout = registry.of(target)
+    if layout.open_mapper is None:
         raise UsageError(f"{target.layout} has no logical device", device=target.device.path)
-    mapper: Mapper = opener(target, writable=writable, options=settings)
-    return mapper
+    return layout.open_mapper(target, writable=writable, settings=layout.parse_settings(settings, Journey.LOGICAL))
 
 
 @contextmanager

@@ -5,20 +5,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
-from zoned_tools.device.base import Device
 from zoned_tools.device.identity import identify
-from zoned_tools.device.opening import open_device
 from zoned_tools.device.zones import SECTOR_BYTES, condition_name, type_name, written_sectors
-from zoned_tools.engine.targets import Probed, group_targets, probe_device
+from zoned_tools.engine.opening import opened_targets
 from zoned_tools.errors import FsckStatus, ZonedError
-from zoned_tools.findings import Severity
-from zoned_tools.formats.registry import CheckOptions, CheckRoom, Target, room
+from zoned_tools.formats import registry
+from zoned_tools.formats.contract import CheckOptions, Probed, Severity, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +45,13 @@ HELP = {
 
 def collect(paths: Sequence[str], *, check: bool = False, start_sector: int | None = None) -> list[Sample]:
     """Samples of every device that can be opened; the others get ``zoned_device_up 0``."""
-    samples: list[Sample] = []
-    with ExitStack() as stack:
-        opened: list[Device] = []
-        for path in paths:
-            try:
-                opened.append(stack.enter_context(open_device(path)))
-                samples.append(Sample("zoned_device_up", (("device", path),), 1))
-            except ZonedError:
-                samples.append(Sample("zoned_device_up", (("device", path),), 0))
-        for device in opened:
-            samples += _device_samples(probe_device(device, start_sector))
-        if check:
-            for target in group_targets(opened, start_sector=start_sector)[0]:
-                samples += _check_samples(target)
+    with opened_targets(paths, start_sector) as opened:
+        down = {path for path, _ in opened.failed}
+        samples = [Sample("zoned_device_up", (("device", path),), int(path not in down)) for path in paths]
+        for probed in opened.probed:
+            samples += _device_samples(probed)
+        for target in opened.targets if check else ():
+            samples += _check_samples(target)
     return samples
 
 
@@ -100,15 +89,12 @@ def _device_samples(probed: Probed) -> Iterator[Sample]:
 
 
 def _check_samples(target: Target) -> Iterator[Sample]:
-    module = room(target.layout, "check")
-    if module is None:
-        return
     name = (("device", ",".join(target.paths)), ("layout", target.layout))
     started = time.monotonic()
     try:
-        report = cast(CheckRoom, module).check(target, CheckOptions())
-        status = report.verdict.fsck_status
-        counts = Counter(finding.severity for finding in report.findings)
+        evidence = registry.of(target).check(target, CheckOptions())
+        status = evidence.verdict.fsck_status
+        counts = Counter({severity: evidence.findings.count(severity) for severity in Severity})
     except ZonedError as error:
         status, counts = error.fsck_status, Counter[Severity]()
     yield Sample("zoned_check_exit_status", name, int(FsckStatus(status)))

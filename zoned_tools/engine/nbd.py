@@ -21,7 +21,7 @@ from zoned_tools.engine.nbd_protocol import Command, ProtocolError
 from zoned_tools.engine.nbd_requests import CHANGING_COMMANDS, Request, Requests
 from zoned_tools.engine.volume import Volume
 from zoned_tools.errors import ZonedError
-from zoned_tools.formats.registry import Mapper
+from zoned_tools.formats.contract import Mapper
 
 HANDSHAKE_SECONDS = 60.0
 """A client that has not chosen its export by then is disconnected."""

@@ -23,14 +23,13 @@ from zoned_tools.device.overlay import (
 from zoned_tools.engine.trace import CHUNK_BYTES, Action, Pattern, Request, pattern_data
 from zoned_tools.engine.volume import Volume
 from zoned_tools.errors import UsageError, ZonedError
-from zoned_tools.findings import CheckReport
-from zoned_tools.formats.registry import CountsZones, Mapper, Reclaims, Target
+from zoned_tools.formats.contract import CountsZones, Evidence, Mapper, Reclaims, Target
 
 IDLE_SECONDS = 10
 """A driver that had no request for so long is idle (``DMZ_IDLE_PERIOD`` in drivers/md/dm-zoned-reclaim.c)."""
 
 OpenMapper = Callable[[Target], Mapper]
-Check = Callable[[Target], CheckReport]
+Check = Callable[[Target], Evidence]
 
 
 class PowerCutError(ZonedError):
@@ -81,7 +80,7 @@ class ReplayResult:
         crashed: the power was cut.
         last_place: the last request that was begun (``line 17``).
         checks: how many times the layout was checked.
-        report: of the last check; the one with errors, if one had any.
+        evidence: of the last check; the one with errors, if one had any.
         reclaim_steps: what the mapper did in waits that were long enough for an idle driver to reclaim.
         free_zones: by kind, where the mapper knows.
     """
@@ -92,14 +91,14 @@ class ReplayResult:
     crashed: bool = False
     last_place: str = ""
     checks: int = 0
-    report: CheckReport | None = None
+    evidence: Evidence | None = None
     reclaim_steps: int = 0
     free_zones: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
     def has_errors(self) -> bool:
-        return self.report is not None and self.report.has_errors
+        return self.evidence is not None and self.evidence.has_errors
 
 
 class _Forgetful(list[tuple[int, LogEntry]]):
@@ -148,7 +147,7 @@ class _Replay:
         mapper: Mapper,
         meter: _Meter,
         result: ReplayResult,
-        check: Callable[[], CheckReport] | None,
+        check: Callable[[], Evidence] | None,
         options: ReplayOptions,
         path: str,
     ) -> None:
@@ -173,8 +172,8 @@ class _Replay:
                 result.bytes[request.action] += request.length_bytes
             if request.action is Action.FLUSH and self._check is not None:
                 result.checks += 1
-                result.report = self._check()
-                if result.report.has_errors:
+                result.evidence = self._check()
+                if result.evidence.has_errors:
                     return
 
     def _one(self, request: Request) -> None:
@@ -257,7 +256,7 @@ def replay(
     result.crashed = meter.is_off
     if checking is not None and not result.has_errors:
         result.checks += 1
-        result.report = checking()
+        result.evidence = checking()
     result.seconds = time.monotonic() - began
     return result
 

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from zoned_tools.device.base import Buffer
 from zoned_tools.errors import DeviceError, MetadataError, UsageError
-from zoned_tools.formats.registry import LOGICAL_BLOCK_BYTES
+from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES
 
 MAX_LINE_BYTES = 8192
 MAX_POSITION_BYTES = 1 << 63

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from zoned_tools.device.base import Buffer
-from zoned_tools.formats.registry import LOGICAL_BLOCK_BYTES, Mapper, ReadsInto
+from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Mapper, ReadsInto
 
 ZERO_CHUNK_BYTES = 4 << 20
 """How many zeroes are in memory at a time when a range is overwritten with them."""

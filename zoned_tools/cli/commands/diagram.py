@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zoned_tools.cli.options import DevicePath, Force, Start
 from zoned_tools.errors import DeviceError, ZonedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zoned_tools.device.zones import IntArray
 
 
 def diagram(
@@ -25,28 +30,27 @@ def diagram(
     """Draw the zones of a drive and what lives in them."""
     from zoned_tools.device.opening import open_device
     from zoned_tools.engine.documents import write_document
-    from zoned_tools.engine.targets import probe_device, view_at
-    from zoned_tools.formats.registry import Target, room
+    from zoned_tools.engine.opening import probe_device, target_of
+    from zoned_tools.formats import registry
     from zoned_tools.report import diagram as picture
 
     with open_device(device) as drive:
         if not drive.geometry.is_zoned:
             raise DeviceError("not a zoned device", device=device)
-        roles = None
-        identity = probe_device(drive, start).identity
-        module = room(identity.layout, "roles") if identity else None
-        if identity is not None and module is not None:
-            view, begin = view_at(drive, identity.start_bytes, identity.layout)
+        target = target_of(probe_device(drive, start))
+        layout = registry.of(target) if target else None
+        zones_of: Mapping[str, IntArray] = {}
+        if target is not None and layout is not None and layout.zone_roles is not None:
             try:
-                roles = module.zone_roles(Target(identity.layout, (view,), begin))
+                zones_of = layout.zone_roles(target)
             except ZonedError:
-                roles = None  # a damaged layout still leaves the drive's own picture
-        classes = picture.classify(drive.zones(), roles)
-        title = f"{device}: {identity.layout if identity else drive.geometry.model}"
+                zones_of = {}  # a damaged layout still leaves the drive's own picture
+        drawing = picture.draw(drive.zones(), layout.roles if layout else (), zones_of)
+        title = f"{device}: {layout.name if layout else drive.geometry.model}"
     if output is None:
         print(title)
-        for line in picture.text_lines(classes, columns):
+        for line in picture.text_lines(drawing, columns):
             print(line)
     else:
-        write_document(output, picture.svg_document(title, classes).encode(), overwrite=force)
+        write_document(output, picture.svg_document(title, drawing).encode(), overwrite=force)
     return 0

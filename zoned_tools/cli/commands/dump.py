@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -26,15 +26,14 @@ def dump(
     layout: LayoutName = None,
 ) -> int:
     """Save the metadata of a layout as readable JSON."""
-    from zoned_tools.device.opening import open_devices
     from zoned_tools.engine.documents import encode_document, write_document
-    from zoned_tools.engine.targets import need_room, single_target
-    from zoned_tools.formats.registry import DumpRoom
+    from zoned_tools.engine.opening import opened_target
+    from zoned_tools.formats import registry
+    from zoned_tools.formats.contract import need
 
     check_layout_name(layout)
-    with open_devices(devices) as opened:
-        target = single_target(opened, start_sector=start, layout=layout)
-        document = cast(DumpRoom, need_room(target, "dump", "dump")).dump(target)
+    with opened_target(devices, start, layout) as target:
+        document = need(registry.of(target).dump, target, "dump")(target)
         facts = {"schema": "zoned.dump/1", "layout": target.layout, "devices": list(target.paths)}
         content = encode_document({**facts, **document}, packed=binary, hide_names=binary and not keep_names)
     write_document(output, content, overwrite=force)

@@ -9,6 +9,7 @@ import typer
 from zoned_tools.cli.options import Json
 from zoned_tools.cli.output import print_json
 from zoned_tools.errors import UsageError
+from zoned_tools.report.stream import write_lines
 
 
 def explain(
@@ -21,37 +22,14 @@ def explain(
     json: Json = False,
 ) -> None:
     """Explain what a finding means."""
-    from zoned_tools.formats.registry import LAYOUTS, Code, room
+    from zoned_tools.formats import registry
+    from zoned_tools.report.rules import explain_document, explain_lines, list_lines, rules_of
 
-    codes: dict[str, Code] = {}
-    for layout in LAYOUTS:
-        check = room(layout, "check")
-        if check is not None:
-            codes.update({f"{layout}.{name}": code for name, code in check.CODES.items()})
-    if finding is None:
-        chosen = codes
-    else:
-        chosen = {name: code for name, code in codes.items() if finding in (name, name.split(".", 1)[1])}
-        if not chosen:
-            raise UsageError(f"there is no finding '{finding}'", hint="zoned explain lists them all")
+    # Installed layouts cost a search: it is made for a code that none of ours has.
+    chosen = rules_of(registry.ours(), finding) or rules_of(registry.strangers(), finding)
+    if not chosen:
+        raise UsageError(f"there is no finding '{finding}'", hint="zoned explain lists them all")
     if json:
-        rows = [
-            {
-                "id": name,
-                "severity": str(code.severity),
-                "meaning": code.meaning,
-                "causes": code.causes,
-                "repair": code.repair,
-            }
-            for name, code in chosen.items()
-        ]
-        print_json({"schema": "zoned.explain/1", "findings": rows})
-        return
-    for name, code in chosen.items():
-        if finding is None:
-            print(f"{name:<45} {code.severity!s:<8} {code.meaning}")
-            continue
-        print(f"{name} ({code.severity})")
-        for title, text in (("meaning", code.meaning), ("causes", code.causes), ("repair", code.repair or "nothing")):
-            if text:
-                print(f"  {title + ':':<9}{text}")
+        print_json(explain_document(chosen))
+    else:
+        write_lines(list_lines(chosen) if finding is None else explain_lines(chosen))

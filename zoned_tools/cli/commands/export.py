@@ -19,16 +19,18 @@ from zoned_tools.cli.options import (
     check_layout_name,
 )
 from zoned_tools.cli.output import print_json, progress_bar
-from zoned_tools.cli.settings import split_settings
+from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import FsckStatus, UsageError
+from zoned_tools.formats.shared.settings import Journey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from zoned_tools.engine.export import ExportResult
-    from zoned_tools.formats.registry import Target
+    from zoned_tools.formats.contract import Target
 
 
+@takes_settings(Journey.LOGICAL)
 def export(
     devices: DevicePaths,
     output: Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="File to write, - for standard output.")],
@@ -49,7 +51,7 @@ def export(
     layout: LayoutName = None,
 ) -> int:
     """Write the logical device's content to a sparse raw file."""
-    from zoned_tools.engine.logical import opened_target
+    from zoned_tools.engine.opening import opened_target
 
     check_layout_name(layout)
     if json and output == "-":

@@ -8,17 +8,13 @@ from zoned_tools.cli.output import print_json
 
 def inspect(devices: DevicePaths, json: Json = False, start: Start = None, layout: LayoutName = None) -> int:
     """Print the decoded metadata of a layout."""
-    from typing import cast
-
-    from zoned_tools.device.opening import open_devices
-    from zoned_tools.engine.targets import need_room, single_target
-    from zoned_tools.formats.registry import InspectRoom
+    from zoned_tools.engine.opening import opened_target
+    from zoned_tools.formats import registry
     from zoned_tools.report.tree import tree_lines
 
     check_layout_name(layout)
-    with open_devices(devices) as opened:
-        target = single_target(opened, start_sector=start, layout=layout)
-        tree = cast(InspectRoom, need_room(target, "inspect", "inspect")).inspect(target)
+    with opened_target(devices, start, layout) as target:
+        tree = registry.of(target).inspect(target)
         if json:
             print_json({"schema": "zoned.inspect/1", "devices": list(target.paths), "layout": target.layout, **tree})
             return 0

@@ -9,8 +9,9 @@ import typer
 
 from zoned_tools.cli.commands.replay import print_warnings
 from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Settings, Start, check_layout_name
-from zoned_tools.cli.settings import split_settings
+from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import UsageError
+from zoned_tools.formats.shared.settings import Journey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from zoned_tools.engine.logical import MappedRun
 
 
+@takes_settings(Journey.LOGICAL)
 def map_blocks(
     devices: DevicePaths,
     at: Annotated[
@@ -36,7 +38,8 @@ def map_blocks(
 ) -> int:
     """Tell where logical blocks live, and why."""
     from zoned_tools.engine.logical import map_blocks as runs_of
-    from zoned_tools.engine.logical import opened_logical, opened_target
+    from zoned_tools.engine.logical import opened_logical
+    from zoned_tools.engine.opening import opened_target
 
     check_layout_name(layout)
     wanted = [parse_range(text) for text in at or ()]

@@ -11,7 +11,7 @@ from zoned_tools.cli.options import DevicePaths, Json, Start
 from zoned_tools.cli.output import print_json
 
 if TYPE_CHECKING:
-    from zoned_tools.engine.targets import Probed
+    from zoned_tools.formats.contract import Probed
 
 
 def probe(
@@ -22,7 +22,7 @@ def probe(
 ) -> int:
     """Tell which layout is on a device."""
     from zoned_tools.device.opening import open_devices
-    from zoned_tools.engine.targets import probe_device
+    from zoned_tools.engine.opening import probe_device
 
     with open_devices(devices) as opened:
         rows = [_facts(probe_device(device, start)) for device in opened]

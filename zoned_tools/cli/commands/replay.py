@@ -10,25 +10,27 @@ import typer
 
 from zoned_tools.cli.options import DevicePaths, DryRun, Json, LayoutName, Settings, Start, check_layout_name
 from zoned_tools.cli.output import print_json
-from zoned_tools.cli.settings import split_settings
+from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import FsckStatus, UsageError
+from zoned_tools.formats.shared.settings import Journey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from zoned_tools.engine.replay import Check, ReplayOptions, ReplayResult
     from zoned_tools.engine.trace import Request
-    from zoned_tools.formats.registry import Mapper, Target
+    from zoned_tools.formats.contract import Mapper, Target
 
 
 def print_warnings(mapper: Mapper, target: Target) -> None:
     """Say on standard error what the mapper found odd in the metadata."""
-    from zoned_tools.formats.registry import Warns
+    from zoned_tools.formats.contract import Warns
 
     for text in mapper.warnings if isinstance(mapper, Warns) else ():
         print(f"zoned: {target.device.path}: {text}", file=sys.stderr)
 
 
+@takes_settings(Journey.LOGICAL)
 def replay(
     devices: DevicePaths,
     trace: Annotated[
@@ -60,7 +62,7 @@ def replay(
     layout: LayoutName = None,
 ) -> int:
     """Run a trace of writes, discards and flushes through the offline mapper."""
-    from zoned_tools.engine.logical import opened_target
+    from zoned_tools.engine.opening import opened_target
     from zoned_tools.engine.replay import ReplayOptions
     from zoned_tools.engine.trace import Pattern
 
@@ -97,12 +99,10 @@ def _requests(trace: str | None, log_writes: str | None) -> Iterator[Iterator[Re
 def _run(
     target: Target, requests: Iterator[Request], settings: dict[str, str], options: ReplayOptions, *, check_each: bool
 ) -> ReplayResult:
-    from typing import cast
-
     from zoned_tools.engine.logical import open_logical
     from zoned_tools.engine.replay import replay as run
-    from zoned_tools.engine.targets import need_room
-    from zoned_tools.formats.registry import CheckOptions, CheckRoom
+    from zoned_tools.formats import registry
+    from zoned_tools.formats.contract import CheckOptions
 
     def open_mapper(on: Target) -> Mapper:
         mapper = open_logical(on, writable=True, settings=settings)
@@ -111,15 +111,15 @@ def _run(
 
     check: Check | None = None
     if check_each:
-        room = cast("CheckRoom", need_room(target, "check", "check"))
-        check = lambda on: room.check(on, CheckOptions())  # noqa: E731 - the name is bound either way
+        layout = registry.of(target)
+        check = lambda on: layout.check(on, CheckOptions())  # noqa: E731 - the name is bound either way
     return run(target, requests, open_mapper, options, check)
 
 
 def _document(target: Target, options: ReplayOptions, result: ReplayResult) -> dict[str, object]:
     from dataclasses import asdict
 
-    report = result.report
+    evidence = result.evidence
     return {
         "schema": "zoned.replay/1",
         "devices": list(target.paths),
@@ -133,8 +133,8 @@ def _document(target: Target, options: ReplayOptions, result: ReplayResult) -> d
         "reclaim_steps": result.reclaim_steps,
         "free_zones": result.free_zones,
         "checks": result.checks,
-        "verdict": None if report is None else str(report.verdict),
-        "findings": [] if report is None else [finding.as_json() for finding in report.findings],
+        "verdict": None if evidence is None else str(evidence.verdict),
+        "findings": [] if evidence is None else [finding.as_json() for finding in evidence.findings],
         "seconds": round(result.seconds, 3),
     }
 
@@ -151,9 +151,10 @@ def _print_text(target: Target, result: ReplayResult) -> None:
         print(f"  free {kind} zones: {count}")
     if result.crashed:
         print(f"  power cut after {device.changes} changes, in {result.last_place or 'opening the target'}")
-    if result.report is not None:
-        from zoned_tools.report.findings import report_lines
+    if result.evidence is not None:
+        from zoned_tools.report.check import finding_lines, verdict_line
 
         print(f"  checked {result.checks} times, last in {result.last_place or 'an empty trace'}")
-        for line in report_lines(result.report):
+        for line in finding_lines(result.evidence.findings):
             print(line)
+        print(verdict_line(target.paths, target.layout, result.evidence.verdict, result.evidence.findings))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -23,15 +23,14 @@ def restore(
 ) -> int:
     """Write metadata back from what zoned dump saved."""
     from zoned_tools.cli.changes import execute
-    from zoned_tools.device.opening import open_devices
     from zoned_tools.engine.documents import read_document
-    from zoned_tools.engine.targets import need_room, single_target
-    from zoned_tools.formats.registry import DumpRoom
+    from zoned_tools.engine.opening import opened_target
+    from zoned_tools.formats import registry
+    from zoned_tools.formats.contract import need
 
     document = read_document(source)
     layout = str(document["layout"])
-    with open_devices(devices, writable=not dry_run) as opened:
-        target = single_target(opened, start_sector=start, layout=layout)
-        plan = cast(DumpRoom, need_room(target, "dump", "restore")).restore(target, document)
+    with opened_target(devices, start, layout, writable=not dry_run) as target:
+        plan = need(registry.of(target).restore, target, "restore")(target, document)
         execute(plan, target.devices, dry_run=dry_run, undo=undo, identity=layout)
     return 0

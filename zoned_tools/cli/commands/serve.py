@@ -9,17 +9,20 @@ import typer
 
 from zoned_tools.cli.commands.replay import print_warnings
 from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Settings, Start, check_layout_name
-from zoned_tools.cli.settings import split_settings
+from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import UsageError
+from zoned_tools.formats.shared.settings import Journey
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
     from socket import socket
 
     from zoned_tools.engine.nbd import Server
-    from zoned_tools.formats.registry import Mapper, Target
+    from zoned_tools.formats.contract import Mapper, Target
 
 
+@takes_settings(Journey.LOGICAL)
 def serve(
     devices: DevicePaths,
     write: Annotated[bool, typer.Option("--write", "-w", help="Let clients write; without it they only read.")] = False,
@@ -46,8 +49,9 @@ def serve(
     layout: LayoutName = None,
 ) -> int:
     """Serve the logical device over NBD, until SIGINT or SIGTERM."""
-    from zoned_tools.engine.logical import open_logical, opened_target
+    from zoned_tools.engine.logical import open_logical
     from zoned_tools.engine.nbd import serve as run
+    from zoned_tools.engine.opening import opened_target
 
     check_layout_name(layout)
     if unix is not None and tcp is not None:
@@ -58,7 +62,7 @@ def serve(
     with opened_target(paths, start, layout, writable=write) as target, _listener(unix, tcp) as (listener, uri):
         mapper = open_logical(target, writable=write, settings=chosen)
         print_warnings(mapper, target)
-        server = _server(target, mapper, name, once=once, reclaims="idle_rlow" in chosen)
+        server = _server(target, mapper, name, once=once)
         run(server, listener, lambda: _announce(target, mapper, uri, json=json))
     return 0
 
@@ -69,9 +73,8 @@ def _listener(unix: str | None, tcp: str | None) -> AbstractContextManager[tuple
     return tcp_listener(tcp) if tcp is not None else unix_listener(unix)
 
 
-def _server(target: Target, mapper: Mapper, name: str, *, once: bool, reclaims: bool) -> Server:
+def _server(target: Target, mapper: Mapper, name: str, *, once: bool) -> Server:
     from zoned_tools.engine.nbd import Server
-    from zoned_tools.formats.registry import Reclaims
 
     return Server(
         mapper,
@@ -79,8 +82,15 @@ def _server(target: Target, mapper: Mapper, name: str, *, once: bool, reclaims: 
         description=f"{target.layout} on {', '.join(target.paths)}",
         log=lambda line: print(f"zoned: {target.device.path}: {line}", file=sys.stderr, flush=True),
         stop_when_unused=once,
-        when_idle=mapper.reclaim if reclaims and isinstance(mapper, Reclaims) else mapper.flush,
+        when_idle=_idle_work(mapper),
     )
+
+
+def _idle_work(mapper: Mapper) -> Callable[[], object]:
+    """What the server does while no client asks for anything."""
+    from zoned_tools.formats.contract import Reclaims
+
+    return mapper.reclaim if isinstance(mapper, Reclaims) and mapper.reclaims_when_idle else mapper.flush
 
 
 def _announce(target: Target, mapper: Mapper, uri: str, *, json: bool) -> None:

@@ -3,45 +3,36 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
-
-import typer
 
 from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Settings, Start, check_layout_name
 from zoned_tools.cli.output import print_json
-from zoned_tools.cli.settings import split_settings
+from zoned_tools.cli.settings import split_settings, takes_settings
+from zoned_tools.formats.shared.settings import Journey
 
 
-def table(
+@takes_settings(Journey.TABLE)
+def print_table(
     devices: DevicePaths,
-    legacy: Annotated[
-        bool, typer.Option("--legacy", help="The line of drivers that take parameters (rlow=, idle_rlow=).")
-    ] = False,
     settings: Settings = None,
     json: Json = False,
     start: Start = None,
     layout: LayoutName = None,
 ) -> int:
     """Print the dmsetup table line of a target."""
-    from typing import cast
-
-    from zoned_tools.device.opening import open_devices
-    from zoned_tools.engine.targets import need_room, single_target
-    from zoned_tools.formats.registry import TableRoom
+    from zoned_tools.engine.opening import opened_target
+    from zoned_tools.formats import registry
+    from zoned_tools.formats.contract import need
 
     check_layout_name(layout)
     paths, chosen = split_settings(devices, settings)
-    if legacy:
-        chosen["legacy"] = "1"
-    with open_devices(paths) as opened:
-        target = single_target(opened, start_sector=start, layout=layout)
-        room = cast(TableRoom, need_room(target, "table", "start with device-mapper"))
-        line, warning = room.table_line(target, chosen), room.ACTIVATION_WARNING
+    with opened_target(paths, start, layout) as target:
+        room = need(registry.of(target).table_line, target, "start with device-mapper")
+        table = room(target, registry.of(target).parse_settings(chosen, Journey.TABLE))
     if json:
-        facts = {"devices": list(target.paths), "layout": target.layout, "table": line, "warning": warning}
+        facts = {"devices": list(target.paths), "layout": target.layout, "table": table.line, "warning": table.warning}
         print_json({"schema": "zoned.table/1", **facts})
     else:
-        print(line)
-    if warning:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(table.line)
+    if table.warning:
+        print(f"warning: {table.warning}", file=sys.stderr)
     return 0

@@ -1,0 +1,202 @@
+"""From the paths that a user named to targets: which layout is on which device, and which devices belong together.
+
+A device is probed once, and its partition table is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from zoned_tools.errors import MetadataError, UsageError, ZonedError
+from zoned_tools.formats import registry
+from zoned_tools.formats.contract import AnyLayout, Identity, Probed, Target
+
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Device
+
+SECTOR_BYTES = 512
+
+
+@dataclass(slots=True)
+class Opened:
+    """What was found on the devices of one command line.
+
+    Attributes:
+        targets: in the order of their first device.
+        unknown: devices on which nothing is recognised.
+        probed: every device that was opened and what a probe found on it, in the order given.
+        failed: ``(path, error)`` of devices that could not be opened.
+    """
+
+    targets: list[Target] = field(default_factory=list)
+    unknown: list[Device] = field(default_factory=list)
+    probed: list[Probed] = field(default_factory=list)
+    failed: list[tuple[str, ZonedError]] = field(default_factory=list)
+
+
+class _Drive:
+    """A device while it is probed: its partitions are looked up at most once."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._partitions: dict[int, int] | None = None
+
+    @property
+    def partitions(self) -> Mapping[int, int]:
+        """First byte of each partition to its end."""
+        if self._partitions is None:
+            from zoned_tools.device.partition import partitions  # construct
+
+            self._partitions = dict(partitions(self.device))
+        return self._partitions
+
+    def view(self, layout: AnyLayout, start_bytes: int) -> tuple[Device, int]:
+        """The device and start to hand to a layout's rooms."""
+        if start_bytes == 0 or layout.whole_drive:
+            return self.device, start_bytes
+        from zoned_tools.device.partition import PartitionView
+
+        return PartitionView(self.device, start_bytes, self.partitions.get(start_bytes)), 0
+
+    def probe(self, start_sector: int | None, layouts: Iterable[AnyLayout]) -> Probed:
+        """Look for the layouts at ``start_sector``, or at 0 and where a partition table points."""
+        starts = [start_sector * SECTOR_BYTES] if start_sector is not None else [0, *self.partitions]
+        candidates = list(layouts)
+        for start in starts:
+            for layout in candidates:
+                if not self._can_begin(layout, start):
+                    continue
+                identity = layout.probe(*self.view(layout, start))
+                if identity is not None:
+                    return Probed(self.device, replace(identity, start_bytes=start))
+        return Probed(self.device, None)
+
+    def _can_begin(self, layout: AnyLayout, start_bytes: int) -> bool:
+        geometry = self.device.geometry
+        if start_bytes >= geometry.size_bytes:
+            return False
+        return not (geometry.is_zoned and start_bytes % geometry.zone_bytes) or layout.whole_drive
+
+
+def _probe(drive: _Drive, start_sector: int | None, layout: str | None) -> Probed:
+    if layout is not None:
+        return drive.probe(start_sector, [registry.get(layout)])
+    found = drive.probe(start_sector, registry.ours())
+    return found if found.identity is not None else drive.probe(start_sector, registry.strangers())
+
+
+def probe_device(device: Device, start_sector: int | None = None, layout: str | None = None) -> Probed:
+    """Look for a layout at ``start_sector``, or at 0 and where a partition table points."""
+    return _probe(_Drive(device), start_sector, layout)
+
+
+def target_of(probed: Probed) -> Target | None:
+    """The one device as a target of what was found on it."""
+    if probed.identity is None:
+        return None
+    return _target(registry.get(probed.identity.layout), [_Drive(probed.device)], probed.identity.start_bytes)
+
+
+def _target(layout: AnyLayout, drives: Sequence[_Drive], start_bytes: int) -> Target:
+    views = [drive.view(layout, start_bytes) for drive in drives]
+    return Target(layout.name, tuple(view for view, _ in views), views[0][1])
+
+
+def find_targets(devices: Sequence[Device], *, start_sector: int | None = None, layout: str | None = None) -> Opened:
+    """Targets in the order of their first device, and the devices without a known layout.
+
+    Members of one target are put in the order that their layout knows, whatever order they
+    were named in. A layout may claim all the named devices as one target although some of them
+    are not recognised: their super blocks may be damaged.
+    With ``layout`` given nothing has to be recognised: the devices are one target.
+    """
+    drives = [_Drive(device) for device in devices]
+    probed = [_probe(drive, start_sector, layout) for drive in drives]
+    unknown = [p.device for p in probed if p.identity is None]
+    if layout is not None and unknown:
+        return Opened([_target(registry.get(layout), drives, (start_sector or 0) * SECTOR_BYTES)], probed=probed)
+    claimed = _claimed(probed, drives)
+    if claimed is not None:
+        return Opened([claimed], probed=probed)
+    by_device = {id(drive.device): drive for drive in drives}
+    targets = [
+        _target(registry.get(identity.layout), [by_device[id(m.device)] for m in members], identity.start_bytes)
+        for identity, members in _groups(probed)
+    ]
+    return Opened(targets, unknown, probed)
+
+
+def _claimed(probed: Sequence[Probed], drives: Sequence[_Drive]) -> Target | None:
+    """All the devices as one target, where the only layout that was recognised says so."""
+    known = [p.identity for p in probed if p.identity is not None]
+    if len(probed) < 2 or len({identity.layout for identity in known}) != 1:
+        return None
+    layout = registry.get(known[0].layout)
+    if layout.claims is None or not layout.claims(probed):
+        return None
+    return _target(layout, drives, known[0].start_bytes)
+
+
+def _groups(probed: Sequence[Probed]) -> Iterator[tuple[Identity, Sequence[Probed]]]:
+    done: set[tuple[str, str]] = set()
+    for one in probed:
+        identity = one.identity
+        if identity is None or (identity.layout, identity.group) in done:
+            continue
+        members: Sequence[Probed] = [one]
+        if identity.group:
+            key = (identity.layout, identity.group)
+            done.add(key)
+            members = [p for p in probed if p.identity is not None and (p.identity.layout, p.identity.group) == key]
+            order = registry.get(identity.layout).order_members
+            members = members if order is None else order(members)
+        yield identity, members
+
+
+def single_target(devices: Sequence[Device], *, start_sector: int | None = None, layout: str | None = None) -> Target:
+    """The one target that all the devices are.
+
+    Raises:
+        MetadataError: no layout is recognised.
+        UsageError: the devices are several targets.
+    """
+    found = find_targets(devices, start_sector=start_sector, layout=layout)
+    if found.unknown:
+        raise MetadataError("no layout is recognised", device=found.unknown[0].path, hint="--layout NAME forces one")
+    if len(found.targets) > 1:
+        raise UsageError("these devices are not one target", hint="name the devices of one target at a time")
+    return found.targets[0]
+
+
+@contextmanager
+def opened_target(
+    paths: Sequence[str], start_sector: int | None = None, layout: str | None = None, *, writable: bool = False
+) -> Iterator[Target]:
+    """The one target on the devices ``paths``, which are closed at the end."""
+    from zoned_tools.device.opening import open_devices
+
+    with open_devices(paths, writable=writable) as devices:
+        yield single_target(devices, start_sector=start_sector, layout=layout)
+
+
+@contextmanager
+def opened_targets(
+    paths: Sequence[str], start_sector: int | None = None, layout: str | None = None, *, writable: bool = False
+) -> Iterator[Opened]:
+    """Every target on the devices ``paths``, which are closed at the end; a bad device does not hide the others."""
+    from zoned_tools.device.opening import open_device
+
+    with ExitStack() as stack:
+        devices: list[Device] = []
+        failed: list[tuple[str, ZonedError]] = []
+        for path in paths:
+            try:
+                devices.append(stack.enter_context(open_device(path, writable=writable)))
+            except ZonedError as error:
+                failed.append((path, error))
+        opened = find_targets(devices, start_sector=start_sector, layout=layout)
+        opened.failed = failed
+        yield opened

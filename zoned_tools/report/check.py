@@ -1,0 +1,152 @@
+"""What check and repair tell: text grouped by code, and the ``zoned.check/1`` document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from zoned_tools.formats.contract import Severity, Verdict
+from zoned_tools.formats.shared.columns import json_rows
+from zoned_tools.report.plans import action_lines, step_lines
+from zoned_tools.report.stream import array, document, encode
+
+if TYPE_CHECKING:
+    from zoned_tools.engine.checking import Outcome
+    from zoned_tools.formats.contract import RepairPlan
+    from zoned_tools.formats.shared.findings import Finding, FindingGroup, Findings
+
+FIRST_PLACES = 3
+"""Findings of one code that are shown; ``--all`` shows every one."""
+
+_VERDICTS = {
+    Verdict.CLEAN: "clean",
+    Verdict.CORRECTED: "errors were corrected",
+    Verdict.ERRORS: "errors found",
+    Verdict.FAILED: "could not be checked",
+}
+
+
+# -- text
+
+
+def finding_line(finding: Finding) -> str:
+    """``error dm-zoned.sb-bad-crc: message [repair: ...]``."""
+    return f"{finding.severity} {finding.id}: {finding.message}{_repair_text(finding.repair)}"
+
+
+def _repair_text(repair: str) -> str:
+    return f" [repair: {repair}]" if repair else ""
+
+
+def finding_lines(findings: Findings, *, everything: bool = False, before: str = "") -> Iterator[str]:
+    """The findings, grouped by code: how many, and the first places.
+
+    Args:
+        everything: every finding on a line of its own.
+        before: words in front of each (``repaired ``).
+    """
+    by_code: dict[tuple[str, Severity, str], list[FindingGroup]] = {}
+    for group in findings.groups:
+        by_code.setdefault((group.id, group.severity, group.repair), []).append(group)
+    for (code, severity, repair), groups in by_code.items():
+        count = sum(map(len, groups))
+        if everything or count == 1:
+            yield from (f"  {before}{finding_line(finding)}" for group in groups for finding in group)
+            continue
+        yield f"  {before}{severity} {code}: {count} findings{_repair_text(repair)}"
+        yield from (f"    {message}" for message in _first_messages(groups))
+        if count > FIRST_PLACES:
+            yield f"    ... and {count - FIRST_PLACES} more (--all prints every one)"
+
+
+def _first_messages(groups: Sequence[FindingGroup]) -> Iterator[str]:
+    left = FIRST_PLACES
+    for group in groups:
+        yield from (finding.message for finding in group.first(left))
+        left = max(left - len(group), 0)
+
+
+def outcome_lines(outcome: Outcome, *, everything: bool = False) -> Iterator[str]:
+    """What was repaired, what is left, and the verdict with counts."""
+    if outcome.evidence is None:
+        return
+    if outcome.repaired is not None:
+        yield from finding_lines(outcome.repaired, everything=everything, before="repaired ")
+    findings = outcome.evidence.findings
+    yield from finding_lines(findings, everything=everything)
+    yield verdict_line(outcome.devices, outcome.layout, outcome.verdict, findings)
+
+
+def verdict_line(devices: Iterable[str], layout: str | None, verdict: Verdict, findings: Findings) -> str:
+    """``disk.img: dm-zoned: errors found (2 errors, 1 info)``."""
+    counts = ((severity, findings.count(severity)) for severity in Severity)
+    text = ", ".join(
+        f"{n} {severity}{'s' if n > 1 and severity is not Severity.INFO else ''}" for severity, n in counts if n
+    )
+    return f"{', '.join(devices)}: {layout}: {_VERDICTS[verdict]}{f' ({text})' if text else ''}"
+
+
+# -- JSON
+
+
+def check_document(outcomes: Iterable[Outcome], *, changed: bool) -> Iterator[str]:
+    """The pieces of a ``zoned.check/1`` document."""
+    rows = ("".join(_short(outcome)) if outcome.evidence is None else _row(outcome) for outcome in outcomes)
+    return document({"schema": "zoned.check/1", "changed": changed, "devices": _array_of_pieces(rows)})
+
+
+def _array_of_pieces(rows: Iterable[str | Iterator[str]]) -> Iterator[str]:
+    yield "["
+    separator = "\n"
+    for row in rows:
+        yield separator
+        yield from ([row] if isinstance(row, str) else row)
+        separator = ",\n"
+    yield "]"
+
+
+def _short(outcome: Outcome) -> Iterator[str]:
+    yield encode(
+        {
+            "devices": list(outcome.devices),
+            "layout": outcome.layout,
+            "verdict": str(outcome.verdict),
+            "error": str(outcome.error),
+            "findings": [],
+        }
+    )
+
+
+def _row(outcome: Outcome) -> Iterator[str]:
+    """One element of ``devices``."""
+    evidence = outcome.evidence
+    assert evidence is not None
+    head = {
+        "devices": list(outcome.devices),
+        "layout": outcome.layout,
+        "verdict": str(outcome.verdict),
+        "facts": evidence.facts,
+    }
+    yield encode(head)[:-1]
+    if outcome.plan is not None:
+        yield ', "actions": '
+        yield from array(_action_blocks(outcome.plan))
+        if not outcome.changed:
+            yield ', "plan": ' + encode(list(step_lines(outcome.plan.plan, outcome.devices)))
+    if outcome.repaired is not None:
+        yield ', "repaired": '
+        yield from array(outcome.repaired.json_blocks())
+    yield ', "findings": '
+    yield from array(evidence.findings.json_blocks())
+    yield "}"
+
+
+def _action_blocks(plan: RepairPlan) -> Iterator[str]:
+    for action in plan.actions:
+        before = {"id": action.id, "consent": str(action.consent), "waits": action.waits}
+        yield from json_rows(action.rows, before, {})
+
+
+def waiting_lines(plan: RepairPlan) -> Iterator[str]:
+    """What a repair leaves for want of consent."""
+    yield from action_lines(plan.waiting)

@@ -1,0 +1,45 @@
+"""Plans as text: what ``--dry-run`` shows, and the notes of an execution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zoned_tools.device.plan import Plan
+    from zoned_tools.formats.contract import RepairPlan
+    from zoned_tools.formats.shared.rules import ActionGroup
+
+FIRST_PLACES = 8
+"""Actions of one kind that are shown."""
+
+
+def step_lines(plan: Plan, paths: Sequence[str]) -> Iterator[str]:
+    """One line a step."""
+    return plan.describe(paths)
+
+
+def action_lines(actions: Iterable[ActionGroup], *, everything: bool = False) -> Iterator[str]:
+    """One sentence a place, the first of each kind."""
+    for action in actions:
+        yield from action.sentences(None if everything else FIRST_PLACES)
+        if not everything and len(action) > FIRST_PLACES:
+            more = len(action) - FIRST_PLACES
+            ending = f", which wait for {action.option}" if action.waits else ""
+            yield f"... and {more} more of this kind ({action.id}){ending}"
+
+
+def plan_lines(
+    plan: Plan, paths: Sequence[str], repair: RepairPlan | None = None, *, everything: bool = False
+) -> Iterator[str]:
+    """What ``--dry-run`` shows."""
+    yield f"would {plan.title}:" if plan else f"nothing to do: {plan.title}"
+    yield from (f"  note: {line}" for line in note_lines(plan, repair, everything=everything))
+    yield from (f"  {line}" for line in step_lines(plan, paths))
+
+
+def note_lines(plan: Plan, repair: RepairPlan | None = None, *, everything: bool = False) -> Iterator[str]:
+    """What a human should know about a plan: why, what is lost, what waits."""
+    yield from plan.messages
+    if repair is not None:
+        yield from action_lines(repair.actions, everything=everything)

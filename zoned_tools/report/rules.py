@@ -1,0 +1,63 @@
+"""The rules of the layouts as text and as the ``zoned.explain/1`` document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from zoned_tools.formats.contract import Consent
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.contract import AnyLayout, Rule
+
+CONSENT_TEXTS = {
+    Consent.CERTAIN: "done without asking: the evidence allows one reading and nothing is lost",
+    Consent.GUESSES: "where the evidence allows other readings it waits for --allow {id}",
+    Consent.LOSES: "where something is lost by it, it waits for --allow {id}",
+}
+
+
+def rules_of(layouts: Iterable[AnyLayout], finding: str | None) -> dict[str, Rule]:
+    """Id to rule: all of them, or those that ``finding`` names with or without a layout."""
+    rows = {f"{layout.name}.{code}": rule for layout in layouts for code, rule in layout.rules().items()}
+    if finding is None:
+        return rows
+    return {name: rule for name, rule in rows.items() if finding in (name, name.split(".", 1)[1])}
+
+
+def list_lines(rules: Mapping[str, Rule]) -> Iterator[str]:
+    """One line a rule."""
+    for name, rule in rules.items():
+        yield f"{name:<45} {rule.severity!s:<8} {rule.meaning}"
+
+
+def explain_lines(rules: Mapping[str, Rule]) -> Iterator[str]:
+    """Everything that is known about each rule."""
+    for name, rule in rules.items():
+        yield f"{name} ({rule.severity})"
+        consent = CONSENT_TEXTS[rule.consent].format(id=name) if rule.consent is not None else ""
+        texts = {
+            "meaning": rule.meaning,
+            "causes": rule.causes,
+            "kernel": rule.kernel,
+            "repair": rule.repair or "nothing",
+            "consent": consent,
+        }
+        yield from (f"  {title + ':':<9}{text}" for title, text in texts.items() if text)
+
+
+def explain_document(rules: Mapping[str, Rule]) -> dict[str, object]:
+    """The ``zoned.explain/1`` document; ``consent`` is null where nothing is repaired."""
+    rows = [
+        {
+            "id": name,
+            "severity": str(rule.severity),
+            "meaning": rule.meaning,
+            "causes": rule.causes,
+            "kernel": rule.kernel,
+            "repair": rule.repair,
+            "consent": None if rule.consent is None else str(rule.consent),
+        }
+        for name, rule in rules.items()
+    ]
+    return {"schema": "zoned.explain/1", "codes": rows}
