@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 
 def print_json(document: Mapping[str, object]) -> None:
-    """Print one JSON document; its first key is ``schema``."""
-    json.dump(document, sys.stdout, indent=2, ensure_ascii=True, default=str)
-    sys.stdout.write("\n")
+    """Print one JSON document, a key a line; its first key is ``schema``."""
+    from zoned_tools.report.stream import document as pieces
+    from zoned_tools.report.stream import write_text
+
+    write_text(pieces(document))
 
 
 class Progress(Protocol):
@@ -41,3 +42,28 @@ def progress_bar(label: str, total: int, *, quiet: bool = False) -> Iterator[Pro
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+class LateBar:
+    """A progress bar whose total is known only when the work has begun."""
+
+    def __init__(self, label: str, stack: ExitStack, *, quiet: bool) -> None:
+        self._label = label
+        self._stack = stack
+        self._quiet = quiet
+        self._progress: Progress | None = None
+
+    def begin(self, total: int) -> None:
+        """Show the bar; ``total`` in bytes."""
+        self._progress = self._stack.enter_context(progress_bar(self._label, total, quiet=self._quiet))
+
+    def __call__(self, done: int) -> None:
+        if self._progress is not None:
+            self._progress(done)
+
+
+@contextmanager
+def late_progress_bar(label: str, *, quiet: bool = False) -> Iterator[LateBar]:
+    """A bar as :func:`progress_bar` that its user begins."""
+    with ExitStack() as stack:
+        yield LateBar(label, stack, quiet=quiet)

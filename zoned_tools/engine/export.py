@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from zoned_tools.device.base import Buffer
+from zoned_tools.engine.logical import opened_logical
 from zoned_tools.engine.volume import Volume
 from zoned_tools.errors import DeviceError, RefusedError, ZonedError
 from zoned_tools.formats import registry
@@ -226,6 +227,40 @@ def export_pieces(pieces: Iterator[Piece], output: Output) -> ExportResult:
             result.data_bytes += length
         result.size_bytes += length
     return result
+
+
+def export_target(
+    target: Target,
+    path: str,
+    settings: Mapping[str, str],
+    *,
+    force: bool = False,
+    skip_errors: bool = False,
+    processes: int = 1,
+    opened: Callable[[Mapper], None] = lambda mapper: None,
+    progress: Progress = lambda done: None,
+) -> ExportResult:
+    """Write what a target holds to ``path``: what its layout's own room gives, or the logical device.
+
+    Args:
+        force: overwrite a file that exists.
+        processes: that decompress, 0 for one on each core; 1 keeps to this one.
+        opened: shown the mapper before anything is copied.
+
+    Raises:
+        ZonedError: a block cannot be read (unless ``skip_errors``), or the output not written.
+    """
+    pieces = layout_pieces(target)
+    if pieces is not None:
+        with open_output(path, target.paths, force=force) as out:
+            return export_pieces(pieces, out)
+    with opened_logical(target, writable=False, settings=settings) as mapper:
+        opened(mapper)
+        with open_output(path, target.paths, force=force) as out:
+            copied = export_with_processes(
+                mapper, out, path, processes=processes, skip_errors=skip_errors, progress=progress
+            )
+            return copied or export_volume(mapper, out, skip_errors=skip_errors, progress=progress)
 
 
 class _Export:

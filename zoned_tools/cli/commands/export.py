@@ -18,7 +18,7 @@ from zoned_tools.cli.options import (
     Start,
     check_layout_name,
 )
-from zoned_tools.cli.output import print_json, progress_bar
+from zoned_tools.cli.output import late_progress_bar, print_json
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import FsckStatus, UsageError
 from zoned_tools.formats.shared.settings import Journey
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from zoned_tools.engine.export import ExportResult
-    from zoned_tools.formats.contract import Target
+    from zoned_tools.formats.contract import Mapper, Target
 
 
 @takes_settings(Journey.LOGICAL)
@@ -87,26 +87,21 @@ def _run(
     quiet: bool,
     processes: int,
 ) -> ExportResult:
-    from zoned_tools.engine.export import (
-        export_pieces,
-        export_volume,
-        export_with_processes,
-        layout_pieces,
-        open_output,
-    )
-    from zoned_tools.engine.logical import opened_logical
+    from zoned_tools.engine.export import export_target
 
-    pieces = layout_pieces(target)
-    if pieces is not None:
-        with open_output(output, target.paths, force=force) as out:
-            return export_pieces(pieces, out)
-    with opened_logical(target, writable=False, settings=settings) as mapper:
-        print_warnings(mapper, target)
-        with (
-            open_output(output, target.paths, force=force) as out,
-            progress_bar("export", mapper.size_blocks * 4096, quiet=quiet) as progress,
-        ):
-            result = export_with_processes(
-                mapper, out, output, processes=processes, skip_errors=skip_errors, progress=progress
-            )
-            return result or export_volume(mapper, out, skip_errors=skip_errors, progress=progress)
+    with late_progress_bar("export", quiet=quiet) as bar:
+
+        def opened(mapper: Mapper) -> None:
+            print_warnings(mapper, target)
+            bar.begin(mapper.size_blocks * 4096)
+
+        return export_target(
+            target,
+            output,
+            settings,
+            force=force,
+            skip_errors=skip_errors,
+            processes=processes,
+            opened=opened,
+            progress=bar,
+        )

@@ -1,0 +1,156 @@
+"""Rehearsal: a repair on a copy-on-write view of the devices, checked there, until nothing more is to be done.
+
+What changes for the logical device is found by comparing lookups, not content: O(metadata) at any size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoned_tools.device.overlay import Overlay
+from zoned_tools.device.plan import apply_plan
+from zoned_tools.engine.checking import gather
+from zoned_tools.errors import ZonedError
+from zoned_tools.formats import registry
+from zoned_tools.formats.contract import Settings
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from zoned_tools.formats.contract import CheckOptions, Consents, Evidence, RepairPlan, Target
+
+    IntArray = npt.NDArray[np.int64]
+
+MAX_ROUNDS = 4
+"""Repairs in a row; a layout whose plans need more has a fault of its own."""
+
+WINDOW_BLOCKS = 1 << 26
+"""Range of one lookup: bounds what is in memory of a fragmented device's extents."""
+
+HOLE = -1
+UNKNOWN = -2
+"""Place of blocks that cannot be looked up at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Where logical blocks live: runs that cover the device, as arrays of one length.
+
+    Attributes:
+        starts: first logical block of each run, ascending; the first is 0.
+        places: ``device * 2**48 + physical block`` of its first block; :data:`HOLE` or :data:`UNKNOWN`.
+        size: blocks of the logical device.
+    """
+
+    starts: IntArray
+    places: IntArray
+    size: int
+
+    def at(self, blocks: IntArray) -> IntArray:
+        """The places of single blocks."""
+        run = np.searchsorted(self.starts, blocks, side="right") - 1
+        places = self.places[run]
+        return np.where(places < 0, places, places + blocks - self.starts[run])
+
+
+@dataclass(slots=True)
+class Difference:
+    """What a repair does to the logical device, in blocks of 4096 bytes.
+
+    Attributes:
+        moved: stored before and after, in different places.
+        lost: stored before, not after.
+        gained: readable after, not before.
+        ranges: ``(first block, blocks, what)`` of the stretches that differ, ascending.
+    """
+
+    moved: int = 0
+    lost: int = 0
+    gained: int = 0
+    ranges: list[tuple[int, int, str]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Rehearsal:
+    """The outcome of a plan, before anything is written.
+
+    Attributes:
+        evidence: what a check finds after it.
+        rounds: repairs until nothing was left to do; 1 is as it should be.
+        difference: what becomes of the logical device; None for layouts without one.
+    """
+
+    evidence: Evidence
+    rounds: int
+    difference: Difference | None
+
+
+def rehearse(evidence: Evidence, plan: RepairPlan, consents: Consents, options: CheckOptions) -> Rehearsal:
+    """Carry ``plan`` out on overlays of the evidence's devices, to a fixed point.
+
+    Raises:
+        ZonedError: a step failed, or the repaired target cannot be checked.
+    """
+    target = evidence.target
+    before = look_up(target)
+    copy = replace(target, devices=tuple(Overlay(device) for device in target.devices))
+    layout = registry.of(target)
+    rounds = 0
+    after = evidence
+    while plan.plan and rounds < MAX_ROUNDS:
+        apply_plan(copy.devices, plan.plan.steps)
+        rounds += 1
+        after, _ = gather(copy, options)
+        plan = layout.plan_repair(after, consents)
+    later = look_up(copy) if rounds else before
+    difference = compare(before, later) if before is not None and later is not None else None
+    return Rehearsal(after, rounds, difference)
+
+
+def look_up(target: Target) -> Lookup | None:
+    """The whole logical device of a target; None for a layout without one, or one that cannot be opened."""
+    open_mapper = registry.of(target).open_mapper
+    if open_mapper is None:
+        return None
+    try:
+        mapper = open_mapper(target, writable=False, settings=Settings())
+    except ZonedError:
+        return Lookup(np.zeros(1, np.int64), np.full(1, UNKNOWN, np.int64), 0)
+    starts: list[int] = []
+    places: list[int] = []
+    for first in range(0, mapper.size_blocks, WINDOW_BLOCKS):
+        try:
+            for extent in mapper.lookup(first, min(WINDOW_BLOCKS, mapper.size_blocks - first)):
+                starts.append(extent.logical_block)
+                stored = extent.physical_block
+                places.append(HOLE if stored is None else (extent.device_index << 48) + stored)
+        except ZonedError:
+            starts.append(first)
+            places.append(UNKNOWN)
+    mapper.close()
+    return Lookup(np.array(starts or [0], np.int64), np.array(places or [HOLE], np.int64), mapper.size_blocks)
+
+
+def compare(before: Lookup, after: Lookup) -> Difference:
+    """What differs between two lookups."""
+    size = max(before.size, after.size)
+    edges = np.unique(np.concatenate((before.starts, after.starts, [before.size, after.size])))
+    edges = edges[edges < size]
+    lengths = np.diff(np.append(edges, size))
+    old = np.where(edges < before.size, before.at(edges), UNKNOWN)
+    new = np.where(edges < after.size, after.at(edges), UNKNOWN)
+    kinds = {
+        "moved": (old >= 0) & (new >= 0) & (old != new),
+        "lost": (old >= 0) & (new < 0),
+        "gained": (old == UNKNOWN) & (new != UNKNOWN) | ((old == HOLE) & (new >= 0)),
+    }
+    moved, lost, gained = (int(lengths[mask].sum()) for mask in kinds.values())
+    difference = Difference(moved, lost, gained)
+    for name, mask in kinds.items():
+        chosen = np.flatnonzero(mask)
+        difference.ranges += [(int(edges[i]), int(lengths[i]), name) for i in chosen]
+    difference.ranges.sort()
+    return difference
