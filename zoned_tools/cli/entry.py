@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from zoned_tools import __version__
+from zoned_tools.cli.streams import secure_standard_streams
 
 VERSION_TEXT = {
     "zoned": f"zoned {__version__}",
@@ -16,6 +17,7 @@ VERSION_TEXT = {
 
 
 def _main(program: str) -> int:
+    secure_standard_streams()
     # Every original reads its arguments from left to right: only a leading option is safe to answer here.
     if sys.argv[1:2] == ["--version"] or (program == "dmzadm" and sys.argv[1:2] == ["-v"]):
         print(VERSION_TEXT[program])

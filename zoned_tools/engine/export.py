@@ -42,9 +42,6 @@ class LostRange:
     length_bytes: int
     reason: str
 
-    def as_json(self) -> dict[str, object]:
-        return {"offset_bytes": self.offset_bytes, "length_bytes": self.length_bytes, "reason": self.reason}
-
 
 @dataclass(slots=True)
 class ExportResult:

@@ -47,18 +47,6 @@ class MappedRun:
     device: str
     physical_bytes: int | None
 
-    def as_json(self) -> dict[str, object]:
-        """One element of ``extents`` in the ``zoned.map/1`` schema."""
-        at = self.physical_bytes
-        return {
-            "logical_block": self.extent.logical_block,
-            "blocks": self.extent.blocks,
-            "device": self.device,
-            "physical_block": None if at is None else at // LOGICAL_BLOCK_BYTES,
-            "physical_bytes": at,
-            "why": self.extent.why,
-        }
-
 
 def map_blocks(target: Target, mapper: Mapper, first_block: int, count: int) -> Iterator[MappedRun]:
     """Where logical blocks live: ascending, without gaps, holes included.

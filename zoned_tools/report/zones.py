@@ -6,7 +6,6 @@ Bulk output: a table becomes columns of Python numbers once, and rows are printe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -28,6 +27,8 @@ from zoned_tools.device.zones import (
     wp_is_valid,
 )
 from zoned_tools.errors import UsageError
+from zoned_tools.report.documents.drives import drive_facts
+from zoned_tools.report.stream import encode
 from zoned_tools.units import format_size
 
 _SHIFT = np.uint64(9)
@@ -204,27 +205,9 @@ def json_lines(table: ZoneTable, zone_numbers: np.ndarray[Any, Any]) -> Iterator
     return _json_rows(table, zone_numbers)
 
 
-def report_facts(path: str, geometry: Geometry) -> dict[str, object]:
-    """Everything of a ``zoned.report/1`` document but the zones."""
-    return {
-        "schema": "zoned.report/1",
-        "device": path,
-        "model": str(geometry.model),
-        "vendor": geometry.vendor,
-        "size_bytes": geometry.size_bytes,
-        "zone_size_bytes": geometry.zone_bytes,
-        "nr_zones": geometry.nr_zones,
-        "logical_block_bytes": geometry.logical_block_bytes,
-        "physical_block_bytes": geometry.physical_block_bytes,
-        "write_granularity_bytes": geometry.write_granularity_bytes,
-        "max_open_zones": geometry.max_open_zones,
-        "max_active_zones": geometry.max_active_zones,
-    }
-
-
 def json_document(path: str, geometry: Geometry, table: ZoneTable, zone_numbers: np.ndarray[Any, Any]) -> Iterator[str]:
     """The ``zoned.report/1`` document in pieces, a line a zone."""
-    facts = json.dumps(report_facts(path, geometry), ensure_ascii=True)
+    facts = encode(drive_facts(path, geometry))
     yield facts[:-1] + ', "zones": ['
     rows = list(_json_rows(table, zone_numbers))
     for row in rows[:-1]:

@@ -30,11 +30,11 @@ def dump(
     from zoned_tools.engine.opening import opened_target
     from zoned_tools.formats import registry
     from zoned_tools.formats.contract import need
+    from zoned_tools.report.documents.targets import dump_document
 
     check_layout_name(layout)
     with opened_target(devices, start, layout) as target:
         document = need(registry.of(target).dump, target, "dump")(target)
-        facts = {"schema": "zoned.dump/1", "layout": target.layout, "devices": list(target.paths)}
-        content = encode_document({**facts, **document}, packed=binary, hide_names=binary and not keep_names)
+        content = encode_document(dump_document(target, document), packed=binary, hide_names=binary and not keep_names)
     write_document(output, content, overwrite=force)
     return 0

@@ -60,17 +60,9 @@ def export(
     with opened_target(paths, start, layout) as target:
         result = _run(target, chosen, output, force=force, skip_errors=skip_errors, quiet=quiet, processes=processes)
         if json:
-            print_json(
-                {
-                    "schema": "zoned.export/1",
-                    "devices": list(target.paths),
-                    "layout": target.layout,
-                    "output": output,
-                    "size_bytes": result.size_bytes,
-                    "data_bytes": result.data_bytes,
-                    "lost": [lost.as_json() for lost in result.lost],
-                }
-            )
+            from zoned_tools.report.documents.targets import export_document
+
+            print_json(export_document(target, output, result))
         for lost in result.lost:
             where = f"{lost.length_bytes} bytes at byte {lost.offset_bytes}"
             print(f"zoned: {target.device.path}: lost {where}: {lost.reason}", file=sys.stderr)

@@ -184,22 +184,10 @@ def info(device: DevicePath, json: Json = False) -> int:
 
 
 def _describe(path: str, geometry: Geometry, nr_conventional: int, *, json: bool) -> None:
-    facts: dict[str, object] = {
-        "schema": "zoned.image/1",
-        "device": path,
-        "model": str(geometry.model),
-        "vendor": geometry.vendor,
-        "size_bytes": geometry.size_bytes,
-        "zone_size_bytes": geometry.zone_bytes,
-        "nr_zones": geometry.nr_zones,
-        "nr_conventional": nr_conventional,
-        "logical_block_bytes": geometry.logical_block_bytes,
-        "physical_block_bytes": geometry.physical_block_bytes,
-        "max_open_zones": geometry.max_open_zones,
-        "max_active_zones": geometry.max_active_zones,
-    }
     if json:
-        print_json(facts)
+        from zoned_tools.report.documents.drives import image_document
+
+        print_json(image_document(path, geometry, nr_conventional))
         return
     if not geometry.is_zoned:
         print(f"{path}: regular, {format_size(geometry.size_bytes)}")

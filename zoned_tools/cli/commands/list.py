@@ -16,10 +16,11 @@ def list_devices(
 ) -> int:
     """List the zoned block devices of this machine."""
     from zoned_tools.device.inventory import list_disks
+    from zoned_tools.report.documents.drives import list_document
 
     disks = [disk for disk in list_disks() if everything or disk.model != "regular"]
     if json:
-        print_json({"schema": "zoned.list/1", "devices": [disk.as_json() for disk in disks]})
+        print_json(list_document(disks))
         return 0
     if not disks:
         print("no zoned block device on this machine")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -76,14 +75,10 @@ def parse_range(text: str) -> tuple[int, int]:
 
 def _print_json(runs: Iterator[MappedRun]) -> None:
     """One extent a line as they come: a fragmented drive has millions."""
-    first = next(runs, None)
-    print('{\n  "schema": "zoned.map/1",\n  "extents": [', end="")
-    separator = "\n    "
-    while first is not None:
-        print(separator + json_module.dumps(first.as_json()), end="")
-        separator = ",\n    "
-        first = next(runs, None)
-    print("\n  ]\n}")
+    from zoned_tools.report.documents.targets import map_document
+    from zoned_tools.report.stream import write_text
+
+    write_text(map_document(runs))
 
 
 def _print_table(runs: Iterator[MappedRun]) -> None:

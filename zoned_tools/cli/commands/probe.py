@@ -11,7 +11,7 @@ from zoned_tools.cli.options import DevicePaths, Json, Start
 from zoned_tools.cli.output import print_json
 
 if TYPE_CHECKING:
-    from zoned_tools.formats.contract import Probed
+    from zoned_tools.report.documents.drives import ProbeRow
 
 
 def probe(
@@ -23,11 +23,12 @@ def probe(
     """Tell which layout is on a device."""
     from zoned_tools.device.opening import open_devices
     from zoned_tools.engine.opening import probe_device
+    from zoned_tools.report.documents.drives import probe_document, probe_row
 
     with open_devices(devices) as opened:
-        rows = [_facts(probe_device(device, start)) for device in opened]
+        rows = [probe_row(probe_device(device, start)) for device in opened]
     if json:
-        print_json({"schema": "zoned.probe/1", "devices": rows})
+        print_json(probe_document(rows))
     elif export:
         print("\n\n".join("\n".join(_export_lines(row)) for row in rows))
     else:
@@ -36,26 +37,12 @@ def probe(
     return 0
 
 
-def _facts(probed: Probed) -> dict[str, object]:
-    device, identity = probed.device, probed.identity
-    return {
-        "device": device.path,
-        "model": str(device.geometry.model),
-        "emulated": device.emulated,
-        "layout": identity.layout if identity else None,
-        "version": identity.version if identity else "",
-        "uuid": identity.uuid if identity else "",
-        "label": identity.label if identity else "",
-        "start_sector": identity.start_bytes // 512 if identity else 0,
-    }
-
-
 def _visible(value: object) -> str:
     """Text from the disk for a terminal: control characters and undecodable bytes as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
 
 
-def _export_lines(row: dict[str, object]) -> list[str]:
+def _export_lines(row: ProbeRow) -> list[str]:
     names = (
         ("DEVNAME", "device"),
         ("ZONED", "model"),
@@ -64,13 +51,14 @@ def _export_lines(row: dict[str, object]) -> list[str]:
         ("UUID", "uuid"),
         ("LABEL", "label"),
     )
-    lines = [f"{name}={shlex.quote(_visible(row[key]))}" for name, key in names if row[key]]
+    values: dict[str, object] = {**row}
+    lines = [f"{name}={shlex.quote(_visible(values[key]))}" for name, key in names if values[key]]
     if row["start_sector"]:
         lines.append(f"START_SECTOR={row['start_sector']}")
     return lines
 
 
-def _sentence(row: dict[str, object]) -> str:
+def _sentence(row: ProbeRow) -> str:
     drive = f"{row['model']}{', emulated' if row['emulated'] else ''}"
     if row["layout"] is None:
         return f"{row['device']}: {drive}: no known layout"

@@ -79,7 +79,9 @@ def replay(
     ):
         result = _run(target, requests, chosen, options, check_each=check_each)
         if json:
-            print_json(_document(target, options, result))
+            from zoned_tools.report.documents.targets import replay_document
+
+            print_json(replay_document(target, options, result))
         else:
             _print_text(target, result)
     return FsckStatus.UNCORRECTED if result.has_errors else FsckStatus.CLEAN
@@ -114,29 +116,6 @@ def _run(
         layout = registry.of(target)
         check = lambda on: layout.check(on, CheckOptions())  # noqa: E731 - the name is bound either way
     return run(target, requests, open_mapper, options, check)
-
-
-def _document(target: Target, options: ReplayOptions, result: ReplayResult) -> dict[str, object]:
-    from dataclasses import asdict
-
-    evidence = result.evidence
-    return {
-        "schema": "zoned.replay/1",
-        "devices": list(target.paths),
-        "layout": target.layout,
-        "dry_run": options.dry_run,
-        "crashed": result.crashed,
-        "last_request": result.last_place,
-        "requests": result.requests,
-        "bytes": result.bytes,
-        "device": asdict(result.device) | {"changes": result.device.changes},
-        "reclaim_steps": result.reclaim_steps,
-        "free_zones": result.free_zones,
-        "checks": result.checks,
-        "verdict": None if evidence is None else str(evidence.verdict),
-        "findings": [] if evidence is None else [finding.as_json() for finding in evidence.findings],
-        "seconds": round(result.seconds, 3),
-    }
 
 
 def _print_text(target: Target, result: ReplayResult) -> None:

@@ -61,7 +61,9 @@ def report(
     several = len(devices) > 1
     separator = ""
     if form is Format.JSON and several:
-        sys.stdout.write('{"schema": "zoned.report/1", "drives": [\n')
+        from zoned_tools.report.documents.drives import REPORT
+
+        sys.stdout.write(f'{{"schema": "{REPORT}", "drives": [\n')
     for path in devices:
         sys.stdout.write(separator)
         if several and form in (Format.TABLE, Format.BLKZONE, Format.ZBD) and not (info or summary):
@@ -109,8 +111,9 @@ def _report_one(
         table, numbers = table[mask], numbers[mask]
     if summary and form is Format.JSON:
         from zoned_tools.cli.output import print_json
+        from zoned_tools.report.documents.drives import drive_facts
 
-        print_json({**render.report_facts(path, geometry), "summary": render.summarize(table)})
+        print_json({**drive_facts(path, geometry), "summary": render.summarize(table)})
         return
     if info and form in (Format.TABLE, Format.ZBD, Format.BLKZONE):
         _print(render.zbd_info_lines(path, geometry))

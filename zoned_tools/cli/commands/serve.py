@@ -96,16 +96,9 @@ def _idle_work(mapper: Mapper) -> Callable[[], object]:
 def _announce(target: Target, mapper: Mapper, uri: str, *, json: bool) -> None:
     """Say where clients find the server; a script waits for this line."""
     if json:
-        import json as json_module
+        from zoned_tools.report.documents.targets import serve_document
+        from zoned_tools.report.stream import encode
 
-        document = {
-            "schema": "zoned.serve/1",
-            "devices": list(target.paths),
-            "layout": target.layout,
-            "uri": uri,
-            "size_bytes": mapper.size_blocks * 4096,
-            "read_only": not mapper.writable,
-        }
-        print(json_module.dumps(document), flush=True)
+        print(encode(serve_document(target, mapper, uri)), flush=True)
     else:
         print(uri, flush=True)

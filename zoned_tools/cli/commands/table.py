@@ -22,6 +22,7 @@ def print_table(
     from zoned_tools.engine.opening import opened_target
     from zoned_tools.formats import registry
     from zoned_tools.formats.contract import need
+    from zoned_tools.report.documents.targets import table_document
 
     check_layout_name(layout)
     paths, chosen = split_settings(devices, settings)
@@ -29,8 +30,7 @@ def print_table(
         room = need(registry.of(target).table_line, target, "start with device-mapper")
         table = room(target, registry.of(target).parse_settings(chosen, Journey.TABLE))
     if json:
-        facts = {"devices": list(target.paths), "layout": target.layout, "table": table.line, "warning": table.warning}
-        print_json({"schema": "zoned.table/1", **facts})
+        print_json(table_document(target, table))
     else:
         print(table.line)
     if table.warning:

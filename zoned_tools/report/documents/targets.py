@@ -1,0 +1,151 @@
+"""Documents of the commands over any layout; ``zoned.check`` is streamed by :mod:`zoned_tools.report.check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TypedDict
+
+from zoned_tools.report.stream import array, document, encode
+
+if TYPE_CHECKING:
+    from zoned_tools.engine.export import ExportResult
+    from zoned_tools.engine.logical import MappedRun
+    from zoned_tools.engine.replay import ReplayOptions, ReplayResult
+    from zoned_tools.formats.contract import Mapper, TableLine, Target
+
+DUMP = "zoned.dump/1"
+"""Schema of ``zoned dump``; the layout adds its own keys."""
+
+
+class TargetFacts(TypedDict):
+    """What every document about one target begins with."""
+
+    schema: str
+    devices: list[str]
+    layout: str
+
+
+def _facts(name: str, target: Target) -> TargetFacts:
+    return {"schema": name, "devices": list(target.paths), "layout": target.layout}
+
+
+def inspect_document(target: Target, tree: Mapping[str, object]) -> dict[str, object]:
+    """``zoned.inspect/1``: the layout's own tree beside the facts."""
+    return {**_facts("zoned.inspect/1", target), **tree}
+
+
+def dump_document(target: Target, content: Mapping[str, object]) -> dict[str, object]:
+    """``zoned.dump/1``: the layout's own document beside the facts."""
+    return {"schema": DUMP, "layout": target.layout, "devices": list(target.paths), **content}
+
+
+class TableDocument(TargetFacts):
+    """``zoned.table/1``."""
+
+    table: str
+    warning: str
+
+
+def table_document(target: Target, line: TableLine) -> TableDocument:
+    """A table line and what to tell with it."""
+    return {**_facts("zoned.table/1", target), "table": line.line, "warning": line.warning}
+
+
+class LostRow(TypedDict):
+    """A range of the logical device that could not be read."""
+
+    offset_bytes: int
+    length_bytes: int
+    reason: str
+
+
+class ExportDocument(TargetFacts):
+    """``zoned.export/1``."""
+
+    output: str
+    size_bytes: int
+    data_bytes: int
+    lost: list[LostRow]
+
+
+def export_document(target: Target, output: str, result: ExportResult) -> ExportDocument:
+    """What an export wrote, and what it could not read."""
+    lost: list[LostRow] = [
+        {"offset_bytes": row.offset_bytes, "length_bytes": row.length_bytes, "reason": row.reason}
+        for row in result.lost
+    ]
+    return {
+        **_facts("zoned.export/1", target),
+        "output": output,
+        "size_bytes": result.size_bytes,
+        "data_bytes": result.data_bytes,
+        "lost": lost,
+    }
+
+
+class ServeDocument(TargetFacts):
+    """``zoned.serve/1``: one line when clients can connect."""
+
+    uri: str
+    size_bytes: int
+    read_only: bool
+
+
+def serve_document(target: Target, mapper: Mapper, uri: str) -> ServeDocument:
+    """Where clients find the server."""
+    return {
+        **_facts("zoned.serve/1", target),
+        "uri": uri,
+        "size_bytes": mapper.size_blocks * 4096,
+        "read_only": not mapper.writable,
+    }
+
+
+class MapRow(TypedDict):
+    """One extent of ``zoned.map/1``; the physical place is null where nothing is stored."""
+
+    logical_block: int
+    blocks: int
+    device: str
+    physical_block: int | None
+    physical_bytes: int | None
+    why: str
+
+
+def map_row(run: MappedRun) -> MapRow:
+    """Blocks and where they live."""
+    at = run.physical_bytes
+    return {
+        "logical_block": run.extent.logical_block,
+        "blocks": run.extent.blocks,
+        "device": run.device,
+        "physical_block": None if at is None else at // 4096,
+        "physical_bytes": at,
+        "why": run.extent.why,
+    }
+
+
+def map_document(runs: Iterable[MappedRun]) -> Iterator[str]:
+    """The pieces of a ``zoned.map/1`` document; a fragmented drive has millions of extents."""
+    return document({"schema": "zoned.map/1", "extents": array(encode(map_row(run)) for run in runs)})
+
+
+def replay_document(target: Target, options: ReplayOptions, result: ReplayResult) -> dict[str, object]:
+    """``zoned.replay/1``."""
+    evidence = result.evidence
+    return {
+        **_facts("zoned.replay/1", target),
+        "dry_run": options.dry_run,
+        "crashed": result.crashed,
+        "last_request": result.last_place,
+        "requests": result.requests,
+        "bytes": result.bytes,
+        "device": asdict(result.device) | {"changes": result.device.changes},
+        "reclaim_steps": result.reclaim_steps,
+        "free_zones": result.free_zones,
+        "checks": result.checks,
+        "verdict": None if evidence is None else str(evidence.verdict),
+        "findings": [] if evidence is None else [finding.as_json() for finding in evidence.findings],
+        "seconds": round(result.seconds, 3),
+    }
