@@ -196,7 +196,7 @@ class Mkzonefs:
 
     def __init__(self, arguments: Arguments, device: Device) -> None:
         from zoned_tools.formats.zonefs.features import FeatureSet
-        from zoned_tools.formats.zonefs.format import Parameters
+        from zoned_tools.formats.zonefs.parameters import Parameters
 
         self.arguments = arguments
         self.device = device
@@ -208,7 +208,14 @@ class Mkzonefs:
         """Check, describe, and carry out or (``--dry-run``) print the plan."""
         from zoned_tools.cli.changes import print_plan
         from zoned_tools.engine.content import refuse_content
-        from zoned_tools.formats.zonefs import format as room
+        from zoned_tools.formats.zonefs.format import (
+            check_resets,
+            check_usable,
+            check_zones,
+            plan_volume,
+            resets_zone_by_zone,
+        )
+        from zoned_tools.formats.zonefs.format_text import summary_lines, zone_lines
 
         arguments, device = self.arguments, self.device
         if not arguments.force:
@@ -217,14 +224,14 @@ class Mkzonefs:
             raise DeviceError(f"{self.name}: Not a zoned block device")
         table = device.zones()
         if arguments.verbose:
-            self._say(room.zone_lines(table))
-        room.check_zones(device.geometry, table, device.path)
-        self._say(room.summary_lines(device.geometry, table, self.super_block, device.path))
-        room.check_usable(table, device.path)
-        mapped = self._is_mapped()
+            self._say(zone_lines(table))
+        check_zones(device.geometry, table, device.path)
+        self._say(summary_lines(device.geometry, table, self.super_block, device.path))
+        check_usable(table, device.path)
+        mapped = resets_zone_by_zone(device)
         if mapped:
-            room.check_resets(table, device.path)
-        plan = room.plan_format(device, table, self.super_block, zone_by_zone=mapped)
+            check_resets(table, device.path)
+        plan = plan_volume(device, table, self.super_block, zone_by_zone=mapped)
         if not arguments.dry_run:
             self._carry_out(plan, table)
         elif not arguments.json:
@@ -235,11 +242,6 @@ class Mkzonefs:
     def _say(self, lines: Iterable[str]) -> None:
         if not self.arguments.json:
             print("\n".join(lines), flush=True)
-
-    def _is_mapped(self) -> bool:
-        from zoned_tools.device.block import BlockDevice
-
-        return isinstance(self.device, BlockDevice) and bool(self.device.sysfs.mapper_name)
 
     def _carry_out(self, plan: Plan, table: ZoneTable) -> None:
         from zoned_tools.device.plan import ManageZones, Write
@@ -286,16 +288,16 @@ class Mkzonefs:
         return DeviceError(f"{self.name}: {what} failed {reason}", errno=error.errno)
 
     def _verify(self) -> None:
-        raw = self.super_block.encode()
+        raw = self.super_block.pack()
         if self.device.read(0, len(raw)) != raw:
             raise DeviceError(f"{self.name}: the super block does not read back")
 
     def _print_json(self, plan: Plan, table: ZoneTable) -> None:
         from zoned_tools.cli.output import print_json
         from zoned_tools.device.zones import has_condition
-        from zoned_tools.formats.zonefs.constants import Feature
-        from zoned_tools.formats.zonefs.tree import build_groups
-        from zoned_tools.formats.zonefs.volume import Volume
+        from zoned_tools.formats.zonefs.constants import feature_names
+        from zoned_tools.formats.zonefs.mapper.tree import build_groups
+        from zoned_tools.formats.zonefs.open import Volume
 
         block, device = self.super_block, self.device
         groups = build_groups(Volume(device, table), block)
@@ -306,7 +308,7 @@ class Mkzonefs:
             "changed": not self.arguments.dry_run,
             "uuid": str(block.uuid),
             "label": block.label_text,
-            "features": [str(f.name).lower() for f in Feature if block.features & f],
+            "features": feature_names(block.features),
             "uid": block.uid,
             "gid": block.gid,
             "perm": f"{block.perm:o}",

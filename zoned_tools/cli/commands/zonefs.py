@@ -16,7 +16,7 @@ from zoned_tools.cli.output import print_json, progress_bar
 from zoned_tools.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
-    from zoned_tools.formats.zonefs.mapper import ZonefsTree
+    from zoned_tools.formats.zonefs.mapper.open import ZonefsTree
 
 app = new_app("List, read, write, check and mount the files of a zonefs volume.")
 
@@ -51,7 +51,7 @@ def _tree(
     from zoned_tools.device.opening import open_device
     from zoned_tools.device.overlay import Overlay
     from zoned_tools.engine.targets import single_target
-    from zoned_tools.formats.zonefs.mapper import open_tree
+    from zoned_tools.formats.zonefs.mapper.open import open_tree
 
     with open_device(path, writable=writable and not dry_run) as device:
         target = single_target([Overlay(device) if dry_run else device], start_sector=start, layout="zonefs")

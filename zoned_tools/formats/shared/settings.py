@@ -7,7 +7,7 @@ after it was found to be possible, in one spelling.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -42,6 +42,7 @@ class Setting:
         default: value that counts when the setting is not given; empty for none.
         bare: may stand among the devices, as a word of a table line.
         flag: option of its own that generic commands offer (``--use-set``), empty for none.
+        verify: a layout's own test of a text; raises UsageError.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Setting:
     default: str = ""
     bare: bool = False
     flag: str = ""
+    verify: Callable[[str], object] | None = None
 
     @property
     def metavar(self) -> str:
@@ -90,6 +92,11 @@ class Setting:
                 good = True
         if not good:
             raise UsageError(f"{self.name}={text} is not possible", hint=f"{self.name}={self.metavar}")
+        if self.verify is not None:
+            try:
+                self.verify(text)
+            except UsageError as error:
+                raise UsageError(f"{self.name}={text} is not possible: {error.message}") from None
         return text
 
 
@@ -130,10 +137,16 @@ def number(
 
 
 def text(
-    name: str, about: str, *journeys: Journey, kind: str = "text", default: str = "", bare: bool = False
+    name: str,
+    about: str,
+    *journeys: Journey,
+    kind: str = "text",
+    default: str = "",
+    bare: bool = False,
+    verify: Callable[[str], object] | None = None,
 ) -> Setting:
-    """Any text; ``kind`` is its metavar."""
-    return Setting(name, about, frozenset(journeys), (), kind, default=default, bare=bare)
+    """Any text that ``verify`` lets through; ``kind`` is its metavar."""
+    return Setting(name, about, frozenset(journeys), (), kind, default=default, bare=bare, verify=verify)
 
 
 class Settings(Mapping[str, str]):

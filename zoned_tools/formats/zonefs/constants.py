@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from enum import IntFlag
 
+from zoned_tools.formats.contract import ZoneRole
+
+NAME = "zonefs"
+"""The layout's name, as users write it."""
+
 LABEL_BYTES = 64
 BLKID_LABEL_BYTES = 32
 """libblkid reads another layout: what is past this part of a label, it shows as a UUID."""
@@ -17,6 +22,13 @@ INVALID_ID = 0xFFFFFFFF
 GROUPS = ("cnv", "seq")
 NAME_MAX_BYTES = 16
 
+ROLES = (
+    ZoneRole("super block", "M", "#bc4b51"),
+    ZoneRole("conventional files", "c", "#8fa8c8"),
+    ZoneRole("sequential files", "f", "#3d6fb6"),
+)
+"""What zones are used for; the ``roles`` room says which are."""
+
 
 class Feature(IntFlag):
     """Feature bits; any other bit makes a volume unmountable."""
@@ -28,3 +40,8 @@ class Feature(IntFlag):
 
 
 KNOWN_FEATURES = int(Feature.AGGR_CNV | Feature.UID | Feature.GID | Feature.PERM)
+
+
+def feature_names(features: int) -> list[str]:
+    """Names of the known bits that are set, in the order of the bits."""
+    return [str(feature.name).lower() for feature in Feature if features & feature]

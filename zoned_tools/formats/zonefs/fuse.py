@@ -12,14 +12,17 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NoReturn, ParamSpec, Protocol, TypeVar
 
 from zoned_tools.errors import DeviceError, ZonedError
-from zoned_tools.formats.zonefs.files import Handle, Stat
-from zoned_tools.formats.zonefs.mapper import ZonefsTree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from zoned_tools.formats.zonefs.mapper.files import Handle, Stat
+    from zoned_tools.formats.zonefs.mapper.open import ZonefsTree
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -51,6 +54,23 @@ def _with_errno(function: Callable[_P, _T]) -> Callable[_P, _T]:
     return call
 
 
+def _refusal(number: int, message: str) -> Callable[..., NoReturn]:
+    """A callback that refuses, whatever is asked."""
+
+    def refuse(*_arguments: object) -> NoReturn:
+        raise OSError(number, message)
+
+    return refuse
+
+
+class FileInfo(Protocol):
+    """What is used of the binding's ``fuse_file_info``."""
+
+    flags: int
+    fh: int
+    direct_io: int
+
+
 @dataclass(frozen=True, slots=True)
 class _OpenFile:
     handle: Handle
@@ -73,7 +93,7 @@ class ZonefsOperations:
     # -- looking
 
     @_with_errno
-    def getattr(self, path: str, fh: object = None) -> dict[str, int]:
+    def getattr(self, path: str, _fh: object = None) -> dict[str, int]:
         return self._attributes(self._tree.stat(path))
 
     def _attributes(self, found: Stat) -> dict[str, int]:
@@ -93,14 +113,14 @@ class ZonefsOperations:
         }
 
     @_with_errno
-    def readdir(self, path: str, fh: int) -> Iterator[tuple[str, dict[str, int], int]]:
+    def readdir(self, path: str, _fh: int) -> Iterator[tuple[str, dict[str, int], int]]:
         here, root = self._tree.stat(path), self._tree.stat("/")
         entries = [(".", here.ino, here.mode), ("..", root.ino, root.mode), *self._tree.scan_directory(path)]
         # Programs skip entries without an inode number.
         return ((name, {"st_ino": ino, "st_mode": mode}, 0) for name, ino, mode in entries)
 
     @_with_errno
-    def statfs(self, path: str) -> dict[str, int]:
+    def statfs(self, _path: str) -> dict[str, int]:
         facts = self._tree.statfs()
         return {
             "f_bsize": facts.bsize,
@@ -115,10 +135,10 @@ class ZonefsOperations:
             "f_fsid": facts.fsid,
         }
 
-    # -- open files; ``info`` is the binding's fuse_file_info
+    # -- open files
 
     @_with_errno
-    def open(self, path: str, info: Any) -> int:
+    def open(self, path: str, info: FileInfo) -> int:
         flags = int(info.flags)
         writing = flags & os.O_ACCMODE != os.O_RDONLY
         handle = self._tree.open(path, writing=writing, truncate=bool(flags & os.O_TRUNC))
@@ -131,28 +151,28 @@ class ZonefsOperations:
         return 0
 
     @_with_errno
-    def release(self, path: str, info: Any) -> int:
+    def release(self, _path: str, info: FileInfo) -> int:
         opened = self._open_files.pop(int(info.fh))
         self._tree.release(opened.handle)
         return 0
 
     @_with_errno
-    def read(self, path: str, size: int, offset: int, info: Any) -> bytes:
+    def read(self, _path: str, size: int, offset: int, info: FileInfo) -> bytes:
         opened = self._open_files[int(info.fh)]
         return self._tree.read(opened.handle.ref.path, offset, size, direct=opened.direct)
 
     @_with_errno
-    def write(self, path: str, data: bytes, offset: int, info: Any) -> int:
+    def write(self, _path: str, data: bytes, offset: int, info: FileInfo) -> int:
         opened = self._open_files[int(info.fh)]
         return self._tree.write(opened.handle.ref.path, offset, data, direct=opened.direct, at_end=opened.at_end)
 
     @_with_errno
-    def truncate(self, path: str, length: int, info: object = None) -> int:
+    def truncate(self, path: str, length: int, _info: object = None) -> int:
         self._tree.truncate(path, length)
         return 0
 
     @_with_errno
-    def fsync(self, path: str, data_only: int, info: object) -> int:
+    def fsync(self, _path: str, _data_only: int, _info: object) -> int:
         self._tree.flush()
         return 0
 
@@ -178,29 +198,9 @@ class ZonefsOperations:
 
     # -- what zonefs does not have: names are fixed, so lookups of new ones find nothing
 
-    def mkdir(self, path: str, mode: int) -> NoReturn:
-        raise OSError(errno.ENOENT, "names are fixed")
-
-    def mknod(self, path: str, mode: int, dev: int) -> NoReturn:
-        raise OSError(errno.ENOENT, "names are fixed")
-
-    def create(self, path: str, mode: int, info: object) -> NoReturn:
-        raise OSError(errno.ENOENT, "names are fixed")
-
-    def symlink(self, target: str, source: str) -> NoReturn:
-        raise OSError(errno.ENOENT, "names are fixed")
-
-    def link(self, target: str, source: str) -> NoReturn:
-        raise OSError(errno.ENOENT, "names are fixed")
-
-    def rename(self, old: str, new: str) -> NoReturn:
-        raise OSError(errno.ENOENT, "names are fixed")
-
-    def unlink(self, path: str) -> NoReturn:
-        raise OSError(errno.EPERM, "files cannot be removed")
-
-    def rmdir(self, path: str) -> NoReturn:
-        raise OSError(errno.EPERM, "directories cannot be removed")
+    mkdir = mknod = create = symlink = link = rename = _refusal(errno.ENOENT, "names are fixed")
+    unlink = _refusal(errno.EPERM, "files cannot be removed")
+    rmdir = _refusal(errno.EPERM, "directories cannot be removed")
 
 
 def mount(
@@ -215,7 +215,7 @@ def mount(
         MountError: the binding or libfuse is missing, or the mount fails.
     """
     try:
-        import mfusepy
+        import mfusepy  # an extra of the package, and its import looks for libfuse
     except ImportError:
         raise MountError("mounting needs mfusepy", hint="pip install 'zoned_tools[fuse]'") from None
     except OSError:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from zoned_tools.formats.registry import Target
-from zoned_tools.formats.zonefs import layout
-from zoned_tools.formats.zonefs.constants import KNOWN_FEATURES, Feature
-from zoned_tools.formats.zonefs.layout import SuperBlock
-from zoned_tools.formats.zonefs.tree import build_groups, make_statfs
-from zoned_tools.formats.zonefs.volume import Volume, target_volume
+from typing import TYPE_CHECKING
+
+from zoned_tools.formats.zonefs.constants import KNOWN_FEATURES, Feature, feature_names
+from zoned_tools.formats.zonefs.judge import mount_faults
+from zoned_tools.formats.zonefs.layout import MAGIC, SuperBlock, checksum
+from zoned_tools.formats.zonefs.mapper.tree import build_groups, make_statfs
+from zoned_tools.formats.zonefs.open import Volume, open_volume
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.contract import Target
 
 
 def inspect(target: Target) -> dict[str, object]:
@@ -17,10 +21,10 @@ def inspect(target: Target) -> dict[str, object]:
         GeometryError: not a zoned device.
         DeviceError: the super block cannot be read.
     """
-    volume = target_volume(target)
+    volume = open_volume(target)
     raw = volume.read_super_block()
-    block = layout.decode(raw)
-    faults = [fault.message for fault in layout.mount_faults(raw)]
+    block = SuperBlock.parse(raw)
+    faults = [fault.message for fault in mount_faults(raw)]
     return {
         "super_block": _fields(raw, block),
         "mountable": not faults,
@@ -34,14 +38,14 @@ def _field(value: object, meaning: str) -> dict[str, object]:
 
 
 def _fields(raw: bytes, block: SuperBlock) -> dict[str, object]:
-    fits = block.crc == layout.checksum(raw)
-    known = [str(f.name).lower() for f in Feature if block.features & f]
+    fits = block.crc == checksum(raw)
+    known = feature_names(block.features)
     unknown = block.features & ~KNOWN_FEATURES
     names = ", ".join([*known, f"unknown bits {unknown:#x}"] if unknown else known)
     used = sum(byte != 0 for byte in block.reserved)
     return {
-        "magic": _field(f"{block.magic:#010x}", "right" if block.magic == layout.MAGIC else "wrong"),
-        "crc": _field(f"{block.crc:#010x}", "right" if fits else f"should be {layout.checksum(raw):#010x}"),
+        "magic": _field(f"{block.magic:#010x}", "right" if block.magic == MAGIC else "wrong"),
+        "crc": _field(f"{block.crc:#010x}", "right" if fits else f"should be {checksum(raw):#010x}"),
         "label": block.label_text,
         "uuid": str(block.uuid),
         "features": _field(f"{block.features:#x}", names or "none"),

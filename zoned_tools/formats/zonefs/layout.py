@@ -1,27 +1,29 @@
-"""What zonefs keeps on disk: one super block, and the rules that a kernel holds it to.
+"""What zonefs keeps on disk: one super block.
 
 All integers are little-endian. Apart from the super block at byte 0 there is only the
 drive's own zone table: file sizes are write pointers, and zone 0 is never a file.
-Sources: ``fs/zonefs/zonefs.h`` and ``fs/zonefs/super.c`` of the kernel (structure and mount
-checks), verified against kernels 6.1 and 6.12.
+Sources: ``fs/zonefs/zonefs.h`` and ``fs/zonefs/super.c`` of the kernel (structure),
+verified against kernels 6.1 and 6.12.
 """
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 from construct import Bytes, Int32ul, Int64ul, Struct
 
 from zoned_tools.codec.crc import crc32_le
 from zoned_tools.codec.fields import NIL_UUID, Uuid
-from zoned_tools.formats.zonefs.constants import DEFAULT_PERM, INVALID_ID, KNOWN_FEATURES, LABEL_BYTES, Feature
+from zoned_tools.formats.zonefs.constants import DEFAULT_PERM, LABEL_BYTES, Feature
 
-LAYOUT = "zonefs"
+if TYPE_CHECKING:
+    import uuid
 
 SUPER_BLOCK_BYTES = 4096
 MAGIC = 0x5A4F4653
+RESERVED_OFFSET = 0x6C
+RESERVED_BYTES = SUPER_BLOCK_BYTES - RESERVED_OFFSET
 
 SUPER_BLOCK = Struct(
     "magic" / Int32ul,
@@ -32,7 +34,7 @@ SUPER_BLOCK = Struct(
     "uid" / Int32ul,
     "gid" / Int32ul,
     "perm" / Int32ul,
-    "reserved" / Bytes(3988),
+    "reserved" / Bytes(RESERVED_BYTES),
 )
 
 
@@ -48,7 +50,23 @@ class SuperBlock:
     uid: int = 0
     gid: int = 0
     perm: int = DEFAULT_PERM
-    reserved: bytes = bytes(3988)
+    reserved: bytes = bytes(RESERVED_BYTES)
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """Take 4096 bytes apart; nothing is verified."""
+        fields = SUPER_BLOCK.parse(raw)
+        return cls(
+            magic=fields.magic,
+            crc=fields.crc,
+            label_bytes=fields.label,
+            uuid=fields.uuid,
+            features=fields.features,
+            uid=fields.uid,
+            gid=fields.gid,
+            perm=fields.perm,
+            reserved=fields.reserved,
+        )
 
     @property
     def aggregated(self) -> bool:
@@ -85,7 +103,7 @@ class SuperBlock:
         raw = self.uuid.bytes
         return int.from_bytes(raw[:8], "little") ^ int.from_bytes(raw[8:], "little")
 
-    def encode(self) -> bytes:
+    def pack(self) -> bytes:
         """The 4096 bytes on disk, with a checksum that fits."""
         fields = {
             "magic": self.magic,
@@ -114,68 +132,3 @@ def with_checksum(raw: bytes) -> bytes:
 def with_magic(raw: bytes) -> bytes:
     """``raw`` with the right magic."""
     return MAGIC.to_bytes(4, "little") + raw[4:]
-
-
-def decode(raw: bytes) -> SuperBlock:
-    """Take 4096 bytes apart; nothing is verified."""
-    fields = SUPER_BLOCK.parse(raw)
-    return SuperBlock(
-        magic=fields.magic,
-        crc=fields.crc,
-        label_bytes=fields.label,
-        uuid=fields.uuid,
-        features=fields.features,
-        uid=fields.uid,
-        gid=fields.gid,
-        perm=fields.perm,
-        reserved=fields.reserved,
-    )
-
-
-def checksum_fits(raw: bytes) -> bool:
-    """Whether the stored checksum is that of the block, or of the block with the magic put back."""
-    stored = int.from_bytes(raw[4:8], "little")
-    return stored in (checksum(raw), checksum(with_magic(raw)))
-
-
-def recognise(raw: bytes) -> SuperBlock | None:
-    """The super block in ``raw``, damaged or not, or None when there is none.
-
-    A wrong magic is forgiven when the checksum is right: then only the magic was hit.
-    """
-    if len(raw) < SUPER_BLOCK_BYTES:
-        return None
-    block = decode(raw)
-    return block if block.magic == MAGIC or checksum_fits(raw) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A reason why a kernel refuses to mount: the finding's code, a sentence, and the field's place."""
-
-    code: str
-    message: str
-    offset_bytes: int
-
-
-def mount_faults(raw: bytes) -> Iterator[Fault]:
-    """Why a kernel refuses a super block, in the order in which it looks; nothing when it mounts."""
-    block = decode(raw)
-    if block.magic != MAGIC:
-        yield Fault("sb-magic", f"super block magic is {block.magic:#010x}, not {MAGIC:#010x}", 0)
-    if recognise(raw) is None:
-        return  # no field means anything
-    if not checksum_fits(raw):
-        text = f"super block checksum is {block.crc:#010x}, its content gives {checksum(raw):#010x}"
-        yield Fault("sb-crc", text, 4)
-    unknown = block.features & ~KNOWN_FEATURES
-    if unknown:
-        yield Fault("sb-features", f"unknown feature bits {unknown:#x} are set", 0x58)
-    if block.features & Feature.UID and block.uid == INVALID_ID:
-        yield Fault("sb-uid", f"user id {block.uid} of the files is invalid", 0x60)
-    if block.features & Feature.GID and block.gid == INVALID_ID:
-        yield Fault("sb-gid", f"group id {block.gid} of the files is invalid", 0x64)
-    if any(block.reserved):
-        used = [i for i, byte in enumerate(block.reserved) if byte]
-        text = f"{len(used)} bytes of the reserved area are not zero, the first at byte {0x6C + used[0]:#x}"
-        yield Fault("sb-reserved", text, 0x6C + used[0])

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from zoned_tools.device.zones import SECTOR_BYTES, condition_name
-from zoned_tools.formats.zonefs.files import Stat
-from zoned_tools.formats.zonefs.mapper import ZonefsTree
-from zoned_tools.formats.zonefs.tree import FileGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.formats.zonefs.mapper.files import Stat
+    from zoned_tools.formats.zonefs.mapper.open import ZonefsTree
+    from zoned_tools.formats.zonefs.mapper.tree import FileGroup
 
 
 def entry_json(entry: Stat) -> dict[str, object]:
@@ -41,7 +45,7 @@ def _groups(tree: ZonefsTree, path: str) -> tuple[list[str], list[FileGroup]]:
     return [f"/{name}"], [tree.groups[name]]
 
 
-def _columns(tree: ZonefsTree, group: FileGroup) -> Iterator[tuple[int, int, int, int, int, int, int]]:
+def _columns(group: FileGroup) -> Iterator[tuple[int, int, int, int, int, int, int]]:
     """``(zone, zones, size, capacity, condition, mode, index)`` of each file."""
     return zip(
         group.zone.tolist(),
@@ -85,7 +89,7 @@ def _file_json(tree: ZonefsTree, group: FileGroup) -> Iterator[str]:
         ' "nlink": 1, "zone": %d, "zones": %d, "condition": "%s", "st_mode": "%o"}'
     )
     names = {code: condition_name(code) for code in set(group.condition.tolist())}
-    for zone, zones, size, capacity, condition, mode, index in _columns(tree, group):
+    for zone, zones, size, capacity, condition, mode, index in _columns(group):
         blocks, imode = capacity // SECTOR_BYTES, mode & 0o7777
         yield template % (index, zone, size, capacity, blocks, imode, zone, zones, names[condition], mode)
 
@@ -124,5 +128,5 @@ def _detailed_files(tree: ZonefsTree, group: FileGroup, width: int) -> Iterator[
     template = f"%s 1 {uid:5} {gid:5} %{width}d %6d %-13s /{group.name}/%d"
     modes = {mode: stat.filemode(mode) for mode in set(group.mode.tolist())}
     names = {code: condition_name(code) for code in set(group.condition.tolist())}
-    for zone, _, size, _, condition, mode, index in _columns(tree, group):
+    for zone, _, size, _, condition, mode, index in _columns(group):
         yield template % (modes[mode], size, zone, names[condition], index)

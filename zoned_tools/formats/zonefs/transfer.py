@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from zoned_tools.formats.zonefs.files import FileError, FileRef
-from zoned_tools.formats.zonefs.mapper import ZonefsTree
+from zoned_tools.formats.zonefs.mapper.files import FileError, FileRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from zoned_tools.formats.zonefs.mapper.open import ZonefsTree
 
 CHUNK_BYTES = 1 << 20
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from zoned_tools.device.zones import SECTOR_BYTES
 from zoned_tools.formats.zonefs.constants import GROUPS, PERM_MASK
-from zoned_tools.formats.zonefs.files import NAME_DIGITS, FileError, FileRef, Stat
-from zoned_tools.formats.zonefs.layout import SuperBlock
-from zoned_tools.formats.zonefs.tree import StatFs, build_groups, make_statfs
-from zoned_tools.formats.zonefs.volume import Volume
+from zoned_tools.formats.zonefs.mapper.files import NAME_DIGITS, FileError, FileRef, Stat
+from zoned_tools.formats.zonefs.mapper.tree import StatFs, build_groups, make_statfs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.formats.zonefs.layout import SuperBlock
+    from zoned_tools.formats.zonefs.open import Volume
 
 DIRECTORY_MODE = 0o555
 WRITE_BITS = 0o222

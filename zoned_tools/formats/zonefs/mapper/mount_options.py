@@ -6,12 +6,15 @@ Source: ``Documentation/filesystems/zonefs.rst`` (table of the error options) an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from zoned_tools.device.zones import ZoneCondition
 from zoned_tools.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class ErrorPolicy(StrEnum):

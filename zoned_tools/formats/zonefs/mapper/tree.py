@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import stat
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoned_tools.device.runs import run_starts
 from zoned_tools.device.zones import (
-    ACTIVE_CONDITIONS,
     SECTOR_BYTES,
     BoolArray,
     IntArray,
@@ -20,10 +21,13 @@ from zoned_tools.device.zones import (
     ZoneTable,
     has_condition,
     is_conventional,
+    written_sectors,
 )
 from zoned_tools.formats.zonefs.constants import ACCESS_MASK, GROUPS, NAME_MAX_BYTES
-from zoned_tools.formats.zonefs.layout import SuperBlock
-from zoned_tools.formats.zonefs.volume import Volume
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.zonefs.layout import SuperBlock
+    from zoned_tools.formats.zonefs.open import Volume
 
 STATFS_TYPE = 0x5A4F4653
 
@@ -95,23 +99,17 @@ def build_groups(volume: Volume, super_block: SuperBlock) -> dict[str, FileGroup
     """The directories that exist, in the order ``cnv``, ``seq``; empty groups are left out."""
     table = volume.table
     conventional = is_conventional(table)
-    conventional[0] = False
-    sequential = ~is_conventional(table)
-    sequential[0] = False
+    sequential = ~conventional
+    conventional[0] = sequential[0] = False  # the super block's zone is no file
     groups = {}
     for name, chosen in zip(GROUPS, (conventional, sequential), strict=True):
         zones = np.flatnonzero(chosen)
         if not len(zones):
             continue
         aggregated = name == "cnv" and super_block.aggregated
-        first = _run_starts(zones) if aggregated else np.arange(len(zones))
+        first = run_starts(zones) if aggregated else np.arange(len(zones))
         groups[name] = _make_group(name, volume, zones, first, super_block)
     return groups
-
-
-def _run_starts(zones: IntArray) -> IntArray:
-    """Positions in ``zones`` where a run of adjacent zones begins."""
-    return np.concatenate(([0], np.flatnonzero(np.diff(zones) != 1) + 1))
 
 
 def _make_group(name: str, volume: Volume, zones: IntArray, first: IntArray, super_block: SuperBlock) -> FileGroup:
@@ -143,15 +141,9 @@ def _bytes(sectors: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> IntArray:
 
 def sequential_sizes(table: ZoneTable) -> IntArray:
     """File sizes of sequential zones as at mount: the write pointer counts only where it is valid."""
-    capacity = _bytes(table["capacity_sectors"])
-    below_wp = has_condition(table, ZoneCondition.EMPTY, *ACTIVE_CONDITIONS)
-    size = np.zeros(len(table), np.int64)
-    # Drives give read-only and offline zones an all-ones write pointer: subtract only the valid ones.
-    valid = table[below_wp]
-    size[below_wp] = _bytes(valid["wp_sector"] - valid["start_sector"])
-    full = has_condition(table, ZoneCondition.FULL)
-    size[full] = capacity[full]
-    return np.minimum(size, capacity)
+    written = np.clip(written_sectors(table), 0, None) * SECTOR_BYTES
+    sizes: IntArray = np.minimum(written, _bytes(table["capacity_sectors"]))
+    return sizes
 
 
 def make_statfs(volume: Volume, super_block: SuperBlock, groups: dict[str, FileGroup]) -> StatFs:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from zoned_tools.errors import DeviceError
-from zoned_tools.formats.zonefs.tree import FileGroup
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.zonefs.mapper.tree import FileGroup
 
 NAME_DIGITS = 12
 """More digits than any file number has."""
