@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,18 +26,18 @@ from zoned_tools.units import format_size, parse_size
         ("2 GiB", 2 << 30),
     ],
 )
-def test_sizes(text, size):
+def test_sizes(text: Any, size: Any) -> None:
     assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "1.2.3", "5Q", "1e9", "0.3", "1iB", "M"])
-def test_nonsense(text):
+def test_nonsense(text: Any) -> None:
     with pytest.raises(UsageError):
         parse_size(text)
 
 
 @given(st.integers(0, (1 << 63) - 1))
-def test_what_is_printed_is_near_what_it_was(size):
+def test_what_is_printed_is_near_what_it_was(size: Any) -> None:
     assert abs(parse_size_loosely(format_size(size)) - size) <= size * 0.06 + 1
 
 

@@ -23,10 +23,10 @@ import numpy as np
 from zoned_tools.device import dump
 from zoned_tools.device.image import open_image, write_sidecar
 from zoned_tools.device.zones import ZoneCondition
+from zoned_tools.formats.contract import Target
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES
 from zoned_tools.formats.dm_zoned.metadata import open_blocks
 from zoned_tools.formats.dm_zoned.superblocks import read_state
-from zoned_tools.formats.registry import Target
 
 PROGRAMS = Path(sys.executable).parent
 REFERENCE_SECONDS_57344 = 5.2

@@ -19,9 +19,9 @@ from zoned_tools.device.base import Device, Geometry
 from zoned_tools.device.image import create_image, open_image
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.device.zones import Model, make_table
+from zoned_tools.formats.contract import Target
 from zoned_tools.formats.dm_zoned.format import FormatOptions, format_target
 from zoned_tools.formats.dm_zoned.mapper import DmZonedMapper, open_mapper
-from zoned_tools.formats.registry import Target
 
 BLOCK = 4096
 MIB = 1 << 20

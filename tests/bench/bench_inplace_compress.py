@@ -24,6 +24,7 @@ import numpy as np
 from zoned_tools.device.opening import open_device
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.engine.export import export_volume, open_output
+from zoned_tools.formats.contract import Target
 from zoned_tools.formats.inplace_compress import c842, layout, lzo
 from zoned_tools.formats.inplace_compress.compressors import Compressor
 from zoned_tools.formats.inplace_compress.extents import scan
@@ -34,7 +35,6 @@ from zoned_tools.formats.inplace_compress.metadata import fill_extents, pack_ent
 from zoned_tools.formats.inplace_compress.parallel import copy_volume
 from zoned_tools.formats.inplace_compress.payload import spans
 from zoned_tools.formats.inplace_compress.volume import open_volume
-from zoned_tools.formats.registry import Target
 
 MB = 1e6
 

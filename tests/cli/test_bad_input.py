@@ -6,18 +6,20 @@ import os
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.programs import Program
 from zoned_tools.cli.run import run
 
 ARCHIVE = Path(__file__).parents[1] / "vectors" / "dm-zoned" / "hm64x1.tar.xz"
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory) -> Path:
+def good(tmp_path_factory: Any) -> Path:
     """A populated dm-zoned image and its zone table."""
     folder = tmp_path_factory.mktemp("good")
     with tarfile.open(ARCHIVE) as archive:
@@ -32,50 +34,50 @@ def _copy(good: Path, folder: Path) -> Path:
     return folder / "disk.img"
 
 
-def _missing(good, folder):
+def _missing(good: Any, folder: Any) -> Any:
     return folder / "nothing.img"
 
 
-def _zero_length(good, folder):
+def _zero_length(good: Any, folder: Any) -> Any:
     path = folder / "empty.img"
     path.touch()
     return path
 
 
-def _directory(good, folder):
+def _directory(good: Any, folder: Any) -> Any:
     return folder
 
 
-def _fifo(good, folder):
+def _fifo(good: Any, folder: Any) -> Any:
     os.mkfifo(folder / "pipe")
     return folder / "pipe"
 
 
-def _truncated(good, folder):
+def _truncated(good: Any, folder: Any) -> Any:
     path = _copy(good, folder)
     os.truncate(path, 1 << 20)
     return path
 
 
-def _truncated_in_metadata(good, folder):
+def _truncated_in_metadata(good: Any, folder: Any) -> Any:
     path = _copy(good, folder)
     os.truncate(path, 4096)
     return path
 
 
-def _truncated_sidecar(good, folder):
+def _truncated_sidecar(good: Any, folder: Any) -> Any:
     path = _copy(good, folder)
     os.truncate(f"{path}.zones", 1000)
     return path
 
 
-def _empty_sidecar(good, folder):
+def _empty_sidecar(good: Any, folder: Any) -> Any:
     path = _copy(good, folder)
     os.truncate(f"{path}.zones", 0)
     return path
 
 
-def _foreign_sidecar(good, folder):
+def _foreign_sidecar(good: Any, folder: Any) -> Any:
     path = _copy(good, folder)
     zones = Path(__file__).parents[1] / "vectors/zone-report/scsi-debug-aware/disk.img.zones"
     shutil.copy(zones, f"{path}.zones")
@@ -83,30 +85,30 @@ def _foreign_sidecar(good, folder):
     return path
 
 
-def _sidecar_is_a_directory(good, folder):
+def _sidecar_is_a_directory(good: Any, folder: Any) -> Any:
     path = _copy(good, folder)
     os.unlink(f"{path}.zones")
     os.mkdir(f"{path}.zones")
     return path
 
 
-def _not_zoned(good, folder):
+def _not_zoned(good: Any, folder: Any) -> Any:
     path = folder / "plain.img"
     path.write_bytes(bytes(8 << 20))
     return path
 
 
-def _odd_size(good, folder):
+def _odd_size(good: Any, folder: Any) -> Any:
     path = folder / "odd.img"
     path.write_bytes(b"x" * 12345)
     return path
 
 
-def _character_device(good, folder):
+def _character_device(good: Any, folder: Any) -> Any:
     return Path("/dev/null")
 
 
-def _name_too_long(good, folder):
+def _name_too_long(good: Any, folder: Any) -> Any:
     return folder / ("x" * 300)
 
 
@@ -118,7 +120,7 @@ INPUTS = [
 
 @pytest.mark.parametrize("make", INPUTS, ids=lambda f: f.__name__.strip("_"))
 @pytest.mark.parametrize("operation", ["--format", "--check", "--repair", "--relabel", "--start", "--stop"])
-def test_dmzadm_on_bad_input(make, operation, good, tmp_path, program):
+def test_dmzadm_on_bad_input(make: Any, operation: Any, good: Any, tmp_path: Path, program: Program) -> None:
     path = make(good, tmp_path)
     result = program("dmzadm", operation, path)
     assert result.status == 1
@@ -129,7 +131,7 @@ def test_dmzadm_on_bad_input(make, operation, good, tmp_path, program):
 
 @pytest.mark.parametrize("make", INPUTS, ids=lambda f: f.__name__.strip("_"))
 @pytest.mark.parametrize("command", [("report",), ("check",), ("probe",), ("inspect",), ("zone", "reset", "--all")])
-def test_zoned_on_bad_input(make, command, good, tmp_path, program):
+def test_zoned_on_bad_input(make: Any, command: Any, good: Any, tmp_path: Path, program: Program) -> None:
     path = make(good, tmp_path)
     result = program("zoned", *command, path)
     assert "Traceback" not in result.out + result.err
@@ -143,7 +145,7 @@ def test_zoned_on_bad_input(make, command, good, tmp_path, program):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop privileges")
-def test_unreadable(good, tmp_path):
+def test_unreadable(good: Any, tmp_path: Path) -> None:
     path = _copy(good, tmp_path)
     path.chmod(0)
     tmp_path.chmod(0o755)
@@ -163,7 +165,7 @@ METADATA_BYTES = 2 << 20
         st.tuples(st.integers(0, METADATA_BYTES - 1), st.binary(min_size=1, max_size=64)), min_size=1, max_size=6
     )
 )
-def test_random_damage_gives_findings_or_a_clear_error(patches, good, tmp_path_factory):
+def test_random_damage_gives_findings_or_a_clear_error(patches: Any, good: Any, tmp_path_factory: Any) -> None:
     folder = tmp_path_factory.mktemp("damaged")
     path = _copy(good, folder)
     with open(path, "r+b") as image:
@@ -180,7 +182,7 @@ def test_random_damage_gives_findings_or_a_clear_error(patches, good, tmp_path_f
 @given(
     patches=st.lists(st.tuples(st.integers(0, 4287), st.integers(0, 255)), min_size=1, max_size=4),
 )
-def test_random_damage_of_the_zone_table(patches, good, tmp_path_factory):
+def test_random_damage_of_the_zone_table(patches: Any, good: Any, tmp_path_factory: Any) -> None:
     folder = tmp_path_factory.mktemp("damaged")
     path = _copy(good, folder)
     with open(f"{path}.zones", "r+b") as zones:

@@ -6,15 +6,18 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.programs import Program
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "dm-zoned"
 UUID = "7f801397-b5cc-4016-acb3-f146bfac620f"
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory):
+def images(tmp_path_factory: Any) -> Any:
     """Function that unpacks a vector's files once and returns their folder."""
     done: dict[str, Path] = {}
 
@@ -28,14 +31,14 @@ def images(tmp_path_factory):
     return unpack
 
 
-def drive(program, folder, *options) -> Path:
+def drive(program: Program, folder: Any, *options: Any) -> Path:
     image = folder / "disk.img"
     options = options or ("--zones", 64, "--zone-size", "1MiB", "--conventional", 8)
     assert program("zoned", "image", "create", image, *options).status == 0
     return image
 
 
-def test_usage(program):
+def test_usage(program: Program) -> None:
     for arguments in ((), ("--format",), ("--check",)):
         result = program("dmzadm", *arguments)
         assert result.status == 1
@@ -60,7 +63,7 @@ def test_usage(program):
         (("--nonsense",), "No such option"),
     ],
 )
-def test_bad_format_options(arguments, words, tmp_path, program):
+def test_bad_format_options(arguments: Any, words: Any, tmp_path: Path, program: Program) -> None:
     image = drive(program, tmp_path)
     before = image.read_bytes()[:8192]
     result = program("dmzadm", "--format", image, *arguments)
@@ -70,7 +73,7 @@ def test_bad_format_options(arguments, words, tmp_path, program):
     assert image.read_bytes()[:8192] == before
 
 
-def test_options_of_other_operations(tmp_path, program):
+def test_options_of_other_operations(tmp_path: Path, program: Program) -> None:
     image = drive(program, tmp_path)
     expected = {
         "--seq=3": "--seq option is valid only with the format operation",
@@ -82,7 +85,7 @@ def test_options_of_other_operations(tmp_path, program):
         assert words in result.err
 
 
-def test_format_prints_the_originals_lines(tmp_path, program):
+def test_format_prints_the_originals_lines(tmp_path: Path, program: Program) -> None:
     image = drive(program, tmp_path)
     out = program("dmzadm", "--format", image, "--label='quoted'", "--seq", "5", "--verbose").out.splitlines()
     assert out[:5] == [
@@ -114,7 +117,7 @@ def test_format_prints_the_originals_lines(tmp_path, program):
     assert out[-2:] == ["Syncing disk(s)", "Done."]
 
 
-def test_format_refuses_content_without_force(tmp_path, program):
+def test_format_refuses_content_without_force(tmp_path: Path, program: Program) -> None:
     image = drive(program, tmp_path)
     assert program("dmzadm", "--format", image, f"--uuid={UUID}").status == 0
     again = program("dmzadm", "--format", image)
@@ -124,7 +127,7 @@ def test_format_refuses_content_without_force(tmp_path, program):
     assert program("dmzadm", "--format", image, "--force").status == 0
 
 
-def test_format_refuses_what_blkid_knows(tmp_path, program):
+def test_format_refuses_what_blkid_knows(tmp_path: Path, program: Program) -> None:
     image = drive(program, tmp_path)
     with open(image, "r+b") as raw:  # an ext4 super block as blkid sees it
         raw.seek(1024 + 56)
@@ -136,7 +139,7 @@ def test_format_refuses_what_blkid_knows(tmp_path, program):
     assert "appears to contain an existing filesystem (ext" in result.err
 
 
-def test_reproducible_format(images, tmp_path, program):
+def test_reproducible_format(images: Any, tmp_path: Path, program: Program) -> None:
     facts = json.loads((VECTORS / "hm64x1.json").read_text())["images"]["fresh"]["superblocks"][0]
     image = drive(program, tmp_path)
     names = (f"--uuid={facts['dmz_uuid']}", f"--device-uuid={facts['dev_uuid']}", f"--label={facts['label']}")
@@ -144,7 +147,7 @@ def test_reproducible_format(images, tmp_path, program):
     assert image.read_bytes() == (images("hm64x1") / "fresh.img").read_bytes()
 
 
-def test_dry_run_changes_nothing(tmp_path, program):
+def test_dry_run_changes_nothing(tmp_path: Path, program: Program) -> None:
     image = drive(program, tmp_path)
     result = program("dmzadm", "--format", image, "--dry-run")
     assert result.status == 0
@@ -153,7 +156,7 @@ def test_dry_run_changes_nothing(tmp_path, program):
     assert program("zoned", "probe", image).out.endswith("no known layout\n")
 
 
-def test_geometry_failures_exit_255(tmp_path, program):
+def test_geometry_failures_exit_255(tmp_path: Path, program: Program) -> None:
     image = drive(program, tmp_path, "--zones", 64, "--zone-size", "1MiB", "--conventional", 2)
     result = program("dmzadm", "--format", image)
     assert result.status == 255
@@ -162,7 +165,7 @@ def test_geometry_failures_exit_255(tmp_path, program):
 
 
 @pytest.mark.parametrize("name", ["hm64x1", "hm64x4", "hm300x1", "hm6x256", "v1", "dual", "triple"])
-def test_check_of_a_clean_target_reads_as_the_originals(name, images, program):
+def test_check_of_a_clean_target_reads_as_the_originals(name: Any, images: Any, program: Program) -> None:
     folder = images(name)
     reference = json.loads((VECTORS / f"{name}.json").read_text())["images"]["clean"]["reference_check"]
     devices = sorted(folder.glob("disk*.img"))
@@ -174,7 +177,9 @@ def test_check_of_a_clean_target_reads_as_the_originals(name, images, program):
     assert result.out == expected
 
 
-def test_check_tells_scripts_about_errors(images, tmp_path, program, monkeypatch):
+def test_check_tells_scripts_about_errors(
+    images: Any, tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("disk.img", "disk.img.zones"):
         shutil.copy(images("hm64x1") / name, tmp_path / name)
     image = tmp_path / "disk.img"
@@ -191,7 +196,7 @@ def test_check_tells_scripts_about_errors(images, tmp_path, program, monkeypatch
     assert program("dmzadm", "--check", image).status == 0
 
 
-def test_no_super_block_exits_255(tmp_path, program):
+def test_no_super_block_exits_255(tmp_path: Path, program: Program) -> None:
     image = drive(program, tmp_path)
     result = program("dmzadm", "--check", image)
     assert result.status == 255
@@ -199,7 +204,7 @@ def test_no_super_block_exits_255(tmp_path, program):
     assert result.err.count("\n") == 1
 
 
-def test_repair_and_undo(images, tmp_path, program):
+def test_repair_and_undo(images: Any, tmp_path: Path, program: Program) -> None:
     for name in ("disk.img", "disk.img.zones"):
         shutil.copy(images("hm64x1") / name, tmp_path / name)
     image, undo = tmp_path / "disk.img", tmp_path / "repair.undo"
@@ -218,7 +223,7 @@ def test_repair_and_undo(images, tmp_path, program):
     assert image.read_bytes() == good
 
 
-def test_relabel(tmp_path, program):
+def test_relabel(tmp_path: Path, program: Program) -> None:
     image = drive(program, tmp_path)
     program("dmzadm", "--format", image, "--label=one")
     result = program("dmzadm", "--relabel", image, "--label=two")
@@ -228,7 +233,7 @@ def test_relabel(tmp_path, program):
     assert json.loads(program("zoned", "probe", image, "--json").out)["devices"][0]["label"] == "two"
 
 
-def test_an_image_is_not_started(tmp_path, program):
+def test_an_image_is_not_started(tmp_path: Path, program: Program) -> None:
     image = drive(program, tmp_path)
     program("dmzadm", "--format", image, "--label=one")
     result = program("dmzadm", "--start", image)
@@ -238,7 +243,7 @@ def test_an_image_is_not_started(tmp_path, program):
     assert table == f"one: table 0 {55 * 2048} zoned {image}\n"
 
 
-def test_start_refuses_what_a_kernel_cannot_run(tmp_path, program):
+def test_start_refuses_what_a_kernel_cannot_run(tmp_path: Path, program: Program) -> None:
     """All conventional zones hold metadata, or a runt zone: no repair changes that."""
     for name, size, conventional, reason in (
         ("tight", "300M", 4, "every write waits for ever"),
@@ -253,7 +258,7 @@ def test_start_refuses_what_a_kernel_cannot_run(tmp_path, program):
         assert "--repair" not in result.err
 
 
-def test_start_names_the_repair_where_there_is_one(tmp_path, program):
+def test_start_names_the_repair_where_there_is_one(tmp_path: Path, program: Program) -> None:
     image = drive(program, tmp_path)
     program("dmzadm", "--format", image)
     with open(image, "r+b") as file:
@@ -264,7 +269,7 @@ def test_start_names_the_repair_where_there_is_one(tmp_path, program):
     assert "--repair" in result.err
 
 
-def test_a_repair_of_a_copy_leaves_the_original_alone(images, tmp_path, program):
+def test_a_repair_of_a_copy_leaves_the_original_alone(images: Any, tmp_path: Path, program: Program) -> None:
     for number in (0, 1):
         for name in (f"disk{number}.img", f"disk{number}.img.zones"):
             if (images("dual") / name).exists():

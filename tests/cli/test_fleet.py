@@ -9,18 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import Program
+
 VECTORS = Path(__file__).parents[1] / "vectors" / "dm-zoned"
 
 
 @pytest.fixture
-def image(tmp_path) -> Path:
+def image(tmp_path: Path) -> Path:
     with tarfile.open(VECTORS / "hm64x1.tar.xz") as archive:
         for name in ("disk.img", "disk.img.zones"):
             archive.extract(name, tmp_path, filter="data")
     return tmp_path / "disk.img"
 
 
-def test_metrics(image, tmp_path, program):
+def test_metrics(image: Path, tmp_path: Path, program: Program) -> None:
     output = tmp_path / "zoned.prom"
     missing = tmp_path / "missing.img"
     assert program("zoned", "metrics", image, missing, "--check", "-o", output).status == 0
@@ -39,7 +41,7 @@ def test_metrics(image, tmp_path, program):
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
-def test_dump_and_restore(image, tmp_path, program):
+def test_dump_and_restore(image: Path, tmp_path: Path, program: Program) -> None:
     document = tmp_path / "metadata.json"
     assert program("zoned", "dump", image, "-o", document).status == 0
     assert json.loads(document.read_text())["schema"] == "zoned.dump/1"
@@ -54,7 +56,7 @@ def test_dump_and_restore(image, tmp_path, program):
     assert image.read_bytes() == good
 
 
-def test_a_packed_dump_hides_names(image, tmp_path, program):
+def test_a_packed_dump_hides_names(image: Path, tmp_path: Path, program: Program) -> None:
     packed = tmp_path / "report.gz"
     assert program("zoned", "dump", image, "--binary", "-o", packed).status == 0
     assert packed.read_bytes()[:2] == b"\x1f\x8b"
@@ -70,7 +72,7 @@ def test_a_packed_dump_hides_names(image, tmp_path, program):
     assert program("zoned", "restore", image, "--input", kept).status == 0
 
 
-def test_explain(program):
+def test_explain(program: Program) -> None:
     everything = program("zoned", "explain").out.splitlines()
     assert len(everything) > 100
     for layout in ("dm-zoned", "zdm", "zonefs", "btrfs", "inplace-compress"):
@@ -82,7 +84,7 @@ def test_explain(program):
     assert len(document["findings"]) == len(everything)
 
 
-def test_diagram(image, tmp_path, program):
+def test_diagram(image: Path, tmp_path: Path, program: Program) -> None:
     text = program("zoned", "diagram", image).out
     assert text.startswith(f"{image}: dm-zoned\n")
     letters = "".join(line.split()[1] for line in text.splitlines()[1:] if line.strip()[0].isdigit())
@@ -95,14 +97,14 @@ def test_diagram(image, tmp_path, program):
     assert ElementTree.parse(svg).getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_list(program):
+def test_list(program: Program) -> None:
     assert program("zoned", "list").status == 0
     document = json.loads(program("zoned", "list", "--all", "--json").out)
     assert document["schema"] == "zoned.list/1"
     assert all({"device", "model", "size_bytes", "nr_zones"} <= set(disk) for disk in document["devices"])
 
 
-def test_many_drives_in_one_check(image, tmp_path, program):
+def test_many_drives_in_one_check(image: Path, tmp_path: Path, program: Program) -> None:
     plain = tmp_path / "plain.img"
     plain.write_bytes(bytes(1 << 20))
     result = program("zoned", "check", "--json", image, plain, tmp_path / "missing.img")

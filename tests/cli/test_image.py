@@ -6,16 +6,19 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.programs import Program
 from zoned_tools.device.base import ZoneOperation
 from zoned_tools.device.image import open_image
 from zoned_tools.device.opening import open_device
 from zoned_tools.errors import BusyError, DeviceError
 
 
-def report(program, image) -> list[dict]:
+def report(program: Program, image: Path) -> list[dict]:
     return json.loads(program("zoned", "report", image, "--json").out)["zones"]
 
 
@@ -29,7 +32,7 @@ def report(program, image) -> list[dict]:
     ],
     ids=["host-managed", "runt", "zns", "host-aware"],
 )  # fmt: skip
-def test_zbd_reads_our_sidecars(options, tmp_path, program):
+def test_zbd_reads_our_sidecars(options: Any, tmp_path: Path, program: Program) -> None:
     image = tmp_path / "disk.img"
     assert program("zoned", "image", "create", image, *options).status == 0
     ours = program("zoned", "report", image, "--format", "zbd", "-i").out
@@ -55,7 +58,7 @@ def test_zbd_reads_our_sidecars(options, tmp_path, program):
         (("--zones", "99999999999"), "more than any drive"),
     ],
 )
-def test_impossible_drives_are_refused(options, words, tmp_path, program):
+def test_impossible_drives_are_refused(options: Any, words: Any, tmp_path: Path, program: Program) -> None:
     result = program("zoned", "image", "create", tmp_path / "disk.img", *options)
     assert result.status == 16
     assert words in result.err
@@ -63,7 +66,7 @@ def test_impossible_drives_are_refused(options, words, tmp_path, program):
     assert os.listdir(tmp_path) == []
 
 
-def test_an_existing_image_needs_force(tmp_path, program):
+def test_an_existing_image_needs_force(tmp_path: Path, program: Program) -> None:
     image = tmp_path / "disk.img"
     assert program("zoned", "image", "create", image, "--zones", 4).status == 0
     again = program("zoned", "image", "create", image, "--zones", 8)
@@ -72,7 +75,7 @@ def test_an_existing_image_needs_force(tmp_path, program):
     assert len(report(program, image)) == 8
 
 
-def test_zone_management(tmp_path, program):
+def test_zone_management(tmp_path: Path, program: Program) -> None:
     image = tmp_path / "disk.img"
     program(
         "zoned", "image", "create", image, "--zones", 16, "--zone-size", "1MiB", "--conventional", 4, "--max-open", 2
@@ -97,7 +100,7 @@ def test_zone_management(tmp_path, program):
 @pytest.mark.parametrize(
     "device", ["nullblk-cap3of4", "qemu-zns", "scsi-debug-aware", "scsi-debug-managed-runt", "nullblk-ro-offline"]
 )
-def test_import_of_a_blkzone_report(device, vectors, tmp_path, program):
+def test_import_of_a_blkzone_report(device: Any, vectors: Path, tmp_path: Path, program: Program) -> None:
     folder = vectors / "zone-report" / device
     text = (folder / "blkzone_report.txt").read_text()
     sectors = sum(int(line.split("len ")[1].split(",")[0], 16) for line in text.splitlines())
@@ -115,7 +118,7 @@ def test_import_of_a_blkzone_report(device, vectors, tmp_path, program):
         assert drive.read(0, shown) == source.read(shown)
 
 
-def test_import_of_a_zbd_dump_pair(vectors, tmp_path, program):
+def test_import_of_a_zbd_dump_pair(vectors: Path, tmp_path: Path, program: Program) -> None:
     shutil.copy(vectors / "zone-report/nullblk-cap3of4/disk.img.zones", tmp_path / "x_zone_info.dump")
     with open(tmp_path / "x_zone_data.dump", "wb") as data:
         data.truncate(64 << 20)
@@ -130,7 +133,7 @@ def test_import_of_a_zbd_dump_pair(vectors, tmp_path, program):
         assert drive.read(8 << 20, 1700) == b"sequential zone 2" * 100
 
 
-def test_import_refuses_nonsense(vectors, tmp_path, program):
+def test_import_refuses_nonsense(vectors: Path, tmp_path: Path, program: Program) -> None:
     (tmp_path / "report.txt").write_text("  start: 0x000000000, len 0x002000, what\n")
     (tmp_path / "content.raw").write_bytes(bytes(4096))
     result = program(
@@ -148,7 +151,7 @@ def test_import_refuses_nonsense(vectors, tmp_path, program):
     assert not (tmp_path / "d.img").exists()
 
 
-def test_a_zloop_directory_is_a_drive(tmp_path, program):
+def test_a_zloop_directory_is_a_drive(tmp_path: Path, program: Program) -> None:
     image, folder, back = tmp_path / "disk.img", tmp_path / "zloop", tmp_path / "back.img"
     program("zoned", "image", "create", image, "--zones", 12, "--zone-size", "1MiB", "--conventional", 3)
     with open_device(str(image), writable=True) as drive:
@@ -175,7 +178,7 @@ def test_a_zloop_directory_is_a_drive(tmp_path, program):
         assert drive.read(6 << 20, 16384) == b"t" * 12288 + b"u" * 4096
 
 
-def test_an_image_in_use_is_refused(tmp_path, program):
+def test_an_image_in_use_is_refused(tmp_path: Path, program: Program) -> None:
     image = tmp_path / "disk.img"
     program("zoned", "image", "create", image, "--zones", 4, "--zone-size", "1MiB")
     with open_image(str(image), writable=True):

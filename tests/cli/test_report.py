@@ -8,14 +8,17 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.programs import Program
 
 DEVICES = ["nullblk-cap3of4", "nullblk-ro-offline", "qemu-zns", "scsi-debug-aware", "scsi-debug-managed-runt"]
 
 
 @pytest.fixture(params=DEVICES)
-def case(request, vectors, tmp_path) -> tuple[Path, Path]:
+def case(request: Any, vectors: Path, tmp_path: Path) -> tuple[Path, Path]:
     """``(folder with the expected texts, image)``."""
     folder = vectors / "zone-report" / request.param
     image = tmp_path / "disk.img"
@@ -24,14 +27,14 @@ def case(request, vectors, tmp_path) -> tuple[Path, Path]:
     return folder, image
 
 
-def test_blkzone_text(case, program):
+def test_blkzone_text(case: Any, program: Program) -> None:
     folder, image = case
     result = program("zoned", "report", image, "--format", "blkzone")
     assert (result.status, result.err) == (0, "")
     assert result.out == (folder / "blkzone_report.txt").read_text()
 
 
-def test_zbd_text(case, program):
+def test_zbd_text(case: Any, program: Program) -> None:
     folder, image = case
     expected = (folder / "zbd_report_i.txt").read_text().replace("Device DEV:", f"Device {image}:")
     assert program("zoned", "report", image, "--format", "zbd", "-i").out == expected
@@ -39,12 +42,12 @@ def test_zbd_text(case, program):
     assert program("zoned", "report", image, "--format", "zbd").out.splitlines() == zones
 
 
-def test_csv(case, program):
+def test_csv(case: Any, program: Program) -> None:
     folder, image = case
     assert program("zoned", "report", image, "--format", "csv").out == (folder / "zbd_report.csv").read_text()
 
 
-def test_filters_count_as_zbd_does(case, program):
+def test_filters_count_as_zbd_does(case: Any, program: Program) -> None:
     folder, image = case
     lines = (folder / "zbd_counts.txt").read_text().splitlines()
     expected = {title.split()[-1]: int(count.split()[0]) for title, count in pairwise(lines) if "# -ro" in title}
@@ -54,7 +57,7 @@ def test_filters_count_as_zbd_does(case, program):
         assert len(out.splitlines()) == count, word
 
 
-def test_json_carries_everything(case, program):
+def test_json_carries_everything(case: Any, program: Program) -> None:
     folder, image = case
     document = json.loads(program("zoned", "report", image, "--json").out)
     assert document["schema"] == "zoned.report/1"
@@ -72,7 +75,7 @@ def test_json_carries_everything(case, program):
     assert [json.loads(line) for line in lines] == document["zones"]
 
 
-def test_offset_and_count(case, program):
+def test_offset_and_count(case: Any, program: Program) -> None:
     folder, image = case
     whole = (folder / "blkzone_report.txt").read_text().splitlines()
     zone_sectors = int(whole[0].split("len ")[1].split(",")[0], 16)
@@ -82,7 +85,7 @@ def test_offset_and_count(case, program):
     assert (beyond.status, beyond.out, beyond.err.count("\n")) == (16, "", 1)
 
 
-def test_summary(case, program):
+def test_summary(case: Any, program: Program) -> None:
     _, image = case
     text = program("zoned", "report", image, "--summary").out
     assert text.startswith(f"{image}: host-")
@@ -90,7 +93,7 @@ def test_summary(case, program):
     assert sum(facts["summary"]["conditions"].values()) == facts["nr_zones"]
 
 
-def test_a_regular_file_is_no_zoned_drive(tmp_path, program):
+def test_a_regular_file_is_no_zoned_drive(tmp_path: Path, program: Program) -> None:
     image = tmp_path / "plain.img"
     image.write_bytes(bytes(1 << 20))
     result = program("zoned", "report", image)
@@ -98,7 +101,7 @@ def test_a_regular_file_is_no_zoned_drive(tmp_path, program):
     assert result.err == f"zoned: {image}: not a zoned device\n"
 
 
-def test_a_zone_table_by_itself(case, program):
+def test_a_zone_table_by_itself(case: Any, program: Program) -> None:
     _, image = case
     assert (
         program("zoned", "report", f"{image}.zones", "--format", "csv").out
@@ -106,7 +109,7 @@ def test_a_zone_table_by_itself(case, program):
     )
 
 
-def test_several_drives(case, program):
+def test_several_drives(case: Any, program: Program) -> None:
     _, image = case
     document = json.loads(program("zoned", "report", image, image, "--json").out)
     assert document["schema"] == "zoned.report/1"
@@ -116,7 +119,7 @@ def test_several_drives(case, program):
     assert lines.count(f"{image}:") == 2
 
 
-def test_a_reader_that_leaves_is_no_fault(tmp_path, program):
+def test_a_reader_that_leaves_is_no_fault(tmp_path: Path, program: Program) -> None:
     """More output than a pipe holds, to a reader that takes one byte."""
     image = tmp_path / "disk.img"
     program("zoned", "image", "create", image, "--size", "512M", "--zone-size", "64K", "--conventional", "8")

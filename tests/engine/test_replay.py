@@ -10,15 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.engine.volumes import BLOCK, StraightMapper
-from zoned_tools.device.base import Device, Geometry
+from zoned_tools.device.base import Buffer, Device, Geometry
 from zoned_tools.device.emulated import no_zones
 from zoned_tools.device.image import create_image, open_image
 from zoned_tools.device.zones import Model
 from zoned_tools.engine.replay import ReplayOptions, replay
 from zoned_tools.engine.trace import Action, Pattern, Request
 from zoned_tools.errors import DeviceError, UsageError
-from zoned_tools.findings import CheckReport, Finding, Severity
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.contract import Evidence, Rule, Rules, Severity, Target
 
 BLOCKS = 64
 
@@ -105,7 +104,7 @@ def test_a_power_cut_lets_exactly_so_many_changes_through(target: Target, crash_
 
 def test_a_mapper_that_swallows_errors_does_not_outlive_the_power(target: Target) -> None:
     class Stubborn(StraightMapper):
-        def write(self, block: int, data: object, stream: int = 0) -> None:
+        def write(self, block: int, data: Buffer, stream: int = 0) -> None:
             for _ in range(3):
                 try:
                     super().write(block, data)
@@ -133,21 +132,24 @@ def test_requests_outside_the_logical_device_are_refused(target: Target) -> None
 
 def test_failures_of_the_mapper_are_not_power_cuts(target: Target) -> None:
     class Full(StraightMapper):
-        def write(self, block: int, data: object, stream: int = 0) -> None:
+        def write(self, block: int, data: Buffer, stream: int = 0) -> None:
             raise DeviceError("no zone is free")
 
     with pytest.raises(DeviceError, match="no zone"):
         replay(target, [write(0)], lambda t: Full(t.device), ReplayOptions(crash_at=100))
 
 
-def test_check_runs_after_each_flush_and_at_the_end(target: Target) -> None:
-    seen = []
+RULES = Rules("straight", {"bad": Rule(Severity.ERROR, "A block is written.")})
 
-    def check(checked: Target) -> CheckReport:
+
+def test_check_runs_after_each_flush_and_at_the_end(target: Target) -> None:
+    seen: list[bool] = []
+
+    def check(checked: Target) -> Evidence:
         seen.append(block_of(checked.device, 0) == stamp(0, 1))
-        report = CheckReport("straight", checked.paths)
+        report = Evidence(checked)
         if block_of(checked.device, 1) == stamp(1, 2):
-            report.findings.append(Finding("straight.bad", Severity.ERROR, "block 1 is written"))
+            report.findings.add(RULES.finding("bad", "block 1 is written"))
         return report
 
     result = replay(target, [FLUSH, write(0), FLUSH], open_straight, check_each=check)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from zoned_tools.device.base import Buffer, Device
 from zoned_tools.errors import DeviceError
-from zoned_tools.formats.registry import LOGICAL_BLOCK_BYTES, MapExtent
+from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, MapExtent
 
 BLOCK = LOGICAL_BLOCK_BYTES
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from zoned_tools.formats.zonefs.files import FileError
 
 from tests.lab import devices
 from tests.lab.devices import MIB, NullBlk, run
@@ -21,8 +22,7 @@ from zoned_tools.device.base import Device
 from zoned_tools.device.image import create_image, open_image
 from zoned_tools.device.opening import open_device
 from zoned_tools.device.zones import ZoneCondition
-from zoned_tools.formats.registry import Target
-from zoned_tools.formats.zonefs.files import FileError
+from zoned_tools.formats.contract import Target
 from zoned_tools.formats.zonefs.mapper import ZonefsTree, open_tree
 
 pytestmark = pytest.mark.lab(**devices.ZNS_MACHINE)

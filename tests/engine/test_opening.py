@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from zoned_tools.device.opening import open_devices
-from zoned_tools.engine.targets import group_targets
+from zoned_tools.engine.opening import opened_targets
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, Superblock
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "dm-zoned"
 
 
 @pytest.fixture
-def triple(tmp_path) -> list[str]:
+def triple(tmp_path: Path) -> list[str]:
     with tarfile.open(VECTORS / "triple.tar.xz") as archive:
         members = [m for m in archive.getmembers() if m.name.startswith("disk")]
         archive.extractall(tmp_path, members, filter="data")
@@ -24,20 +23,20 @@ def triple(tmp_path) -> list[str]:
 
 
 def grouped(paths: list[str]) -> list[tuple[str, ...]]:
-    with open_devices(paths) as devices:
-        targets, unknown = group_targets(devices)
-        assert unknown == []
-        return [target.paths for target in targets]
+    with opened_targets(paths) as opened:
+        assert opened.unknown == []
+        assert opened.failed == []
+        return [target.paths for target in opened.targets]
 
 
-def test_members_are_found_in_any_order(triple):
+def test_members_are_found_in_any_order(triple: list[str]) -> None:
     for order in permutations(triple):
         assert grouped(list(order)) == [tuple(triple)]
 
 
 @pytest.mark.parametrize("wrong", [1, 7, 10_000_000])
 @pytest.mark.parametrize("member", [1, 2])
-def test_positions_that_cannot_be_right_leave_the_users_order(member, wrong, triple):
+def test_positions_that_cannot_be_right_leave_the_users_order(member: int, wrong: int, triple: list[str]) -> None:
     with open(triple[member], "r+b") as raw:
         superblock = Superblock.parse(raw.read(BLOCK_BYTES))
         from dataclasses import replace
@@ -47,7 +46,7 @@ def test_positions_that_cannot_be_right_leave_the_users_order(member, wrong, tri
     assert grouped(triple) == [tuple(triple)]
 
 
-def test_a_member_with_damaged_super_block_joins_the_others(triple):
+def test_a_member_with_damaged_super_block_joins_the_others(triple: list[str]) -> None:
     with open(triple[2], "r+b") as raw:
         raw.write(bytes(BLOCK_BYTES))
     assert grouped(triple) == [tuple(triple)]
