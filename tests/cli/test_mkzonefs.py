@@ -24,11 +24,13 @@ from zoned_tools.device.overlay import Overlay, Recorder, replay_cut
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.device.zones import ZoneCondition, ZoneTable, is_conventional
 from zoned_tools.errors import UsageError
-from zoned_tools.formats.registry import CheckOptions, Target
-from zoned_tools.formats.zonefs import layout
+from zoned_tools.formats.contract import CheckOptions, Target
 from zoned_tools.formats.zonefs.check import check
 from zoned_tools.formats.zonefs.features import FeatureSet, parse_features
-from zoned_tools.formats.zonefs.format import Parameters, plan_format
+from zoned_tools.formats.zonefs.format import plan_volume
+from zoned_tools.formats.zonefs.judge import mount_faults, recognise
+from zoned_tools.formats.zonefs.layout import SuperBlock
+from zoned_tools.formats.zonefs.parameters import Parameters
 
 CASES: list[dict[str, Any]] = json.loads((VECTORS / "mkzonefs-cli.json").read_text())
 
@@ -95,11 +97,11 @@ def test_command_line(index: int, case: dict[str, Any], tmp_path: Path, program:
     if not first or case["rc"] == 0:
         assert table["condition"].tolist() == case["zone_conds"]
     if result.status == 0 and image.name in result.out:
-        block = layout.decode(raw)
+        block = SuperBlock.parse(raw)
         stored = {key: case["sb"][key] for key in ("features", "uid", "gid", "perm")}
         assert {key: getattr(block, key) for key in stored} == stored
         assert block.label == label
-        assert next(layout.mount_faults(raw), None) is None
+        assert next(mount_faults(raw), None) is None
 
 
 @pytest.mark.parametrize(
@@ -341,17 +343,17 @@ def test_power_cuts(conventional: int, tmp_path: Path) -> None:
     old, new = (Parameters(label, uuid=uuid.uuid4()).super_block() for label in (b"old", b"new"))
     with open_image(str(image), writable=True) as device:
         table = device.zones()
-        apply_plan([device], plan_format(device, table, old).steps)
+        apply_plan([device], plan_volume(device, table, old).steps)
         device.write(4 * MIB * 5, b"d" * 4096)
     with open_image(str(image)) as base:
         recorder = Recorder(Overlay(base))
-        apply_plan([recorder], plan_format(recorder, base.zones(), new).steps)
+        apply_plan([recorder], plan_volume(recorder, base.zones(), new).steps)
         seen = set()
         for cut in range(len(recorder.log) + 1):
             for lost in (False, True):
                 overlay = Overlay(base)
                 replay_cut([overlay], recorder.log, cut, keep=lambda index, lost=lost: not lost)
-                block = layout.recognise(overlay.read(0, 4096))
+                block = recognise(overlay.read(0, 4096))
                 seen.add(block and block.label)
                 written = overlay.read(4 * MIB * 5, 4096) == b"d" * 4096
                 reset = (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from zoned_tools.engine.nbd import Server, serve
 from zoned_tools.engine.nbd_sockets import unix_listener
-from zoned_tools.formats.registry import Mapper
+from zoned_tools.formats.contract import Mapper
 
 
 @contextmanager

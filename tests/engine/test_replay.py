@@ -166,6 +166,8 @@ def test_check_runs_after_each_flush_and_at_the_end(target: Target) -> None:
 
 def test_long_waits_let_an_idle_mapper_reclaim(target: Target) -> None:
     class Idle(StraightMapper):
+        reclaims_when_idle = True
+
         def reclaim(self) -> int:
             return 3
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 
-
 _ALL_ONES = 0xFFFFFFFF
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from zoned_tools.device.base import Geometry
 from zoned_tools.device.image import create_image
@@ -11,6 +12,9 @@ from zoned_tools.device.zones import SECTOR_BYTES, Model, ZoneTable, make_table
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "zonefs"
 MIB = 1 << 20
+
+Edit: TypeAlias = Callable[[ZoneTable], None]
+"""Changes a zone table in place."""
 
 
 def make_image(
@@ -23,7 +27,7 @@ def make_image(
     block_bytes: int = 4096,
     max_open: int = 0,
     max_active: int = 0,
-    edit: Callable[[ZoneTable], None] | None = None,
+    edit: Edit | None = None,
     vendor: str = "Unknown",
     model: Model = Model.HOST_MANAGED,
 ) -> Path:

@@ -12,7 +12,7 @@ from tests.formats.zonefs.images import make_image
 from tests.programs import Result
 from zoned_tools.device.image import open_image
 from zoned_tools.errors import MetadataError
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.contract import Target
 from zoned_tools.formats.zonefs.dump import restore
 
 

@@ -19,9 +19,9 @@ import pytest
 from tests.formats.zonefs.images import MIB, make_image
 from tests.programs import Result
 from zoned_tools.device.opening import open_device
-from zoned_tools.formats.registry import Target
-from zoned_tools.formats.zonefs.files import FileError
-from zoned_tools.formats.zonefs.mapper import open_tree
+from zoned_tools.formats.contract import Target
+from zoned_tools.formats.zonefs.mapper.files import FileError
+from zoned_tools.formats.zonefs.mapper.open import open_tree
 
 pytestmark = pytest.mark.skipif(
     not os.access("/dev/fuse", os.R_OK | os.W_OK) or shutil.which("fusermount3") is None,

@@ -19,12 +19,13 @@ from zoned_tools.device.overlay import Overlay
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.device.zones import ZoneCondition, ZoneTable
 from zoned_tools.errors import UsageError
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.contract import Target
 from zoned_tools.formats.zonefs.features import FeatureSet
-from zoned_tools.formats.zonefs.files import FileError
-from zoned_tools.formats.zonefs.format import Parameters, plan_format
-from zoned_tools.formats.zonefs.mapper import ZonefsTree, open_tree
-from zoned_tools.formats.zonefs.mount_options import ErrorPolicy, after_error
+from zoned_tools.formats.zonefs.format import plan_volume
+from zoned_tools.formats.zonefs.mapper.files import FileError
+from zoned_tools.formats.zonefs.mapper.mount_options import ErrorPolicy, after_error
+from zoned_tools.formats.zonefs.mapper.open import ZonefsTree, open_tree
+from zoned_tools.formats.zonefs.parameters import Parameters
 from zoned_tools.formats.zonefs.transfer import plan_put
 
 KIB = 1024
@@ -39,7 +40,7 @@ def small_image(path: Path, **options: object) -> Path:
     make_image(path, **(keywords | {"capacity_bytes": CAPACITY} | options))  # type: ignore[arg-type]
     with open_image(str(path), writable=True) as device:
         block = Parameters(features=FeatureSet()).super_block()
-        apply_plan([device], plan_format(device, device.zones(), block).steps)
+        apply_plan([device], plan_volume(device, device.zones(), block).steps)
     return path
 
 

@@ -16,10 +16,11 @@ from tests.formats.zonefs.images import VECTORS, make_image
 from tests.programs import Result
 from zoned_tools.device.opening import open_device
 from zoned_tools.errors import MetadataError
-from zoned_tools.formats.registry import Target
-from zoned_tools.formats.zonefs import layout
-from zoned_tools.formats.zonefs.files import FileError
-from zoned_tools.formats.zonefs.mapper import ZonefsTree, open_tree
+from zoned_tools.formats.contract import Target
+from zoned_tools.formats.zonefs.judge import mount_faults
+from zoned_tools.formats.zonefs.layout import SuperBlock, checksum, with_checksum
+from zoned_tools.formats.zonefs.mapper.files import FileError
+from zoned_tools.formats.zonefs.mapper.open import ZonefsTree, open_tree
 
 TREES = sorted(p.stem for p in VECTORS.glob("p*.json"))
 SUPER_BLOCKS: dict[str, Any] = json.loads((VECTORS / "superblocks" / "expected.json").read_text())
@@ -110,12 +111,12 @@ def test_super_block(name: str, tmp_path: Path, program: Callable[..., Result]) 
     """The kernel's verdict, the owners and modes it showed, and the check's agreement with it."""
     expected = SUPER_BLOCKS[name]
     raw = super_block_file(name).read_bytes()
-    assert layout.decode(raw).crc == int(expected["crc"], 16)
+    assert SuperBlock.parse(raw).crc == int(expected["crc"], 16)
     image = make_image(tmp_path / "disk.img", size_bytes=32 << 20, block_bytes=512)
     with open_device(str(image), writable=True) as device:
         device.write(0, raw)
     mountable = expected["mount_rc"] == 0
-    assert (next(layout.mount_faults(raw), None) is None) == mountable
+    assert (next(mount_faults(raw), None) is None) == mountable
     with open_device(str(image)) as device:
         target = Target("zonefs", (device,))
         if not mountable:
@@ -137,8 +138,8 @@ def test_super_block(name: str, tmp_path: Path, program: Callable[..., Result]) 
 def test_round_trip(name: str) -> None:
     """A super block that decodes encodes to the same bytes, when its checksum was right."""
     raw = super_block_file(name).read_bytes()
-    block = layout.decode(raw)
-    if block.crc == layout.checksum(raw):
-        assert block.encode() == raw
+    block = SuperBlock.parse(raw)
+    if block.crc == checksum(raw):
+        assert block.pack() == raw
     else:
-        assert block.encode() == layout.with_checksum(raw)
+        assert block.pack() == with_checksum(raw)

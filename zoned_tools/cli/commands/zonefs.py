@@ -50,7 +50,7 @@ def _tree(
     """The tree of a volume; with ``dry_run`` changes stay in memory."""
     from zoned_tools.device.opening import open_device
     from zoned_tools.device.overlay import Overlay
-    from zoned_tools.engine.targets import single_target
+    from zoned_tools.engine.opening import single_target
     from zoned_tools.formats.zonefs.mapper.open import open_tree
 
     with open_device(path, writable=writable and not dry_run) as device:

@@ -154,9 +154,6 @@ class Findings:
         return [group for group in self.groups if group.code in codes]
 
     def json_blocks(self) -> Iterator[str]:
-        """All findings as JSON objects, joined by commas."""
-        separator = ""
+        """All findings as JSON objects, joined by commas inside a block; between blocks the writer puts them."""
         for group in self.groups:
-            for block in group.json_blocks():
-                yield separator + block
-                separator = ",\n"
+            yield from group.json_blocks()

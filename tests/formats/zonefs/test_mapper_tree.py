@@ -13,12 +13,12 @@ from zoned_tools.device.base import Geometry
 from zoned_tools.device.emulated import EmulatedDrive
 from zoned_tools.device.overlay import Overlay
 from zoned_tools.device.zones import ZONE_DTYPE, Model, ZoneTable
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.contract import Target
 from zoned_tools.formats.zonefs.constants import Feature
 from zoned_tools.formats.zonefs.layout import SuperBlock
-from zoned_tools.formats.zonefs.mapper import ZonefsTree
-from zoned_tools.formats.zonefs.mount_options import TreeOptions
-from zoned_tools.formats.zonefs.volume import Volume
+from zoned_tools.formats.zonefs.mapper.mount_options import TreeOptions
+from zoned_tools.formats.zonefs.mapper.open import ZonefsTree
+from zoned_tools.formats.zonefs.open import Volume
 
 ZONE_SECTORS = 128
 CONV, SEQ, PREF = 1, 2, 3
@@ -152,8 +152,8 @@ def test_target_of_a_partition_is_refused() -> None:
     import pytest
 
     from zoned_tools.errors import GeometryError
-    from zoned_tools.formats.zonefs.volume import target_volume
+    from zoned_tools.formats.zonefs.open import open_volume
 
     device = drive_of(table_of([Zone(CONV, 0, ZONE_SECTORS, 0)] * 3, ZONE_SECTORS))
     with pytest.raises(GeometryError):
-        target_volume(Target("zonefs", (device,), start_bytes=4096))
+        open_volume(Target("zonefs", (device,), start_bytes=4096))
