@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from zoned_tools.device.opening import open_device, open_devices
-from zoned_tools.engine import checking, export, logical, opening, rehearsing
+from zoned_tools.engine import checking, export, logical, opening, rehearsing, repairing
 from zoned_tools.engine.changing import carry_out
 from zoned_tools.engine.volume import Volume
 from zoned_tools.errors import ContentError, UsageError, ZonedError
@@ -167,7 +167,7 @@ class Target:
         Args:
             allow: codes whose guessing or losing repairs are agreed to, as ``zoned check --allow``.
         """
-        return checking.plan_repair(evidence, self._consents(allow, settings))
+        return repairing.plan_repair(evidence, self._consents(allow, settings))
 
     def rehearse(
         self, evidence: Evidence, plan: RepairPlan, *, allow: Iterable[str] = (), **settings: str | int | bool
@@ -191,7 +191,7 @@ class Target:
         return CheckOptions(deep, layout.parse_settings(_words(self.layout, settings), Journey.CHECK, Journey.REPAIR))
 
     def _consents(self, allow: Iterable[str], settings: Values) -> Consents:
-        return checking.consents_of(registry.of(self._inner), frozenset(allow), self._options(False, settings))
+        return repairing.consents_of(registry.of(self._inner), frozenset(allow), self._options(False, settings))
 
     # -- the logical device
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoned_tools.device.overlay import Overlay
-from zoned_tools.device.plan import apply_plan
+from zoned_tools.device.plan import Plan, apply_plan
 from zoned_tools.engine.checking import gather
 from zoned_tools.errors import ZonedError
 from zoned_tools.formats import registry
-from zoned_tools.formats.contract import Settings
+from zoned_tools.formats.contract import Journey, RepairPlan, Settings
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from zoned_tools.formats.contract import CheckOptions, Consents, Evidence, RepairPlan, Target
+    from zoned_tools.formats.contract import CheckOptions, Consents, Evidence, Target
 
     IntArray = npt.NDArray[np.int64]
 
@@ -79,11 +79,13 @@ class Rehearsal:
 
     Attributes:
         evidence: what a check finds after it.
+        plan: the plan of every round in one: carrying it out once leaves nothing to do.
         rounds: repairs until nothing was left to do; 1 is as it should be.
         difference: what becomes of the logical device; None for layouts without one.
     """
 
     evidence: Evidence
+    plan: RepairPlan
     rounds: int
     difference: Difference | None
 
@@ -95,28 +97,39 @@ def rehearse(evidence: Evidence, plan: RepairPlan, consents: Consents, options: 
         ZonedError: a step failed, or the repaired target cannot be checked.
     """
     target = evidence.target
-    before = look_up(target)
+    before = look_up(target, options.settings)
     copy = replace(target, devices=tuple(Overlay(device) for device in target.devices))
     layout = registry.of(target)
-    rounds = 0
-    after = evidence
+    whole = RepairPlan(Plan(plan.plan.title))
+    rounds, after = 0, evidence
     while plan.plan and rounds < MAX_ROUNDS:
+        _join(whole, plan)
         apply_plan(copy.devices, plan.plan.steps)
         rounds += 1
         after, _ = gather(copy, options)
         plan = layout.plan_repair(after, consents)
-    later = look_up(copy) if rounds else before
+    whole.actions = [action for action in whole.actions if not action.waits] + plan.waiting
+    later = look_up(copy, options.settings) if rounds else before
     difference = compare(before, later) if before is not None and later is not None else None
-    return Rehearsal(after, rounds, difference)
+    return Rehearsal(after, whole, rounds, difference)
 
 
-def look_up(target: Target) -> Lookup | None:
+def _join(whole: RepairPlan, plan: RepairPlan) -> None:
+    """Add a round: its steps, and of its actions those that are new."""
+    whole.plan.steps += plan.plan.steps
+    whole.plan.messages += [m for m in plan.plan.messages if m not in whole.plan.messages]
+    whole.actions += plan.actions
+
+
+def look_up(target: Target, given: Settings) -> Lookup | None:
     """The whole logical device of a target; None for a layout without one, or one that cannot be opened."""
-    open_mapper = registry.of(target).open_mapper
-    if open_mapper is None:
+    layout = registry.of(target)
+    if layout.open_mapper is None:
         return None
+    logical = {s.name for s in layout.settings if Journey.LOGICAL in s.journeys}
+    settings = Settings({name: value for name, value in given.items() if name in logical}, layout.settings)
     try:
-        mapper = open_mapper(target, writable=False, settings=Settings())
+        mapper = layout.open_mapper(target, writable=False, settings=settings)
     except ZonedError:
         return Lookup(np.zeros(1, np.int64), np.full(1, UNKNOWN, np.int64), 0)
     starts: list[int] = []
@@ -145,7 +158,7 @@ def compare(before: Lookup, after: Lookup) -> Difference:
     kinds = {
         "moved": (old >= 0) & (new >= 0) & (old != new),
         "lost": (old >= 0) & (new < 0),
-        "gained": (old == UNKNOWN) & (new != UNKNOWN) | ((old == HOLE) & (new >= 0)),
+        "gained": (old < 0) & (new >= 0),
     }
     moved, lost, gained = (int(lengths[mask].sum()) for mask in kinds.values())
     difference = Difference(moved, lost, gained)

@@ -12,6 +12,7 @@ from zoned_tools.report.stream import array, document, encode
 
 if TYPE_CHECKING:
     from zoned_tools.engine.checking import Outcome
+    from zoned_tools.engine.rehearsing import Rehearsal
     from zoned_tools.formats.contract import RepairPlan
     from zoned_tools.formats.shared.findings import Finding, FindingGroup, Findings
 
@@ -133,12 +134,32 @@ def _row(outcome: Outcome) -> Iterator[str]:
         yield from array(_action_blocks(outcome.plan))
         if not outcome.changed:
             yield ', "plan": ' + encode(list(step_lines(outcome.plan.plan, outcome.devices)))
+    if outcome.rehearsal is not None:
+        yield ', "rehearsal": ' + encode(_rehearsal(outcome.rehearsal))
     if outcome.repaired is not None:
         yield ', "repaired": '
         yield from array(outcome.repaired.json_blocks())
     yield ', "findings": '
     yield from array(evidence.findings.json_blocks())
     yield "}"
+
+
+def _rehearsal(rehearsal: Rehearsal) -> dict[str, object]:
+    """What the plan came to on a copy-on-write view."""
+    row: dict[str, object] = {
+        "verdict": str(rehearsal.evidence.verdict),
+        "errors": rehearsal.evidence.findings.count(Severity.ERROR),
+        "codes": sorted(rehearsal.evidence.findings.codes),
+        "rounds": rehearsal.rounds,
+    }
+    difference = rehearsal.difference
+    if difference is not None:
+        counts = {"changed": difference.moved, "readable": difference.gained, "lost": difference.lost}
+        row |= {f"blocks_{name}": count for name, count in counts.items()}
+        row["ranges"] = [
+            {"logical_block": first, "blocks": blocks, "what": what} for first, blocks, what in difference.ranges
+        ]
+    return row
 
 
 def _action_blocks(plan: RepairPlan) -> Iterator[str]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from zoned_tools.formats.contract import Severity
+
 if TYPE_CHECKING:
     from zoned_tools.device.plan import Plan
+    from zoned_tools.engine.checking import Outcome
     from zoned_tools.formats.contract import RepairPlan
     from zoned_tools.formats.shared.rules import ActionGroup
 
@@ -43,3 +46,23 @@ def note_lines(plan: Plan, repair: RepairPlan | None = None, *, everything: bool
     yield from plan.messages
     if repair is not None:
         yield from action_lines(repair.actions, everything=everything)
+
+
+def rehearsal_lines(outcome: Outcome) -> Iterator[str]:
+    """``after this repair: clean; 0 blocks change; 3 become readable; 140 wait for --allow zdm.fwd.range``."""
+    rehearsal, plan = outcome.rehearsal, outcome.plan
+    if rehearsal is None or plan is None:
+        return
+    evidence, difference = rehearsal.evidence, rehearsal.difference
+    errors = evidence.findings.count(Severity.ERROR)
+    parts = ["clean" if not errors else f"{errors} error{'s' if errors > 1 else ''} left"]
+    if difference is not None:
+        parts.append(f"{difference.moved} blocks change")
+        parts.append(f"{difference.gained} become readable")
+        if difference.lost:
+            parts.append(f"{difference.lost} are lost")
+    waiting: dict[str, int] = {}
+    for action in plan.waiting:
+        waiting[action.option] = waiting.get(action.option, 0) + len(action)
+    parts += [f"{count} wait for {option}" for option, count in waiting.items()]
+    yield f"after this repair: {'; '.join(parts)}"

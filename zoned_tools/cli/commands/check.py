@@ -55,7 +55,8 @@ def check(
     layout: LayoutName = None,
 ) -> int:
     """Check, and repair, whatever layout is there."""
-    from zoned_tools.engine.checking import CheckRequest, RepairRequest, check_paths
+    from zoned_tools.engine.checking import CheckRequest
+    from zoned_tools.engine.repairing import RepairRequest, check_paths
 
     check_layout_name(layout)
     if undo is not None and not repair:
@@ -109,7 +110,7 @@ class _Printer:
 
     def announce(self, outcome: Outcome) -> None:
         """The plan, before the first write."""
-        from zoned_tools.report.plans import note_lines, plan_lines
+        from zoned_tools.report.plans import note_lines, plan_lines, rehearsal_lines
         from zoned_tools.report.stream import write_lines
 
         repair = outcome.plan
@@ -117,9 +118,11 @@ class _Printer:
         if self._dry_run:
             if not self._json:
                 write_lines(plan_lines(repair.plan, outcome.devices, repair, everything=self._everything))
+                write_lines(rehearsal_lines(outcome))
             return
         notes = note_lines(repair.plan, repair, everything=self._everything)
         write_lines((f"note: {line}" for line in notes), sys.stderr)
+        write_lines((f"note: {line}" for line in rehearsal_lines(outcome)), sys.stderr)
 
     def print(self, outcomes: Iterable[Outcome]) -> FsckStatus:
         """Show every outcome; the exit statuses are OR-ed."""

@@ -1,0 +1,149 @@
+"""The journey repair, over any layout: evidence, plan, rehearsal, undo, execution, verification.
+
+What a check measured is what the plan is made of. The plan is carried out on a copy-on-write view first; what that
+comes to is shown, and a plan that makes things worse is refused. After the execution the target is checked again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zoned_tools.engine.changing import carry_out
+from zoned_tools.engine.checking import CheckRequest, Outcome, check_target, gather
+from zoned_tools.engine.opening import opened_targets
+from zoned_tools.engine.rehearsing import rehearse
+from zoned_tools.errors import MetadataError, RefusedError, UsageError, ZonedError
+from zoned_tools.formats import registry
+from zoned_tools.formats.contract import AnyLayout, CheckOptions, Consents, Evidence, RepairPlan, Severity, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from zoned_tools.engine.rehearsing import Rehearsal
+
+
+@dataclass(frozen=True, slots=True)
+class RepairRequest:
+    """How to repair.
+
+    Attributes:
+        allow: codes that the user agreed to, with or without a layout's name.
+        dry_run: stop when the plan is made.
+        undo: file for what is overwritten.
+    """
+
+    allow: frozenset[str] = frozenset()
+    dry_run: bool = False
+    undo: str | None = None
+
+
+def plan_repair(evidence: Evidence, consents: Consents) -> RepairPlan:
+    """The plan of the evidence's own layout."""
+    return registry.of(evidence.target).plan_repair(evidence, consents)
+
+
+def consents_of(layout: AnyLayout, allow: frozenset[str], options: CheckOptions) -> Consents:
+    """A user's agreement in terms of one layout.
+
+    Raises:
+        UsageError: a code that the layout does not have.
+    """
+    return Consents(layout.rules().agreed(allow, frozenset(registry.OURS)), options.settings)
+
+
+def repair_target(
+    target: Target,
+    request: CheckRequest,
+    repair: RepairRequest,
+    *,
+    announce: Callable[[Outcome], None] = lambda outcome: None,
+) -> Outcome:
+    """Check a target, plan what mends it, and carry that out unless it is a dry run.
+
+    Args:
+        announce: shown the outcome with its plan before the first write.
+
+    Raises:
+        ZonedError: it cannot be checked or repaired, or a write failed.
+    """
+    layout = registry.of(target)
+    options = request.options(layout)
+    consents = consents_of(layout, repair.allow, options)
+    before, _ = gather(target, options)
+    plan = layout.plan_repair(before, consents)
+    outcome = Outcome(target.paths, target.layout, before, plan=plan)
+    if plan.plan:
+        outcome.rehearsal = rehearse(before, plan, consents, options)
+        outcome.plan = plan = outcome.rehearsal.plan
+        refuse_worse(before, outcome.rehearsal)
+    announce(outcome)
+    if repair.dry_run:
+        return outcome
+    if carry_out(plan.plan, target.devices, undo=repair.undo, identity=target.layout):
+        outcome.repaired = before.findings
+        outcome.evidence = layout.check(target, options)
+    return outcome
+
+
+def refuse_worse(before: Evidence, rehearsal: Rehearsal) -> None:
+    """Refuse a plan after which there are more errors than before.
+
+    Raises:
+        RefusedError: there are.
+    """
+    errors = before.findings.count(Severity.ERROR), rehearsal.evidence.findings.count(Severity.ERROR)
+    if errors[1] > errors[0]:
+        new = sorted(rehearsal.evidence.findings.codes - before.findings.codes)
+        raise RefusedError(
+            f"the repair was rehearsed and leaves {errors[1]} errors instead of {errors[0]}"
+            + (f" ({', '.join(new)})" if new else ""),
+            device=before.target.device.path,
+            hint="nothing was written; zoned dump --binary makes a report of the metadata",
+        )
+
+
+def check_paths(
+    paths: Sequence[str],
+    request: CheckRequest,
+    repair: RepairRequest | None = None,
+    *,
+    start_sector: int | None = None,
+    layout: str | None = None,
+    announce: Callable[[Outcome], None] = lambda outcome: None,
+) -> Iterator[Outcome]:
+    """Check, or repair, every target on the named devices; a bad one does not hide the others.
+
+    A single device that cannot be opened raises; of several it is one of the outcomes.
+
+    Raises:
+        UsageError: an impossible request, found before anything is written.
+    """
+    writable = repair is not None and not repair.dry_run
+    with opened_targets(paths, start_sector, layout, writable=writable) as opened:
+        if opened.failed and len(paths) == 1:
+            raise opened.failed[0][1]
+        if repair is not None and repair.undo is not None and len(opened.targets) > 1:
+            raise UsageError("--undo saves one target at a time", hint="repair each target on its own")
+        _refuse_early(opened.targets, request, repair)
+        for path, error in opened.failed:
+            yield Outcome((path,), error=error)
+        for device in opened.unknown:
+            yield Outcome((device.path,), error=MetadataError("no layout is recognised", device=device.path))
+        for target in opened.targets:
+            try:
+                if repair is None:
+                    yield check_target(target, request)
+                else:
+                    yield repair_target(target, request, repair, announce=announce)
+            except ZonedError as error:
+                yield Outcome(target.paths, target.layout, error=error)
+
+
+def _refuse_early(targets: Sequence[Target], request: CheckRequest, repair: RepairRequest | None) -> None:
+    """Unknown settings and codes are refused before the first target is touched."""
+    for target in targets:
+        layout = registry.of(target)
+        options = request.options(layout)
+        if repair is not None:
+            consents_of(layout, repair.allow, options)
