@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from zoned_tools.cli import manual
 from zoned_tools.cli.completion import CompletedCommand, describe, files
 from zoned_tools.cli.run import PROGRAMS
 
@@ -90,6 +91,11 @@ def test_completions_are_current() -> None:
         path = ROOT / "completions" / name
         assert path.exists(), f"{name} is missing"
         assert path.read_text() == content, f"{name} is not what the programs take"
+
+
+def test_settings_page_is_current() -> None:
+    """Regenerate with: python -m zoned_tools.cli.manual man"""
+    assert (ROOT / "man" / manual.NAME).read_text() == manual.settings_page()
 
 
 def _complete(line: str) -> set[str]:

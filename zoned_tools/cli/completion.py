@@ -1,6 +1,7 @@
 """Static shell completions, generated from the command tree.
 
-``python -m zoned_tools.cli.completion completions`` writes them; a test keeps the files in
+``python -m zoned_tools.cli.completion completions`` writes them (``--installed`` adds the settings of layouts that
+other packages bring); a test keeps the files in
 the repository equal to what this prints. Static files cost a shell nothing and work where
 the programs are not in the user's PATH.
 """
@@ -8,13 +9,17 @@ the programs are not in the user's PATH.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoned_tools.cli.lazy import LazyGroup
 from zoned_tools.cli.run import PROGRAMS, load
+from zoned_tools.cli.settings import declared_for
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.contract import Journey
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,14 @@ class CompletedOption:
     summary: str
     takes_value: bool
     choices: tuple[str, ...] = ()
+    settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """For ``--set``: name of each setting to its values, empty where any text may follow."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What may follow: the choices, or ``KEY=VALUE`` words."""
+        pairs = (f"{name}={value}" for name, values in self.settings.items() for value in values or ("",))
+        return self.choices or tuple(pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +67,18 @@ def click_tree(program: str) -> Any:
     return load(f"{module}:{factory}")()
 
 
-def describe(program: str) -> CompletedCommand:
-    """The command tree of a program."""
-    return _describe(click_tree(program), ())
+def describe(program: str, *, installed: bool = False) -> CompletedCommand:
+    """The command tree of a program; ``installed`` adds the settings of installed layouts."""
+    return _describe(click_tree(program), (), installed=installed)
 
 
-def _describe(command: Any, path: tuple[str, ...]) -> CompletedCommand:
+def _describe(command: Any, path: tuple[str, ...], *, installed: bool) -> CompletedCommand:
     names: list[str] = []
     if hasattr(command, "list_commands"):
         names = command.list_commands(None)
-    children = tuple(_describe(command.get_command(None, name), (*path, name)) for name in names)
-    options = [_option(p) for p in command.params if p.param_type_name == "option"]
+    children = tuple(_describe(command.get_command(None, n), (*path, n), installed=installed) for n in names)
+    settings = _settings(getattr(command, "setting_journeys", frozenset()), installed=installed)
+    options = [_option(p, settings) for p in command.params if p.param_type_name == "option"]
     if not path or isinstance(command, LazyGroup):
         options.append(CompletedOption(("--version",), "Print the version and exit.", takes_value=False))
     options.append(CompletedOption(("-h", "--help"), "Show help and exit.", takes_value=False))
@@ -72,12 +86,23 @@ def _describe(command: Any, path: tuple[str, ...]) -> CompletedCommand:
     return CompletedCommand(path, summary, tuple(options), children)
 
 
-def _option(param: Any) -> CompletedOption:
+def _settings(journeys: Collection[Journey], *, installed: bool) -> dict[str, tuple[str, ...]]:
+    """What layouts declare for a command; of settings with one name in two layouts the values of both."""
+    found: dict[str, tuple[str, ...]] = {}
+    for _, setting in declared_for(journeys, installed=installed):
+        values = ("yes", "no") if setting.kind == "switch" else setting.choices
+        found[setting.name] = tuple(dict.fromkeys((*found.get(setting.name, ()), *values)))
+    return found
+
+
+def _option(param: Any, settings: Mapping[str, tuple[str, ...]]) -> CompletedOption:
+    choices = getattr(param.type, "choices", ()) or getattr(param, "completed", ())
     return CompletedOption(
         names=tuple(param.opts),
         summary=" ".join((param.help or "").split()),
         takes_value=not param.is_flag,
-        choices=tuple(str(c) for c in getattr(param.type, "choices", ()) or ()),
+        choices=tuple(str(c) for c in choices),
+        settings=settings if "--set" in param.opts else {},
     )
 
 
@@ -85,9 +110,9 @@ def _function(program: str) -> str:
     return "_" + program.replace(".", "_").replace("-", "_")
 
 
-def bash(program: str) -> str:
+def bash(program: str, *, installed: bool = False) -> str:
     """Completion for bash, to be sourced."""
-    root = describe(program)
+    root = describe(program, installed=installed)
     lines = [f"# bash completion for {program}", "", f"{_function(program)}() {{"]
     lines += [
         "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} path= word",
@@ -116,14 +141,26 @@ def _bash_case(command: CompletedCommand) -> Iterator[str]:
     subcommands = [child.path[-1] for child in command.children]
     yield f'        "{" ".join(("", *command.path)) if command.path else ""}")'
     for option in command.options:
-        if option.choices:
+        if option.words:
             pattern = "|".join(option.names)
-            choices = " ".join(option.choices)
-            yield f"            case $prev in {pattern}) {_compgen(choices)} return ;; esac"
+            yield f"            case $prev in {pattern}) {_compgen(' '.join(option.words))} return ;; esac"
+        yield from _bash_values(option)
     if subcommands:
         yield f"            {_compgen(' '.join([*subcommands, *words]))} return ;;"
     else:
         yield f"            if [[ $cur == -* ]]; then {_compgen(' '.join(words))} return; fi ;;"
+
+
+def _bash_values(option: CompletedOption) -> Iterator[str]:
+    """bash takes the ``=`` of ``KEY=VALUE`` for a word of its own."""
+    known = {name: values for name, values in option.settings.items() if values}
+    if not known:
+        return
+    yield "            [[ $cur == = ]] && cur= && word=$prev || word=${COMP_WORDS[COMP_CWORD-2]}"
+    yield "            if [[ ${COMP_WORDS[COMP_CWORD]} == = || $prev == = ]]; then case $word in"
+    for name, values in known.items():
+        yield f"                {name}) {_compgen(' '.join(values))} return ;;"
+    yield "            esac; fi"
 
 
 def _compgen(words: str) -> str:
@@ -134,9 +171,9 @@ def _zsh_quote(text: str) -> str:
     return text.replace("'", "'\\''").replace("[", "\\[").replace("]", "\\]").replace(":", "\\:")
 
 
-def zsh(program: str) -> str:
+def zsh(program: str, *, installed: bool = False) -> str:
     """Completion for zsh, to be autoloaded."""
-    root = describe(program)
+    root = describe(program, installed=installed)
     lines = [f"#compdef {' '.join((program, *ALIASES.get(program, ())))}", ""]
     for command in root.walk():
         lines += _zsh_function(program, command)
@@ -154,7 +191,7 @@ def _zsh_function(program: str, command: CompletedCommand) -> Iterator[str]:
     for option in command.options:
         value = ""
         if option.takes_value:
-            value = f":value:({' '.join(option.choices)})" if option.choices else ":value:_files"
+            value = f":value:({' '.join(option.words)})" if option.words else ":value:_files"
         arguments += [f"'{name}[{_zsh_quote(option.summary)}]{value}'" for name in option.names]
     if not command.children:
         yield "    _arguments \\"
@@ -182,9 +219,9 @@ def _zsh_function(program: str, command: CompletedCommand) -> Iterator[str]:
     yield "}"
 
 
-def fish(program: str) -> str:
+def fish(program: str, *, installed: bool = False) -> str:
     """Completion for fish."""
-    root = describe(program)
+    root = describe(program, installed=installed)
     lines = [f"# fish completion for {program}"]
     for name in (program, *ALIASES.get(program, ())):
         for command in root.walk():
@@ -214,27 +251,28 @@ def _fish_lines(program: str, command: CompletedCommand) -> Iterator[str]:
         )
         value = ""
         if option.takes_value:
-            value = f" -x -a '{' '.join(option.choices)}'" if option.choices else " -r"
+            value = f" -x -a '{' '.join(option.words)}'" if option.words else " -r"
         yield f"complete -c {program}{guard}{flags}{value} -d '{_fish_quote(option.summary)}'"
 
 
-def files() -> Iterator[tuple[str, str]]:
+def files(*, installed: bool = False) -> Iterator[tuple[str, str]]:
     """``(path below completions/, content)`` of every file."""
     for program in PROGRAMS:
         for name in (program, *ALIASES.get(program, ())):
             # bash and zsh find completions by the program's name: an alias needs its own file.
-            yield f"bash/{name}", bash(program)
-        yield f"zsh/_{program}", zsh(program)
-        yield f"fish/{program}.fish", fish(program)
+            yield f"bash/{name}", bash(program, installed=installed)
+        yield f"zsh/_{program}", zsh(program, installed=installed)
+        yield f"fish/{program}.fish", fish(program, installed=installed)
 
 
-def main(directory: str) -> None:
-    """Write every file below ``directory``."""
-    for name, content in files():
+def main(directory: str, *, installed: bool = False) -> None:
+    """Write every file below ``directory``; ``installed`` adds the settings of installed layouts."""
+    for name, content in files(installed=installed):
         path = Path(directory) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "completions")
+    words = [word for word in sys.argv[1:] if word != "--installed"]
+    main(words[0] if words else "completions", installed="--installed" in sys.argv)

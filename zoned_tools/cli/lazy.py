@@ -69,6 +69,7 @@ def build(name: str, thing: Any) -> Any:
     command = build_command(app)
     command.name = name
     journeys = getattr(thing, "setting_journeys", None)
+    command.setting_journeys = journeys or frozenset()
     if journeys:
         _add_setting_options(command, journeys)
     return command
@@ -83,15 +84,15 @@ def _add_setting_options(command: Any, journeys: Collection[Journey]) -> None:
         parameter = f"setting_{setting.name.replace('-', '_')}"
         flags[parameter] = setting.name
         switch = setting.kind == "switch"
-        command.params.append(
-            TyperOption(
-                param_decls=[parameter, setting.flag],
-                is_flag=switch,
-                default=False if switch else None,
-                metavar=None if switch else setting.metavar,
-                help=f"{setting.help} ({layout.name}).",
-            )
+        option = TyperOption(
+            param_decls=[parameter, setting.flag],
+            is_flag=switch,
+            default=False if switch else None,
+            metavar=None if switch else setting.metavar,
+            help=f"{setting.help} ({layout.name}).",
         )
+        option.completed = setting.choices  # type: ignore[attr-defined]  # for completions
+        command.params.append(option)
     run = command.callback
 
     def callback(**values: Any) -> Any:

@@ -1,0 +1,87 @@
+"""``zoned-settings(7)``, generated from what the layouts declare.
+
+``python -m zoned_tools.cli.manual man`` writes it; a test keeps the file in the repository equal to what this prints.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoned_tools.formats import registry
+from zoned_tools.formats.contract import Journey
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.contract import Setting
+
+NAME = "zoned-settings.7"
+
+JOURNEYS = {
+    Journey.CHECK: "check",
+    Journey.REPAIR: "check \\-\\-repair",
+    Journey.LOGICAL: "map, export, replay, serve",
+    Journey.TABLE: "table",
+    Journey.FORMAT: "format (Python API)",
+}
+"""Commands of each journey, as roff."""
+
+_HEAD = r"""
+.TH ZONED-SETTINGS 7 "" "zoned_tools" "Miscellaneous Information"
+.SH NAME
+zoned\-settings \- choices of the single layouts
+.SH SYNOPSIS
+.B zoned check
+.BI \-\-set " KEY=VALUE"
+.I DEV...
+.SH DESCRIPTION
+Each layout has choices of its own. Commands take them as
+.B \-\-set
+.IR KEY=VALUE ,
+repeatable or joined by commas; a bare
+.I KEY
+is a switch that is on. Some may stand among the devices as in a table line
+.RB ( rlow=40 ),
+some have an option of their own. A setting that the layout does not have for the command, and an impossible value, are
+refused.
+""".strip()
+
+
+def _quote(text: str) -> str:
+    return text.replace("\\", "\\e").replace("-", "\\-")
+
+
+def _entry(setting: Setting) -> Iterator[str]:
+    yield ".TP"
+    yield f".BI {_quote(setting.name)}= {_quote(setting.metavar)}"
+    about = setting.help.rstrip(".")
+    facts = [f"for {', '.join(JOURNEYS[journey] for journey in Journey if journey in setting.journeys)}"]
+    if setting.default:
+        facts.append(f"default {_quote(setting.default)}")
+    if setting.flag:
+        facts.append(f"also \\fB{_quote(setting.flag)}\\fR")
+    if setting.bare:
+        facts.append("may stand among the devices")
+    yield f"{_quote(about)} ({'; '.join(facts)})."
+
+
+def settings_page() -> str:
+    """The whole page."""
+    lines = [_HEAD]
+    for layout in registry.ours():
+        if layout.settings:
+            lines.append(f".SH {_quote(layout.name.upper())}")
+            for setting in layout.settings:
+                lines += _entry(setting)
+    lines += [".SH SEE ALSO", ".BR zoned (8),", ".BR zoned\\-check (8),", ".BR zoned\\-table (8)"]
+    return "\n".join(lines) + "\n"
+
+
+def main(directory: str) -> None:
+    """Write the page below ``directory``."""
+    (Path(directory) / NAME).write_text(settings_page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "man")
