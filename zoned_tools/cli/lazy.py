@@ -66,7 +66,7 @@ def build(name: str, thing: Any) -> Any:
         app = new_app()
         app.info.no_args_is_help = False
         app.command(name, context_settings=dict(CONTEXT_SETTINGS))(thing)
-    command = build_command(app)
+    command: Any = build_command(app)
     command.name = name
     journeys = getattr(thing, "setting_journeys", None)
     command.setting_journeys = journeys or frozenset()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
 import typer
 
 from zoned_tools.cli.lazy import new_app
-from zoned_tools.cli.options import DevicePath, DryRun
+from zoned_tools.cli.options import DevicePath, DryRun, Undo
 from zoned_tools.errors import DeviceError, UsageError
 
 app = new_app("Reset, open, close or finish zones.")
@@ -27,31 +28,43 @@ Count: TypeAlias = Annotated[
     int | None,
     typer.Option("--count", "-c", metavar="ZONES", help="How many zones (default 1).", min=1, show_default=False),
 ]
+ForceZones: TypeAlias = Annotated[
+    bool, typer.Option("--force", "-f", help="Also on a drive that carries a recognised layout with data.")
+]
 Everything: TypeAlias = Annotated[bool, typer.Option("--all", help="All zones of the drive.")]
 
 
-def _manage(
-    operation: str, path: str, offset: str | None, zone: int | None, count: int | None, everything: bool, dry_run: bool
-) -> int:
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Which zones, as the user says it."""
+
+    offset: str | None
+    zone: int | None
+    count: int | None
+    everything: bool
+
+
+def _manage(operation: str, path: str, choice: _Choice, *, dry_run: bool, force: bool, undo: str | None) -> int:
     from zoned_tools.cli.changes import execute
     from zoned_tools.device.base import ZoneOperation
     from zoned_tools.device.opening import open_device
-    from zoned_tools.device.plan import Plan
+    from zoned_tools.engine.zone_commands import plan_zone_command, refuse_loss
 
-    if everything == (offset is not None or zone is not None) or (offset is not None and zone is not None):
+    named = choice.offset is not None or choice.zone is not None
+    if choice.everything == named or (choice.offset is not None and choice.zone is not None):
         raise UsageError("say which zones: one of --offset, --zone or --all")
+    if choice.everything and choice.count is not None:
+        raise UsageError("--all and --count exclude each other")
+    command = ZoneOperation(operation)
     with open_device(path, writable=not dry_run) as device:
         if not device.geometry.is_zoned:
             raise DeviceError("not a zoned device", device=path, errno=errno.ENOTTY)
-        nr_zones = device.geometry.nr_zones
-        first = 0 if everything else _first_zone(path, device.geometry.zone_bytes, offset, zone)
-        number = nr_zones if everything else count or 1
-        if first >= nr_zones:
-            raise UsageError(f"zone {first} is not on the drive, it has {nr_zones}", device=path)
-        number = min(number, nr_zones - first)
-        plan = Plan(f"{operation} zones")
-        plan.manage(0, ZoneOperation(operation), first, number)
-        execute(plan, (device,), dry_run=dry_run)
+        first = 0 if choice.everything else _first_zone(path, device.geometry.zone_bytes, choice.offset, choice.zone)
+        count = device.geometry.nr_zones if choice.everything else choice.count or 1
+        plan = plan_zone_command(device, command, first, count)
+        if not force:
+            refuse_loss(device, command, first, count)
+        execute(plan, (device,), dry_run=dry_run, undo=undo)
     return 0
 
 
@@ -78,8 +91,11 @@ def _command(operation: str, summary: str) -> None:
         count: Count = None,
         everything: Everything = False,
         dry_run: DryRun = False,
+        force: ForceZones = False,
+        undo: Undo = None,
     ) -> int:
-        return _manage(operation, device, offset, zone, count, everything, dry_run)
+        choice = _Choice(offset, zone, count, everything)
+        return _manage(operation, device, choice, dry_run=dry_run, force=force, undo=undo)
 
     app.command(operation, help=summary)(run)
 
