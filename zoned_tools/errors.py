@@ -12,6 +12,8 @@ import errno as errno_names
 import os
 from enum import IntFlag
 
+from zoned_tools.text import visible
+
 
 class FsckStatus(IntFlag):
     """Exit statuses of ``zoned`` (fsck(8)); several devices are OR-ed."""
@@ -52,8 +54,7 @@ class ZonedError(Exception):
 
     def render(self, command: str) -> str:
         """One line for standard error, control characters shown as escapes."""
-        line = f"{command}: {self}"
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        return visible(f"{command}: {self}")
 
 
 class UsageError(ZonedError):

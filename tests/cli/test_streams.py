@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
+import xml.dom.minidom
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,31 @@ def test_a_full_standard_output_is_a_fault(drive: Path) -> None:
     assert done.returncode == 8
     assert done.stderr.count("\n") == 1
     assert "No space left" in done.stderr
+
+
+EVIL = "a\x1b[31m\x07b"
+
+
+def test_labels_reach_no_output_raw(drive: Path, tmp_path: Path) -> None:
+    script = f"""
+    mkzonefs -L $'{EVIL.encode("unicode_escape").decode()}\\xff\\n' drive.img >/dev/null
+    zoned probe drive.img; zoned inspect drive.img; zoned check drive.img; zoned metrics drive.img
+    zoned diagram drive.img; zoned diagram drive.img -o map.svg; zoned probe --export drive.img; mkzonefs drive.img
+    """
+    done = shell(script, drive.parent)
+    for text in (done.stdout, done.stderr, (tmp_path / "map.svg").read_text(encoding="utf-8")):
+        assert not {c for c in text if not c.isprintable()} - {"\n", "\t"}
+    assert "a\\x1b[31m" in done.stdout
+
+
+def test_a_file_name_that_is_no_text(drive: Path, tmp_path: Path) -> None:
+    name = tmp_path / os.fsdecode(b"a\x1b\xff.img")
+    drive.rename(name)
+    (tmp_path / "drive.img.zones").rename(f"{name}.zones")
+    script = (
+        "zoned diagram a*.img; zoned diagram a*.img -o map.svg; zoned report --summary a*.img; zoned metrics a*.img"
+    )
+    done = shell(script, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "a\\x1b\\udcff.img" in done.stdout
+    xml.dom.minidom.parse(str(tmp_path / "map.svg"))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoned_tools.cli.entry import VERSION_TEXT
 from zoned_tools.errors import BusyError, ContentError, DeviceError, UsageError, ZonedError
+from zoned_tools.text import visible
 
 if TYPE_CHECKING:
     import uuid
@@ -361,7 +362,7 @@ class Command:
             if isinstance(error, ContentError):
                 lines = [f"{error.device} {error.message}", error.hint]
             for line in lines:
-                print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
+                print(visible(line), file=sys.stderr)
             return error.clone_status
         return 0
 

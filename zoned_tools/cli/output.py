@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Protocol
+from typing import IO, Protocol, cast
 
 
 def print_json(document: Mapping[str, object]) -> None:
@@ -32,6 +32,8 @@ def progress_bar(label: str, total: int, *, quiet: bool = False) -> Iterator[Pro
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bar
 
+    from zoned_tools.cli.streams import Unfiltered
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -39,7 +41,7 @@ def progress_bar(label: str, total: int, *, quiet: bool = False) -> Iterator[Pro
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, console=Console(file=cast(IO[str], Unfiltered(sys.stderr))), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done: bar.update(task, completed=done)
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
+
+from zoned_tools.text import visible_lines
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -46,6 +48,41 @@ class Outlet(io.RawIOBase):
         return memoryview(data).nbytes
 
 
+class VisibleText(io.TextIOWrapper):
+    """Text for people: what labels and names from disks would do to a terminal is shown as escapes."""
+
+    def write(self, text: str, /) -> int:
+        return super().write(visible_lines(text))
+
+    def write_escapes(self, text: str) -> int:
+        """Write text whose control characters are meant: colours, a progress bar."""
+        return super().write(text)
+
+
+class Unfiltered:
+    """A stream as :class:`VisibleText` whose control characters are meant; for rich."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        stream = self._stream
+        return stream.write_escapes(text) if isinstance(stream, VisibleText) else stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:
+        return self._stream.encoding
+
+
 def secure_standard_streams() -> None:
     """Open what is closed, and put outlets behind standard output and standard error."""
     for fd in _STANDARD:
@@ -57,9 +94,8 @@ def secure_standard_streams() -> None:
     sys.stderr = _text(2, line_buffering=True)
 
 
-def _text(fd: int, *, line_buffering: bool) -> io.TextIOWrapper:
-    # Names from disks and directories may be no text at all: they are shown as escapes.
-    return io.TextIOWrapper(
+def _text(fd: int, *, line_buffering: bool) -> VisibleText:
+    return VisibleText(
         io.BufferedWriter(Outlet(fd), 1 << 16), _encoding(fd), "backslashreplace", line_buffering=line_buffering
     )
 

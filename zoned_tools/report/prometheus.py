@@ -8,10 +8,11 @@ from pathlib import Path
 
 from zoned_tools.engine.metrics import HELP, Sample
 from zoned_tools.errors import DeviceError
+from zoned_tools.text import visible
 
 
 def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return visible(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def render(samples: Sequence[Sample]) -> str:
@@ -34,7 +35,7 @@ def write_atomically(path: str, text: str) -> None:
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, target)
     except OSError as error:
         raise DeviceError.from_os_error(error, path, "cannot write") from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from xml.sax.saxutils import escape
+from html import escape
+
+from zoned_tools.text import visible
 
 
 class Svg:
@@ -16,7 +18,9 @@ class Svg:
         self._parts.append(f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="{colour}"/>')
 
     def text(self, x: int, y: int, content: str) -> None:
-        self._parts.append(f'<text x="{x}" y="{y}" font-family="sans-serif" font-size="12">{escape(content)}</text>')
+        self._parts.append(
+            f'<text x="{x}" y="{y}" font-family="sans-serif" font-size="12">{escape(visible(content))}</text>'
+        )
 
     def document(self) -> str:
         width, height = self._size

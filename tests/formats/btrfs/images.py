@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from zoned_tools.device.base import Geometry, ZoneOperation
 from zoned_tools.device.image import create_image, open_image
 from zoned_tools.device.zones import SECTOR_BYTES, Model, ZoneTable, make_table
 from zoned_tools.formats.btrfs.checksum import seal
-from zoned_tools.formats.btrfs.layout import MIRROR_BYTENR, SUPER_BLOCK, SUPER_BLOCK_OFFSETS
+from zoned_tools.formats.btrfs.layout import MIRROR_BYTENR, SUPER_BLOCK_OFFSETS, pack, parse
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "btrfs-zoned"
 EXPECTED: dict[str, Any] = json.loads((VECTORS / "expected.json").read_text())
@@ -45,14 +45,9 @@ def make_super(
         raw = _patch(raw, SUPER_BLOCK_OFFSETS[name], value)
     if not changes:
         return reseal(raw)
-    block = SUPER_BLOCK.parse(raw)
-    for name, value in changes.items():
-        owner, _, inner = name.partition("__")
-        if inner:
-            block[owner][inner] = value
-        else:
-            block[name] = value
-    return reseal(SUPER_BLOCK.build(block))
+    block = parse(raw)
+    inner = {name.removeprefix("dev_item__"): changes.pop(name) for name in list(changes) if "__" in name}
+    return reseal(pack(replace(block, **changes, dev_item=replace(block.dev_item, **inner))))
 
 
 def _patch(raw: bytes, at: int, value: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +12,9 @@ from tests.formats.zonefs.volumes import GOOD, UUID, evidence_of, found, image_w
 from zoned_tools.device.image import open_image
 from zoned_tools.device.zones import ZoneCondition, ZoneTable
 from zoned_tools.formats.zonefs.layout import SuperBlock
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(

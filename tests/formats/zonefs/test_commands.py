@@ -7,13 +7,17 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.formats.zonefs.images import MIB, make_image
-from tests.programs import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.programs import Result
 
 KIB = 1024
 

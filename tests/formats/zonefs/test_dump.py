@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.formats.zonefs.images import make_image
-from tests.programs import Result
 from zoned_tools.device.image import open_image
 from zoned_tools.errors import MetadataError
 from zoned_tools.formats.contract import Target
 from zoned_tools.formats.zonefs.dump import restore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.programs import Result
 
 
 @pytest.mark.parametrize("conventional", [0, 2])

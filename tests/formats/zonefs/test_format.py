@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +16,9 @@ from zoned_tools.errors import GeometryError
 from zoned_tools.formats.contract import Journey, Target
 from zoned_tools.formats.zonefs import LAYOUT
 from zoned_tools.formats.zonefs.format import plan_format, plan_volume
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize("conventional", [0, 3])

@@ -10,18 +10,22 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.formats.zonefs.images import MIB, make_image
-from tests.programs import Result
 from zoned_tools.device.opening import open_device
 from zoned_tools.formats.contract import Target
 from zoned_tools.formats.zonefs.mapper.files import FileError
 from zoned_tools.formats.zonefs.mapper.open import open_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.programs import Result
 
 pytestmark = pytest.mark.skipif(
     not os.access("/dev/fuse", os.R_OK | os.W_OK) or shutil.which("fusermount3") is None,

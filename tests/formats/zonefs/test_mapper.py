@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import itertools
-from collections.abc import Callable
-from pathlib import Path
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.formats.zonefs.images import make_image
-from zoned_tools.device.emulated import EmulatedDrive
 from zoned_tools.device.image import open_image
 from zoned_tools.device.overlay import Overlay
 from zoned_tools.device.plan import apply_plan
@@ -27,6 +26,12 @@ from zoned_tools.formats.zonefs.mapper.mount_options import ErrorPolicy, after_e
 from zoned_tools.formats.zonefs.mapper.open import ZonefsTree, open_tree
 from zoned_tools.formats.zonefs.parameters import Parameters
 from zoned_tools.formats.zonefs.transfer import plan_put
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from zoned_tools.device.emulated import EmulatedDrive
 
 KIB = 1024
 BLOCK = 4096
@@ -76,7 +81,7 @@ class TreeMachine(RuleBasedStateMachine):
     def limit(self, path: str) -> int:
         return 64 * KIB if path.startswith("/cnv") else CAPACITY
 
-    def expected_write(self, path: str, offset: int, length: int, direct: bool, at_end: bool) -> object:
+    def expected_write(self, path: str, offset: int, length: int, *, direct: bool, at_end: bool) -> object:
         sequential, size, limit = path.startswith("/seq"), len(self.files[path]), self.limit(path)
         if length == 0:
             return 0
@@ -106,10 +111,10 @@ class TreeMachine(RuleBasedStateMachine):
         direct=st.booleans(),
         at_end=st.booleans(),
     )
-    def write(self, path: str, blocks: int, skew: int, length: int, fill: int, direct: bool, at_end: bool) -> None:
+    def write(self, path: str, blocks: int, skew: int, length: int, fill: int, *, direct: bool, at_end: bool) -> None:
         offset = blocks * BLOCK + skew
         data = bytes([fill]) * length
-        expected = self.expected_write(path, offset, length, direct, at_end)
+        expected = self.expected_write(path, offset, length, direct=direct, at_end=at_end)
         assert outcome(lambda: self.tree.write(path, offset, data, direct=direct, at_end=at_end)) == expected
         if isinstance(expected, int) and expected:
             if at_end:
@@ -119,7 +124,7 @@ class TreeMachine(RuleBasedStateMachine):
     @rule(path=st.sampled_from(FILES[:4]), blocks=st.integers(1, 4), fill=st.integers(1, 255))
     def append(self, path: str, blocks: int, fill: int) -> None:
         data = bytes([fill]) * (blocks * BLOCK)
-        expected = self.expected_write(path, 0, len(data), True, True)
+        expected = self.expected_write(path, 0, len(data), direct=True, at_end=True)
         assert outcome(lambda: self.tree.append(path, data)) == expected
         if isinstance(expected, int):
             self.files[path] += data[:expected]
@@ -138,7 +143,7 @@ class TreeMachine(RuleBasedStateMachine):
         assert self.tree.read(path, offset, length) == bytes(self.files[path][offset : offset + length])
 
     @rule(writable=st.booleans())
-    def mount_again(self, writable: bool) -> None:
+    def mount_again(self, *, writable: bool) -> None:
         self.tree.close()
         if not writable:
             tree = mounted(self.device, writable=False)
@@ -177,7 +182,7 @@ def test_survives_close(tmp_path: Path) -> None:
 def test_names(base: EmulatedDrive) -> None:
     tree = mounted(base, writable=False)
     for path in ("/seq/00", "/seq/4", "/seq/-1", "/seq/+1", "/seq/1_0", "/seq/٣", "/cnv/x", "/x", "/seq/" + "9" * 5000):
-        assert outcome(lambda path=path: tree.stat(path)) == "ENOENT"
+        assert outcome(partial(tree.stat, path)) == "ENOENT"
     assert outcome(lambda: tree.stat("/seq/0/x")) == "ENOTDIR"
     assert outcome(lambda: tree.list_directory("/seq/0")) == "ENOTDIR"
     assert outcome(lambda: tree.read("/seq", 0, 1)) == "EISDIR"

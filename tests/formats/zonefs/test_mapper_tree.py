@@ -104,8 +104,12 @@ def expected_files(table: ZoneTable, *, aggregated: bool) -> dict[str, dict[str,
     return files
 
 
-@given(st.lists(zones(), min_size=2, max_size=24), st.booleans(), st.integers(1, ZONE_SECTORS // 8))
-def test_tree_of_any_table(rows: list[Zone], aggregated: bool, runt_blocks: int) -> None:
+@given(
+    rows=st.lists(zones(), min_size=2, max_size=24),
+    runt_blocks=st.integers(1, ZONE_SECTORS // 8),
+    aggregated=st.booleans(),
+)
+def test_tree_of_any_table(rows: list[Zone], runt_blocks: int, *, aggregated: bool) -> None:
     table = table_of(rows, runt_blocks * 8)
     features = Feature.PERM | (Feature.AGGR_CNV if aggregated else 0)
     block = SuperBlock(features=int(features), perm=0o600, uuid=uuid.UUID(int=7))

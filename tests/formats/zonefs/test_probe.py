@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.formats.zonefs.images import make_image
 from tests.formats.zonefs.volumes import GOOD, UUID, image_with
-from tests.programs import Result
 from zoned_tools.device.image import open_image
 from zoned_tools.device.zones import ZoneCondition, ZoneTable
 from zoned_tools.formats.zonefs.constants import Feature
 from zoned_tools.formats.zonefs.probe import probe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.programs import Result
 
 
 def test_probe(tmp_path: Path, program: Callable[..., Result]) -> None:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import errno
 import uuid
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.formats.zonefs.images import MIB, make_image
 from tests.formats.zonefs.volumes import GIVEN, GOOD, UUID, consents_of, evidence_of, found, image_with, repair
-from tests.programs import Result
-from zoned_tools.device.base import Buffer
-from zoned_tools.device.emulated import EmulatedDrive
 from zoned_tools.device.image import open_image
 from zoned_tools.device.overlay import Overlay, Recorder, replay_cut
 from zoned_tools.device.plan import apply_plan
@@ -25,6 +22,13 @@ from zoned_tools.formats.zonefs.check import check
 from zoned_tools.formats.zonefs.layout import SuperBlock
 from zoned_tools.formats.zonefs.repair_plan import plan_repair
 from zoned_tools.formats.zonefs.rules import RULES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.programs import Result
+    from zoned_tools.device.base import Buffer
+    from zoned_tools.device.emulated import EmulatedDrive
 
 NO_CHECKSUM = GOOD.pack()[:4] + bytes(4) + GOOD.pack()[8:]
 UNKNOWN_FEATURE = replace(GOOD, features=31).pack()
@@ -209,6 +213,16 @@ def test_an_unreadable_super_block_is_a_finding(tmp_path: Path) -> None:
 # -- power cuts, and the commands
 
 
+def all_of_it(_entry: int) -> bool:
+    """Every write before the cut reached the medium."""
+    return True
+
+
+def nothing(_entry: int) -> bool:
+    """Only what was flushed did."""
+    return False
+
+
 @pytest.mark.parametrize("conventional", [0, 2])
 def test_power_cuts_of_a_repair(conventional: int, tmp_path: Path) -> None:
     """Whatever is left, a second repair with the parameters that the first one named ends well."""
@@ -220,9 +234,9 @@ def test_power_cuts_of_a_repair(conventional: int, tmp_path: Path) -> None:
         assert GIVEN["features"] in sentence
         apply_plan([recorder], plan.plan.steps)
         for cut in range(len(recorder.log) + 1):
-            for lost in (False, True):
+            for kept in (all_of_it, nothing):
                 overlay = Overlay(base)
-                replay_cut([overlay], recorder.log, cut, keep=lambda _, lost=lost: not lost)
+                replay_cut([overlay], recorder.log, cut, keep=kept)
                 final = repair(overlay, GIVEN).device
                 assert found(final) == {}
                 assert final.read(0, 4096) == GOOD.pack()

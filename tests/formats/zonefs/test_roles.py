@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.formats.zonefs.volumes import GOOD, image_with
-from tests.programs import Result
 from zoned_tools.device.image import open_image
 from zoned_tools.device.zones import ZoneCondition, ZoneTable
 from zoned_tools.formats.contract import Target
 from zoned_tools.formats.zonefs import LAYOUT
 from zoned_tools.formats.zonefs.roles import zone_roles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.programs import Result
 
 
 def edit(table: ZoneTable) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.formats.zonefs.volumes import GIVEN, GOOD, consents_of, image_with
-from tests.programs import Result
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.contract import Journey
 from zoned_tools.formats.zonefs import LAYOUT
 from zoned_tools.formats.zonefs.layout import SuperBlock
 from zoned_tools.formats.zonefs.parameters import describe, with_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.programs import Result
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,11 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.formats.zonefs.images import VECTORS, make_image
-from tests.programs import Result
 from zoned_tools.device.opening import open_device
 from zoned_tools.errors import MetadataError
 from zoned_tools.formats.contract import Target
@@ -21,6 +18,12 @@ from zoned_tools.formats.zonefs.judge import mount_faults
 from zoned_tools.formats.zonefs.layout import SuperBlock, checksum, with_checksum
 from zoned_tools.formats.zonefs.mapper.files import FileError
 from zoned_tools.formats.zonefs.mapper.open import ZonefsTree, open_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.programs import Result
 
 TREES = sorted(p.stem for p in VECTORS.glob("p*.json"))
 SUPER_BLOCKS: dict[str, Any] = json.loads((VECTORS / "superblocks" / "expected.json").read_text())

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.formats.zonefs.images import MIB, Edit, make_image
 from zoned_tools.device.base import ZoneOperation
-from zoned_tools.device.emulated import EmulatedDrive
 from zoned_tools.device.image import open_image
 from zoned_tools.device.overlay import Overlay
 from zoned_tools.device.plan import apply_plan
@@ -19,6 +17,12 @@ from zoned_tools.formats.zonefs.check import ZonefsEvidence, check
 from zoned_tools.formats.zonefs.layout import SuperBlock
 from zoned_tools.formats.zonefs.repair_plan import plan_repair
 from zoned_tools.formats.zonefs.rules import RULES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from zoned_tools.device.emulated import EmulatedDrive
 
 UUID = uuid.UUID("2e5c9ba2-3b2e-4a07-a391-a24e7a5401ac")
 GOOD = SuperBlock(label_bytes=b"name", uuid=UUID, features=15, uid=1000, gid=100, perm=0o600)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,8 +16,8 @@ from zoned_tools.errors import MetadataError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from zoned_tools.formats.btrfs.filesystem import FileSystem
-    from zoned_tools.formats.registry import Target
+    from zoned_tools.formats.btrfs.survey import DeviceSurvey
+    from zoned_tools.formats.contract import Target
 
 app = new_app("List the super blocks of a zoned btrfs, and go back to an older one.")
 
@@ -63,21 +63,21 @@ def supers(
             return _print_latest(target, mirror, json=json)
         from zoned_tools.formats.btrfs.supers import list_supers, supers_as_json
 
-        fs = list_supers(target.device, target.start_bytes, roots=roots)
-        _refuse_nothing(fs)
+        survey = list_supers(target.device, target.start_bytes, roots=roots)
+        _refuse_nothing(survey)
         if json:
-            document = supers_as_json(fs)
+            document = supers_as_json(survey)
             if full:
-                document["super_block"] = _full_tree(fs, mirror, at)
-            _print_document(document, sum(len(m.copies) for m in fs.surveys[0].mirrors))
+                document["super_block"] = _full_tree(survey, mirror, at)
+            _print_document(document, sum(len(m.copies) for m in survey.mirrors))
         elif full:
             from zoned_tools.formats.btrfs.describe import full_text
 
-            _print_lines(full_text(_chosen_block(fs, mirror, at), target.device.path))
+            _print_lines(full_text(_chosen_block(survey, mirror, at), target.device.path))
         else:
             from zoned_tools.formats.btrfs.listing import listing
 
-            _print_lines(listing(fs))
+            _print_lines(listing(survey))
     return 0
 
 
@@ -91,17 +91,15 @@ def _print_document(document: dict[str, object], copies: int) -> None:
     sys.stdout.write(dumps(document) + "\n")
 
 
-def _refuse_nothing(fs: FileSystem) -> None:
+def _refuse_nothing(survey: DeviceSurvey) -> None:
     """A regular device without any magic is no btrfs; an empty ring of a zoned one is worth seeing."""
-    survey = fs.surveys[0]
     zoned = survey.device.geometry.is_zoned or survey.placement.derived
     if not survey.mirrors or not (zoned or any(m.copies["magic"].any() for m in survey.mirrors)):
         raise MetadataError("no btrfs super block", device=survey.device.path)
 
 
-def _chosen_block(fs: FileSystem, mirror: int, at: int | None) -> bytes:
+def _chosen_block(survey: DeviceSurvey, mirror: int, at: int | None) -> bytes:
     """The block that ``--full`` prints: the one at a place, the kernel's choice if valid, or the newest valid one."""
-    survey = fs.surveys[0]
     path = survey.device.path
     if at is not None:
         from zoned_tools.formats.btrfs.copies import read_block
@@ -113,24 +111,24 @@ def _chosen_block(fs: FileSystem, mirror: int, at: int | None) -> bytes:
     chosen = survey.mirror(mirror)
     if chosen is None:
         raise MetadataError(f"the device has no mirror {mirror}", device=path)
-    copy = chosen.head if chosen.head_is_valid else chosen.newest_copy
+    copy = chosen.valid_head if chosen.head_is_valid else chosen.newest_copy
     if copy is None:
         raise MetadataError(f"mirror {mirror} holds no valid super block", device=path)
     return survey.block(copy)
 
 
-def _full_tree(fs: FileSystem, mirror: int, at: int | None) -> dict[str, object]:
-    from zoned_tools.formats.btrfs.describe import as_tree
+def _full_tree(survey: DeviceSurvey, mirror: int, at: int | None) -> dict[str, object]:
+    from zoned_tools.formats.btrfs.inspect import as_tree
 
-    return as_tree(_chosen_block(fs, mirror, at))
+    return as_tree(_chosen_block(survey, mirror, at))
 
 
 def _print_latest(target: Target, mirror: int, *, json: bool) -> int:
     from zoned_tools.formats.btrfs.latest import find_latest
-    from zoned_tools.formats.btrfs.supers import copies_as_json
+    from zoned_tools.formats.btrfs.supers import copy_as_json
 
-    row: Any = find_latest(target.device, target.start_bytes, mirror)
-    copy = None if row is None else copies_as_json(row.reshape(1), {})[0]
+    row = find_latest(target.device, target.start_bytes, mirror)
+    copy = None if row is None else copy_as_json(row)
     path = target.device.path
     if json:
         print_json({"schema": "zoned.btrfs.latest/1", "device": path, "mirror": mirror, "kernel_choice": copy})

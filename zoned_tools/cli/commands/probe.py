@@ -9,6 +9,7 @@ import typer
 
 from zoned_tools.cli.options import DevicePaths, Json, Start
 from zoned_tools.cli.output import print_json
+from zoned_tools.text import visible
 
 if TYPE_CHECKING:
     from zoned_tools.report.documents.drives import ProbeRow
@@ -37,11 +38,6 @@ def probe(
     return 0
 
 
-def _visible(value: object) -> str:
-    """Text from the disk for a terminal: control characters and undecodable bytes as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
-
-
 def _export_lines(row: ProbeRow) -> list[str]:
     names = (
         ("DEVNAME", "device"),
@@ -52,7 +48,7 @@ def _export_lines(row: ProbeRow) -> list[str]:
         ("LABEL", "label"),
     )
     values: dict[str, object] = {**row}
-    lines = [f"{name}={shlex.quote(_visible(values[key]))}" for name, key in names if values[key]]
+    lines = [f"{name}={shlex.quote(visible(str(values[key])))}" for name, key in names if values[key]]
     if row["start_sector"]:
         lines.append(f"START_SECTOR={row['start_sector']}")
     return lines
@@ -63,7 +59,7 @@ def _sentence(row: ProbeRow) -> str:
     if row["layout"] is None:
         return f"{row['device']}: {drive}: no known layout"
     parts = [f"{row['device']}: {drive}: {row['layout']}"]
-    parts += [f"{key} {_visible(row[key])}" for key in ("version", "label", "uuid") if row[key]]
+    parts += [f"{key} {visible(str(row[key]))}" for key in ("version", "label", "uuid") if row[key]]
     if row["start_sector"]:
         parts.append(f"at sector {row['start_sector']}")
     return " ".join(parts)

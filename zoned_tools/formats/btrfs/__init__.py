@@ -1,1 +1,78 @@
 """btrfs on zoned devices: the super block log rings, how to see, verify and rescue them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zoned_tools.formats.contract import (
+    CheckOptions,
+    Consents,
+    Identity,
+    Layout,
+    Piece,
+    Probed,
+    RepairPlan,
+    Rules,
+    Target,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from zoned_tools.device.base import Device
+    from zoned_tools.formats.btrfs.check import BtrfsEvidence
+
+
+def _probe(device: Device, start_bytes: int) -> Identity | None:
+    from zoned_tools.formats.btrfs.probe import probe
+
+    return probe(device, start_bytes)
+
+
+def _rules() -> Rules:
+    from zoned_tools.formats.btrfs.rules import RULES
+
+    return RULES
+
+
+def _check(target: Target, options: CheckOptions) -> BtrfsEvidence:
+    from zoned_tools.formats.btrfs.check import check
+
+    return check(target, options)
+
+
+def _plan_repair(evidence: BtrfsEvidence, consents: Consents) -> RepairPlan:
+    from zoned_tools.formats.btrfs.repair_plan import plan_repair
+
+    return plan_repair(evidence, consents)
+
+
+def _inspect(target: Target) -> dict[str, object]:
+    from zoned_tools.formats.btrfs.inspect import inspect
+
+    return inspect(target)
+
+
+def _export(target: Target) -> Iterator[Piece]:
+    from zoned_tools.formats.btrfs.export import export
+
+    return export(target)
+
+
+def _claims(probed: Sequence[Probed]) -> bool:
+    from zoned_tools.formats.btrfs.members import claims
+
+    return claims(probed)
+
+
+LAYOUT: Layout[BtrfsEvidence] = Layout(
+    name="btrfs",
+    summary="btrfs in zoned mode: its super block log rings",
+    probe=_probe,
+    rules=_rules,
+    check=_check,
+    plan_repair=_plan_repair,
+    inspect=_inspect,
+    export=_export,
+    claims=_claims,
+)

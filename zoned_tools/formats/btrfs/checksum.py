@@ -7,12 +7,16 @@ first bytes of its 32-byte field; what follows in the field is not covered.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from zoned_tools.codec.crc import crc32c
-from zoned_tools.device.base import Buffer
 from zoned_tools.formats.btrfs.layout import CSUM_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zoned_tools.device.base import Buffer
 
 
 @dataclass(frozen=True, slots=True)

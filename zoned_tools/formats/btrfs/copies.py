@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import mmap
 import uuid
-from collections.abc import Callable, Iterator
 from enum import IntEnum
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from zoned_tools.device.base import Device
 from zoned_tools.errors import DeviceError
 from zoned_tools.formats.btrfs.checksum import ALGORITHMS, crc32c_bulk
+from zoned_tools.formats.btrfs.crc_runs import sound_runs
 from zoned_tools.formats.btrfs.layout import (
     ALL_ONES,
     CSUM_BYTES,
@@ -26,7 +25,11 @@ from zoned_tools.formats.btrfs.layout import (
     SUPER_BYTES,
     TEMPORARY_MAGIC,
 )
-from zoned_tools.formats.btrfs.whole_chunks import whole_chunk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from zoned_tools.device.base import Device
 
 SCAN_CHUNK_BYTES = 2 << 20
 """How much is read at a time: little enough to stay in the processor's caches while its checksums are computed."""
@@ -79,6 +82,9 @@ rescue's rule: magic, known checksum type, checksum, the mirror's ``bytenr`` and
 
 Copies: TypeAlias = npt.NDArray[np.void]
 """1-D array of :data:`COPY_DTYPE`."""
+
+Copy: TypeAlias = np.void
+"""One row of it."""
 
 _LEADING_WORDS = 38
 _METADATA_UUID_WORDS = slice(71, 74)
@@ -183,7 +189,7 @@ class Scanner:
     ) -> None:
         """Verdicts for whole runs at a time; only those that hold anything bad are read again."""
         fields = headers[:, : CSUM_BYTES // 8].reshape(len(checksums), _RUN_SLOTS, -1)
-        sound = whole_chunk(_RUN_SLOTS).sound(fields, np.array(checksums, np.uint32))
+        sound = sound_runs(_RUN_SLOTS).sound(fields, np.array(checksums, np.uint32))
         types = headers.view(_HEADER_DTYPE)["csum_type"].reshape(len(checksums), -1)
         sound &= (types == _CRC32C).all(axis=1)
         table["csum"] = Csum.OK
@@ -333,7 +339,7 @@ def decode_one(block: bytes, offset_bytes: int, bytenr: int, zone: int = 0) -> C
     return table
 
 
-def copy_fsid(row: Any) -> uuid.UUID:
+def copy_fsid(row: Copy) -> uuid.UUID:
     """The fsid of one copy."""
     return uuid.UUID(bytes=bytes(row["fsid"]))
 

@@ -7,16 +7,15 @@ zones of n super blocks.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from zoned_tools.device.base import Device
-from zoned_tools.formats.btrfs.copies import decode_one, generation_of, read_block
+from zoned_tools.formats.btrfs.copies import Copy, decode_one, generation_of, read_block
 from zoned_tools.formats.btrfs.layout import (
     MIRROR_BYTENR,
     SUPER_BYTES,
     mirrors_on,
 )
-from zoned_tools.formats.btrfs.placement import (
+from zoned_tools.formats.btrfs.open import (
     Mirror,
     derived_mirror,
     is_blank,
@@ -25,6 +24,9 @@ from zoned_tools.formats.btrfs.placement import (
     zone_slots,
 )
 from zoned_tools.formats.btrfs.ring import head_position, write_position
+
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Device
 
 
 class BlockReader:
@@ -47,7 +49,7 @@ class BlockReader:
         return generation_of(self(offset_bytes))
 
 
-def find_latest(device: Device, start_bytes: int = 0, number: int = 0) -> Any | None:
+def find_latest(device: Device, start_bytes: int = 0, number: int = 0) -> Copy | None:
     """The row (:data:`~.copies.COPY_DTYPE`) that the kernel takes for the newest super block of a mirror.
 
     None when the mirror does not exist, holds nothing, or its zones are in an invalid state.
@@ -61,7 +63,8 @@ def find_latest(device: Device, start_bytes: int = 0, number: int = 0) -> Any | 
     position = _position(read, mirror)
     if position is None or position < 0 or position + SUPER_BYTES > device.geometry.size_bytes:
         return None
-    return decode_one(read(position), position, mirror.bytenr)[0]
+    row: Copy = decode_one(read(position), position, mirror.bytenr)[0]
+    return row
 
 
 def _position(read: BlockReader, mirror: Mirror) -> int | None:

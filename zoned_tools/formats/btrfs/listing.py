@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoned_tools.device.zones import condition_name
 from zoned_tools.formats.btrfs.copies import Csum, Magic
-from zoned_tools.formats.btrfs.filesystem import FileSystem
-from zoned_tools.formats.btrfs.placement import Mode
-from zoned_tools.formats.btrfs.ring import RingZone
-from zoned_tools.formats.btrfs.survey import MirrorSurvey
+from zoned_tools.formats.btrfs.open import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.formats.btrfs.ring import RingZone
+    from zoned_tools.formats.btrfs.survey import DeviceSurvey, MirrorSurvey
 
 _CSUM_TEXT = {int(Csum.OK): "ok", int(Csum.BAD): "bad", int(Csum.UNKNOWN_TYPE): "unknown", int(Csum.UNTESTED): "-"}
 _ROOTS_TEXT = {True: "yes", False: "no", None: "-"}
@@ -19,9 +22,8 @@ _ROW = "%18s %12s %-9s %-7s %-5s %16s %16s %16s %-5s %s"
 _HEADER = _ROW % ("offset", "generation", "magic", "csum", "valid", "root", "chunk root", "log root", "roots", "")
 
 
-def listing(fs: FileSystem, index: int = 0) -> Iterator[str]:
+def listing(survey: DeviceSurvey) -> Iterator[str]:
     """Lines of one device: every mirror with its zones, then every copy."""
-    survey = fs.surveys[index]
     path = survey.device.path
     if survey.placement.derived:
         yield (
@@ -74,6 +76,6 @@ def _rows(survey: MirrorSurvey) -> Iterator[str]:
     for row, (offset, generation, magic, csum, valid, zero, root, chunk_root, log_root) in enumerate(columns):
         text = "zero" if zero else Magic(magic).text
         verdict = "yes" if valid else "no"
-        roots = _ROOTS_TEXT[survey.readable.get(row)]
+        roots = _ROOTS_TEXT[survey.roots_readable(row)]
         values = (offset, generation, text, _CSUM_TEXT[csum], verdict, root, chunk_root, log_root, roots)
         yield (_ROW % (*values, marks.get(offset, ""))).rstrip()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import TYPE_CHECKING
 
-from zoned_tools.formats.btrfs.layout import ROOT_ITEM, ROOT_ITEM_TYPE
-from zoned_tools.formats.btrfs.trees import NodeError, NodeRules, TreeReader
+from zoned_tools.formats.btrfs.nodes import ROOT_ITEM, ROOT_ITEM_TYPE, NodeError, NodeRules
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.btrfs.layout import SuperBlock
+    from zoned_tools.formats.btrfs.trees import TreeReader
 
 _FS_TREE = 5
 _FIRST_SUBVOLUME = 256
@@ -17,7 +20,7 @@ _INODE_FLAGS_OFFSET = 64
 _NODATACOW = 1 << 1
 
 
-def count_nodatacow(reader: TreeReader, block: Any) -> int:
+def count_nodatacow(reader: TreeReader, block: SuperBlock) -> int:
     """Inodes with the attribute in all subvolumes; trees that cannot be read are left out."""
     try:
         chunks, rules = reader.chunk_map(block), NodeRules.of(block)

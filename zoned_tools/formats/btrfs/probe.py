@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
-from zoned_tools.device.base import Device
 from zoned_tools.formats.btrfs.copies import Magic, decode_one, read_block
 from zoned_tools.formats.btrfs.latest import BlockReader, count_written, find_latest
-from zoned_tools.formats.btrfs.layout import MIRROR_BYTENR, SUPER_BLOCK, SUPER_BYTES
-from zoned_tools.formats.btrfs.placement import Mirror, is_blank, locate
+from zoned_tools.formats.btrfs.layout import MIRROR_BYTENR, NAME, SUPER_BYTES, parse
+from zoned_tools.formats.btrfs.open import Mirror, is_blank, locate
 from zoned_tools.formats.btrfs.ring import Fill
-from zoned_tools.formats.btrfs.validate import is_zoned
-from zoned_tools.formats.registry import Identity
+from zoned_tools.formats.contract import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.device.base import Device
 
 _NEIGHBOURS = 4
 """Blocks before a damaged head that are tried: enough to recognise a file system whose last commits were torn."""
@@ -20,7 +22,7 @@ _NEIGHBOURS = 4
 
 def probe(device: Device, start_bytes: int) -> Identity | None:
     """Look for a super block where the kernel does, then in the other mirrors and around them."""
-    newest: Any | None = None
+    newest: bytes | None = None
     for number in range(len(MIRROR_BYTENR)):
         row = find_latest(device, start_bytes, number)
         if row is not None and row["valid"]:
@@ -55,11 +57,11 @@ def _candidates(device: Device, mirror: Mirror) -> Iterator[int]:
 def _identity(block: bytes | None, start_bytes: int) -> Identity | None:
     if block is None:
         return None
-    parsed = SUPER_BLOCK.parse(block)
+    parsed = parse(block)
     several = parsed.num_devices > 1
     return Identity(
-        layout="btrfs",
-        version="zoned" if is_zoned(parsed) else "regular",
+        layout=NAME,
+        version="zoned" if parsed.is_zoned else "regular",
         uuid=str(parsed.fsid),
         label=parsed.label,
         start_bytes=start_bytes,

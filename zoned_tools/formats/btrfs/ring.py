@@ -6,15 +6,17 @@ btrfs_advance_sb_log), restated from what it does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from zoned_tools.device.zones import ACTIVE_CONDITIONS, SECTOR_BYTES, ZoneCondition, ZoneTable
 from zoned_tools.formats.btrfs.layout import SUPER_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Fill(StrEnum):

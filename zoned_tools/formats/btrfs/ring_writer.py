@@ -7,14 +7,18 @@ start of a zone that is not empty, write, finish the zone when no further block 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from zoned_tools.device.base import Device, ZoneOperation
-from zoned_tools.device.plan import Plan
 from zoned_tools.formats.btrfs.copies import generation_of, read_block
 from zoned_tools.formats.btrfs.layout import SUPER_BYTES
-from zoned_tools.formats.btrfs.placement import Mirror
 from zoned_tools.formats.btrfs.ring import Fill, RingPair, RingZone, write_position
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zoned_tools.device.plan import Plan
+    from zoned_tools.formats.btrfs.open import Mirror
 
 
 def append_super(plan: Plan, number: int, device: Device, mirror: Mirror, block: bytes) -> None:

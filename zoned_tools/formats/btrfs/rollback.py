@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoned_tools.device.plan import Plan
 from zoned_tools.errors import MetadataError, RefusedError
-from zoned_tools.formats.btrfs.filesystem import (
-    FileSystem,
-    Good,
-    make_good,
-    open_file_system,
-    rows_newest_first,
-    without_log,
-)
-from zoned_tools.formats.btrfs.repair import place_good
+from zoned_tools.formats.btrfs.judge import Good, make_good, rows_newest_first
+from zoned_tools.formats.btrfs.repair_writes import place_good
 from zoned_tools.formats.btrfs.ring import Fill
-from zoned_tools.formats.btrfs.survey import MirrorSurvey
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.btrfs.survey import FileSystem, MirrorSurvey, survey_file_system
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.btrfs.layout import SuperBlock
+    from zoned_tools.formats.contract import Target
 
 
 def plan_rollback(target: Target, generation: int, *, drop_log: bool = False) -> Plan:
@@ -35,7 +31,7 @@ def plan_rollback(target: Target, generation: int, *, drop_log: bool = False) ->
         MetadataError: no valid super block has the generation.
         RefusedError: its roots cannot be read, or the tree log it names cannot.
     """
-    fs = open_file_system(target)
+    fs = survey_file_system(target)
     plan = Plan(f"roll btrfs back to generation {generation}")
     for index in range(len(fs.surveys)):
         _plan_device(fs, index, generation, plan, drop_log=drop_log)
@@ -46,7 +42,7 @@ def _find(fs: FileSystem, index: int, generation: int) -> tuple[MirrorSurvey, in
     """The mirror and row of the last valid copy of a generation, mirror 0 preferred."""
     for survey in fs.surveys[index].mirrors:
         for row in rows_newest_first(survey):
-            if int(survey.copies["generation"][row]) == generation:
+            if survey.generation(row) == generation:
                 return survey, row
     raise MetadataError(
         f"no valid super block has generation {generation}",
@@ -73,19 +69,20 @@ def _plan_device(fs: FileSystem, index: int, generation: int, plan: Plan, *, dro
     for survey in fs.surveys[index].mirrors:
         good = make_good(fs, index, source, row, survey.mirror.bytenr)
         if drop_log and block.log_root:
-            good = Good(without_log(good.block), good.generation, good.offset_bytes, good.mirror, good.readable)
-        if survey.head_is_valid and _same_block(fs, index, survey, good):
-            plan.messages.append(f"{path}: mirror {survey.mirror.number} has it as its newest already")
+            good = good.without_log()
+        if _has_as_head(fs, index, survey, good):
+            plan.messages.append(f"{path}: mirror {survey.number} has it as its newest already")
             continue
         place_good(plan, index, survey, good, always=True)
         _warn_of_comparison(path, survey, good, plan)
 
 
-def _same_block(fs: FileSystem, index: int, survey: MirrorSurvey, good: Good) -> bool:
-    return bool(fs.surveys[index].block(survey.head) == good.block)
+def _has_as_head(fs: FileSystem, index: int, survey: MirrorSurvey, good: Good) -> bool:
+    head = survey.valid_head
+    return head is not None and fs.surveys[index].block(head) == good.block
 
 
-def _explain(fs: FileSystem, index: int, block: Any, plan: Plan, *, drop_log: bool) -> None:
+def _explain(fs: FileSystem, index: int, block: SuperBlock, plan: Plan, *, drop_log: bool) -> None:
     """Refuse what cannot be mounted; say what is lost, what will be replayed and what the kernel will object to."""
     path = fs.surveys[index].device.path
     roots = fs.reader.roots_readable(block)
@@ -121,6 +118,6 @@ def _warn_of_comparison(path: str, survey: MirrorSurvey, good: Good, plan: Plan)
     higher = int(lasts.max()) if len(lasts) else 0
     if higher > good.generation:
         plan.messages.append(
-            f"{path}: mirror {survey.mirror.number} keeps a zone that ends with generation {higher}; "
+            f"{path}: mirror {survey.number} keeps a zone that ends with generation {higher}; "
             f"should the next zone be full before the file system gets there, the kernel takes that super block again"
         )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoned_tools.device.base import Device
 from zoned_tools.device.zones import condition_name
-from zoned_tools.formats.btrfs.copies import Copies, Csum, Magic
-from zoned_tools.formats.btrfs.filesystem import FileSystem, open_file_system, rows_newest_first
-from zoned_tools.formats.btrfs.ring import RingZone
-from zoned_tools.formats.btrfs.survey import MirrorSurvey
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.btrfs.copies import Copies, Copy, Csum, Magic
+from zoned_tools.formats.btrfs.judge import rows_newest_first
+from zoned_tools.formats.btrfs.layout import NAME
+from zoned_tools.formats.btrfs.survey import DeviceSurvey, MirrorSurvey, survey_file_system
+from zoned_tools.formats.contract import Target
+
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Device
+    from zoned_tools.formats.btrfs.ring import RingZone
 
 SCHEMA = "zoned.btrfs.supers/1"
 
@@ -20,20 +23,20 @@ _CSUM_JSON = {int(Csum.OK): True, int(Csum.BAD): False, int(Csum.UNKNOWN_TYPE): 
 _MAGIC_JSON = {int(magic): magic.text for magic in Magic}
 
 
-def list_supers(device: Device, start_bytes: int = 0, *, roots: bool = False) -> FileSystem:
+def list_supers(device: Device, start_bytes: int = 0, *, roots: bool = False) -> DeviceSurvey:
     """Survey one device; with ``roots`` test the roots of every valid copy."""
-    fs = open_file_system(Target("btrfs", (device,), start_bytes))
+    fs = survey_file_system(Target(NAME, (device,), start_bytes))
+    survey = fs.surveys[0]
     if roots:
-        for survey in fs.surveys[0].mirrors:
-            for row in rows_newest_first(survey):
-                fs.readability(0, survey, row)
-    return fs
+        for mirror in survey.mirrors:
+            for row in rows_newest_first(mirror):
+                fs.readability(0, mirror, row)
+    return survey
 
 
-def supers_as_json(fs: FileSystem, index: int = 0) -> dict[str, object]:
+def supers_as_json(survey: DeviceSurvey) -> dict[str, object]:
     """One device in the ``zoned.btrfs.supers/1`` schema."""
-    survey = fs.surveys[index]
-    document: dict[str, object] = {
+    return {
         "schema": SCHEMA,
         "device": survey.device.path,
         "model": str(survey.device.geometry.model),
@@ -41,17 +44,16 @@ def supers_as_json(fs: FileSystem, index: int = 0) -> dict[str, object]:
         "zone_size_bytes": survey.placement.zone_bytes or None,
         "rings": [ring_as_json(mirror) for mirror in survey.mirrors],
     }
-    return document
 
 
 def ring_as_json(survey: MirrorSurvey) -> dict[str, object]:
     """One mirror: its zones, both answers, and every copy."""
     mirror = survey.mirror
-    copies = copies_as_json(survey.copies, survey.readable)
+    copies = copies_as_json(survey.copies, survey)
     head: dict[str, object] | None = None
     if survey.head is not None:
         row = survey.head_row
-        head = copies[row] if row is not None else copies_as_json(survey.head.reshape(1), {})[0]
+        head = copies[row] if row is not None else copy_as_json(survey.head)
     return {
         "mirror": mirror.number,
         "mode": str(mirror.mode),
@@ -77,8 +79,17 @@ def _zone_as_json(zone: RingZone, *, known: bool) -> dict[str, object]:
     }
 
 
-def copies_as_json(copies: Copies, readable: dict[int, bool | None]) -> list[dict[str, object]]:
-    """All copies as JSON objects; columns are converted whole, which keeps a full ring fast."""
+def copy_as_json(copy: Copy) -> dict[str, object]:
+    """One copy as a JSON object, its roots not tested."""
+    return copies_as_json(np.atleast_1d(copy))[0]
+
+
+def copies_as_json(copies: Copies, survey: MirrorSurvey | None = None) -> list[dict[str, object]]:
+    """All copies as JSON objects; columns are converted whole, which keeps a full ring fast.
+
+    Args:
+        survey: knows which roots can be read; without it nothing is said of them.
+    """
     names = ("offset_bytes", "generation", "root", "chunk_root", "log_root", "bytenr", "magic", "csum", "valid", "zero")
     columns: Any = zip(*(np.atleast_1d(copies[name]).tolist() for name in names), strict=True)
     return [
@@ -89,7 +100,7 @@ def copies_as_json(copies: Copies, readable: dict[int, bool | None]) -> list[dic
             "csum_ok": _CSUM_JSON[csum],
             "valid": valid,
             "log_root": log_root,
-            "roots_readable": readable.get(row),
+            "roots_readable": None if survey is None else survey.roots_readable(row),
             "root": root,
             "chunk_root": chunk_root,
             "bytenr": bytenr,

@@ -1,16 +1,15 @@
-"""Everything about the super blocks of one device: every copy, the kernel's choice, the newest valid one."""
+"""Everything about the super blocks of a file system: every copy, the kernel's choice, the newest valid one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from zoned_tools.device.base import Device
-from zoned_tools.formats.btrfs.copies import COPY_DTYPE, Copies, Scanner, decode_one, read_block
-from zoned_tools.formats.btrfs.layout import SUPER_BLOCK, SUPER_BYTES
-from zoned_tools.formats.btrfs.placement import Mirror, Placement, locate
+from zoned_tools.formats.btrfs.copies import COPY_DTYPE, Copies, Copy, Scanner, decode_one, read_block
+from zoned_tools.formats.btrfs.layout import SUPER_BYTES, RootFields, SuperBlock, parse
+from zoned_tools.formats.btrfs.open import Mirror, Placement, locate
 from zoned_tools.formats.btrfs.ring import (
     Fill,
     RingState,
@@ -19,6 +18,24 @@ from zoned_tools.formats.btrfs.ring import (
     ring_state,
     write_position,
 )
+from zoned_tools.formats.btrfs.trees import Readability, TreeReader
+
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Device
+    from zoned_tools.formats.contract import Target
+
+MAX_KEPT_BLOCKS = 256
+"""Super blocks of a device whose bytes are kept once they were looked at."""
+
+
+class Where(TypedDict, total=False):
+    """Place of a finding or an action: the device when there are several, the mirror, and what is nearer still."""
+
+    device: str
+    mirror: int
+    zone: int
+    offset_bytes: int
+    generation: int
 
 
 @dataclass(slots=True)
@@ -30,22 +47,34 @@ class MirrorSurvey:
         next_write_bytes: where the kernel would put the next super block; None in an
             invalid state, where it is overwritten in place, and where the content of a raw
             copy does not tell.
-        head: what the kernel takes for the newest (one row), None when it takes none.
+        head: what the kernel takes for the newest, None when it takes none.
         newest: row of the newest valid copy in ``copies``, None without any.
+        roots: row -> whether its roots can be read, for the rows that were tested.
     """
 
     mirror: Mirror
     state: RingState
     copies: Copies
     next_write_bytes: int | None
-    head: Any | None
+    head: Copy | None
     newest: int | None
-    readable: dict[int, bool | None] = field(default_factory=dict)
-    """Row -> whether its roots can be read, for the rows that were tested."""
+    roots: dict[int, Readability] = field(default_factory=dict)
 
     @property
-    def newest_copy(self) -> Any | None:
+    def number(self) -> int:
+        return self.mirror.number
+
+    @property
+    def newest_copy(self) -> Copy | None:
         return None if self.newest is None else self.copies[self.newest]
+
+    @property
+    def newest_generation(self) -> int:
+        """Generation of the newest valid copy, -1 without any."""
+        return -1 if self.newest is None else self.generation(self.newest)
+
+    def generation(self, row: int) -> int:
+        return int(self.copies["generation"][row])
 
     @property
     def head_row(self) -> int | None:
@@ -56,13 +85,28 @@ class MirrorSurvey:
         return int(rows[0]) if len(rows) else None
 
     @property
+    def valid_head(self) -> Copy | None:
+        """The kernel's choice when it is valid."""
+        return self.head if self.head is not None and bool(self.head["valid"]) else None
+
+    @property
     def head_is_valid(self) -> bool:
-        return self.head is not None and bool(self.head["valid"])
+        return self.valid_head is not None
+
+    @property
+    def is_dead(self) -> bool:
+        """True when a zone of the ring is read-only or offline."""
+        pair = self.mirror.pair
+        return pair is not None and Fill.DEAD in (pair[0].fill, pair[1].fill)
 
     def slots_decide(self) -> bool:
         """Whether both zones are full, so that two generation numbers decide."""
         pair = self.mirror.pair
         return pair is not None and pair[0].fill is Fill.FULL and pair[1].fill is Fill.FULL
+
+    def roots_readable(self, row: int) -> bool | None:
+        """Verdict on a row; None also when it was not tested."""
+        return self.roots[row].readable if row in self.roots else None
 
 
 @dataclass(slots=True)
@@ -73,41 +117,104 @@ class DeviceSurvey:
     start_bytes: int
     placement: Placement
     mirrors: tuple[MirrorSurvey, ...]
-
-    def mirror(self, number: int) -> MirrorSurvey | None:
-        return next((m for m in self.mirrors if m.mirror.number == number), None)
-
-    def block(self, copy: Any) -> bytes:
-        """The bytes of one copy."""
-        return self.device.read(int(copy["offset_bytes"]), SUPER_BYTES)
-
-    def super_block(self, copy: Any) -> Any:
-        """One copy, parsed."""
-        return SUPER_BLOCK.parse(self.block(copy))
+    _blocks: dict[int, bytes] = field(default_factory=dict)
 
     @property
-    def best(self) -> tuple[MirrorSurvey, Any] | None:
+    def size_bytes(self) -> int:
+        """Bytes of the device from where the file system begins."""
+        return self.device.geometry.size_bytes - self.start_bytes
+
+    def mirror(self, number: int) -> MirrorSurvey | None:
+        return next((m for m in self.mirrors if m.number == number), None)
+
+    def block(self, copy: Copy) -> bytes:
+        """The bytes of one copy.
+
+        Raises:
+            DeviceError: it cannot be read any more.
+        """
+        offset = int(copy["offset_bytes"])
+        if offset in self._blocks:
+            return self._blocks[offset]
+        block = self.device.read(offset, SUPER_BYTES)
+        if len(self._blocks) < MAX_KEPT_BLOCKS:
+            self._blocks[offset] = block
+        return block
+
+    def super_block(self, copy: Copy) -> SuperBlock:
+        """One copy, parsed."""
+        return parse(self.block(copy))
+
+    @property
+    def best(self) -> tuple[MirrorSurvey, Copy] | None:
         """The newest valid copy: mirror 0's while the kernel finds a valid one there, else the highest generation's.
 
         A rollback can leave higher generations in the other mirrors; they do not count then.
         """
         first = self.mirror(0)
         if first is not None and first.head_is_valid and first.newest is not None:
-            return first, first.newest_copy
-        found: tuple[MirrorSurvey, Any] | None = None
-        for survey in self.mirrors:
-            copy = survey.newest_copy
-            if copy is not None and (found is None or copy["generation"] > found[1]["generation"]):
-                found = survey, copy
-        return found
+            return first, first.copies[first.newest]
+        found = max(self.mirrors, key=lambda m: m.newest_generation, default=None)
+        return None if found is None or found.newest is None else (found, found.copies[found.newest])
+
+
+@dataclass(slots=True)
+class FileSystem:
+    """All given devices of one file system.
+
+    Attributes:
+        surveys: one for each device, in the target's order.
+        supers: each device's newest valid super block; None without any.
+        reader: of the trees that the devices share.
+    """
+
+    target: Target
+    surveys: tuple[DeviceSurvey, ...]
+    supers: tuple[SuperBlock | None, ...]
+    reader: TreeReader
+
+    @property
+    def newest(self) -> SuperBlock | None:
+        """The super block with the highest generation of all devices."""
+        found = [block for block in self.supers if block is not None]
+        return max(found, key=lambda block: block.generation, default=None)
+
+    def where(self, index: int, survey: MirrorSurvey | None = None) -> Where:
+        """Place of a finding: the mirror, and the device when there are several."""
+        where = Where()
+        if len(self.surveys) > 1:
+            where["device"] = self.surveys[index].device.path
+        if survey is not None:
+            where["mirror"] = survey.number
+        return where
+
+    def readability(self, index: int, survey: MirrorSurvey, row: int) -> Readability:
+        """Whether the roots of one copy can be read; the verdict is kept in the survey."""
+        if row not in survey.roots:
+            fields = RootFields.of(self.surveys[index].block(survey.copies[row]))
+            survey.roots[row] = self.reader.roots_readable(fields)
+        return survey.roots[row]
+
+
+def survey_file_system(target: Target) -> FileSystem:
+    """Survey every device of a target."""
+    surveys = tuple(survey_device(device, target.start_bytes) for device in target.devices)
+    supers: list[SuperBlock | None] = []
+    by_devid: dict[int, Device] = {}
+    for survey in surveys:
+        best = survey.best
+        block = None if best is None else survey.super_block(best[1])
+        supers.append(block)
+        if block is not None:
+            by_devid.setdefault(block.dev_item.devid, survey.device)
+    return FileSystem(target, surveys, tuple(supers), TreeReader(by_devid, target.start_bytes))
 
 
 def survey_device(device: Device, start_bytes: int = 0) -> DeviceSurvey:
     """Read every super block of every mirror and verify its checksum."""
     placement = locate(device, start_bytes)
-    return DeviceSurvey(
-        device, start_bytes, placement, tuple(survey_mirror(device, mirror) for mirror in placement.mirrors)
-    )
+    mirrors = tuple(survey_mirror(device, mirror) for mirror in placement.mirrors)
+    return DeviceSurvey(device, start_bytes, placement, mirrors)
 
 
 def survey_mirror(device: Device, mirror: Mirror) -> MirrorSurvey:
@@ -120,7 +227,7 @@ def survey_mirror(device: Device, mirror: Mirror) -> MirrorSurvey:
     parts = (copies[: counts[0]], copies[counts[0] :])
     for index, zone in enumerate(mirror.pair):
         scanner.scan(zone.start_bytes, counts[index], index, into=parts[index])
-    return judge_ring(device, mirror, copies)
+    return survey_ring(device, mirror, copies)
 
 
 def _survey_place(device: Device, mirror: Mirror) -> MirrorSurvey:
@@ -134,7 +241,7 @@ def _survey_place(device: Device, mirror: Mirror) -> MirrorSurvey:
     return MirrorSurvey(mirror, RingState.OK, copies, None, copies[0], newest)
 
 
-def judge_ring(device: Device, mirror: Mirror, copies: Copies) -> MirrorSurvey:
+def survey_ring(device: Device, mirror: Mirror, copies: Copies) -> MirrorSurvey:
     """Both answers for a ring whose copies are read: the kernel's choice and the newest valid one."""
     pair = mirror.pair
     assert pair is not None
@@ -146,7 +253,7 @@ def judge_ring(device: Device, mirror: Mirror, copies: Copies) -> MirrorSurvey:
 
     state = ring_state(pair)
     write = write_position(pair, last_generation)
-    head: Any | None = None
+    head: Copy | None = None
     position = head_position(pair, write)
     if position is not None:
         row = by_offset(position)
@@ -170,9 +277,10 @@ class RowFinder:
         return row if found else None
 
 
-def read_copy(device: Device, mirror: Mirror, offset_bytes: int) -> Any | None:
+def read_copy(device: Device, mirror: Mirror, offset_bytes: int) -> Copy | None:
     """Decode the block at any position of a mirror; None when it cannot be read."""
     block = read_block(device, offset_bytes)
     if block is None:
         return None
-    return decode_one(block, offset_bytes, mirror.bytenr)[0]
+    row: Copy = decode_one(block, offset_bytes, mirror.bytenr)[0]
+    return row

@@ -6,61 +6,57 @@ fs/btrfs/volumes.c, read_one_dev and btrfs_read_sys_array.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from zoned_tools.formats.btrfs.checksum import ALGORITHMS
+from zoned_tools.formats.btrfs.chunks import COPY_PROFILES, Chunk, ChunkError, sys_chunks
 from zoned_tools.formats.btrfs.layout import (
     ALL_ONES,
     COMPAT_RO_BLOCK_GROUP_TREE,
     COMPAT_RO_FREE_SPACE_TREE,
     COMPAT_RO_FREE_SPACE_TREE_VALID,
-    COMPAT_RO_NAMES,
-    COPY_PROFILES,
     FLAG_ERROR,
-    FLAG_NAMES,
     INCOMPAT_MIXED_GROUPS,
-    INCOMPAT_NAMES,
     INCOMPAT_NO_HOLES,
     INCOMPAT_RAID56,
     INCOMPAT_RAID_STRIPE_TREE,
-    INCOMPAT_ZONED,
     MAX_LEVEL,
+    MAX_NODE_BYTES,
     MAX_ZONE_BYTES,
     MIN_ZONE_BYTES,
     SYS_CHUNK_ARRAY_BYTES,
     SYS_CHUNK_ARRAY_MIN_BYTES,
-    Chunk,
-    ChunkError,
-    bit_names,
+    SuperBlock,
     reserved_zones,
-    sys_chunks,
-    unknown_bits,
 )
-from zoned_tools.formats.btrfs.trees import MAX_NODE_BYTES
+from zoned_tools.formats.btrfs.names import COMPAT_RO_NAMES, FLAG_NAMES, INCOMPAT_NAMES, bit_names, unknown_bits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MANY_DEVICES = 1 << 31
+
+NumberArray: TypeAlias = npt.NDArray[np.uint64]
 
 
 def _is_power_of_two(value: int) -> bool:
     return value > 0 and value & (value - 1) == 0
 
 
-def field_faults(block: Any) -> Iterator[tuple[str, str]]:
+def field_faults(block: SuperBlock) -> Iterator[tuple[str, str]]:
     """``(field, sentence)`` of everything in a super block for which the kernel refuses to mount."""
     if block.csum_type not in ALGORITHMS:
         yield "csum_type", f"checksum type {block.csum_type} is unknown"
     unknown = unknown_bits(block.flags, FLAG_NAMES)
     if unknown:
         yield "flags", f"unknown flags {unknown:#x} are set"
-    for field in ("root_level", "chunk_root_level", "log_root_level"):
-        if block[field] >= MAX_LEVEL:
-            yield field, f"a tree level of {block[field]} is not possible"
+    yield from _level_faults(block)
     yield from _size_faults(block)
-    sector = block.sectorsize or 1
-    for field in ("root", "chunk_root", "log_root"):
-        if block[field] % sector:
-            yield field, f"{field} {block[field]} is not a multiple of the sector size"
+    yield from _address_faults(block)
     if block.bytes_used < 6 * block.nodesize:
         yield "bytes_used", f"{block.bytes_used} bytes in use are less than six nodes"
     if block.num_devices < 1:
@@ -74,7 +70,22 @@ def field_faults(block: Any) -> Iterator[tuple[str, str]]:
         yield "compat_ro_flags", "BLOCK_GROUP_TREE needs FREE_SPACE_TREE_VALID and NO_HOLES"
 
 
-def _size_faults(block: Any) -> Iterator[tuple[str, str]]:
+def _level_faults(block: SuperBlock) -> Iterator[tuple[str, str]]:
+    for field in ("root_level", "chunk_root_level", "log_root_level"):
+        level = getattr(block, field)
+        if level >= MAX_LEVEL:
+            yield field, f"a tree level of {level} is not possible"
+
+
+def _address_faults(block: SuperBlock) -> Iterator[tuple[str, str]]:
+    sector = block.sectorsize or 1
+    for field in ("root", "chunk_root", "log_root"):
+        address = getattr(block, field)
+        if address % sector:
+            yield field, f"{field} {address} is not a multiple of the sector size"
+
+
+def _size_faults(block: SuperBlock) -> Iterator[tuple[str, str]]:
     if not _is_power_of_two(block.sectorsize) or not 4096 <= block.sectorsize <= MAX_NODE_BYTES:
         yield "sectorsize", f"a sector size of {block.sectorsize} is not possible"
     if not _is_power_of_two(block.nodesize) or not block.sectorsize <= block.nodesize <= MAX_NODE_BYTES:
@@ -85,7 +96,7 @@ def _size_faults(block: Any) -> Iterator[tuple[str, str]]:
         yield "stripesize", f"a stripe size of {block.stripesize} is not possible"
 
 
-def field_doubts(block: Any) -> Iterator[tuple[str, str]]:
+def field_doubts(block: SuperBlock) -> Iterator[tuple[str, str]]:
     """``(field, sentence)`` of what the kernel only warns of."""
     if block.num_devices > MANY_DEVICES:
         yield "num_devices", f"{block.num_devices} devices are suspiciously many"
@@ -103,7 +114,7 @@ def field_doubts(block: Any) -> Iterator[tuple[str, str]]:
         yield "compat_ro_flags", f"unknown read-only compatible features {unknown:#x}: only read-only mounts work"
 
 
-def feature_faults(block: Any) -> Iterator[tuple[str, str]]:
+def feature_faults(block: SuperBlock) -> Iterator[tuple[str, str]]:
     """``(code, sentence)`` of features that do not go with zoned mode, or are not known."""
     flags = block.incompat_flags
     if flags & INCOMPAT_MIXED_GROUPS:
@@ -117,15 +128,10 @@ def feature_faults(block: Any) -> Iterator[tuple[str, str]]:
         yield "space-cache-v1", "it has a version 1 free space cache, which zoned mode cannot write"
 
 
-def uses_space_cache_v1(block: Any) -> bool:
+def uses_space_cache_v1(block: SuperBlock) -> bool:
     """Whether there is a v1 cache: it has a generation, and no free space tree took its place."""
     has_cache = block.cache_generation not in (0, ALL_ONES)
     return has_cache and not block.compat_ro_flags & COMPAT_RO_FREE_SPACE_TREE
-
-
-def is_zoned(block: Any) -> bool:
-    """Whether the ZONED feature is on."""
-    return bool(block.incompat_flags & INCOMPAT_ZONED)
 
 
 def zone_size_fault(zone_bytes: int) -> str:
@@ -137,7 +143,7 @@ def zone_size_fault(zone_bytes: int) -> str:
     return "" if _is_power_of_two(zone_bytes) else f"zones of {zone_bytes} bytes are not a power of two"
 
 
-def chunk_array_fault(block: Any) -> str:
+def chunk_array_fault(block: SuperBlock) -> str:
     """Why the system chunk array cannot be decoded; empty when it can."""
     try:
         sys_chunks(block)
@@ -154,29 +160,44 @@ def profile_faults(chunks: list[Chunk], incompat_flags: int) -> Iterator[str]:
         yield f"profile {profile} does not work in zoned mode without a raid stripe tree"
 
 
-def place_faults(
-    chunks: list[Chunk], devid: int, size_bytes: int, zone_bytes: int, nr_zones: int
-) -> Iterator[tuple[str, Chunk, str]]:
-    """``(code, chunk, sentence)`` of chunks that cannot lie where they say on one device.
+@dataclass(frozen=True, slots=True)
+class Misplaced:
+    """Chunks that cannot lie where they say, as columns of one length.
+
+    Attributes:
+        chunk: logical address, uint64.
+        offset_bytes: where it says that it lies on the device, uint64.
+        length_bytes: its length there, uint64.
+    """
+
+    chunk: NumberArray
+    offset_bytes: NumberArray
+    length_bytes: NumberArray
+
+
+def misplaced(chunks: list[Chunk], devid: int, size_bytes: int, zone_bytes: int, nr_zones: int) -> dict[str, Misplaced]:
+    """Code to the chunks of one device that break its rule; each chunk is under its first.
 
     Args:
         zone_bytes: 0 when it is not known: then zones are not looked at.
     """
-    reserved = reserved_zones(nr_zones, zone_bytes) if zone_bytes else set()
-    for chunk in chunks:
-        for stripe in chunk.stripes:
-            if stripe.devid != devid:
-                continue
-            end = stripe.offset_bytes + chunk.length_bytes
-            where = f"chunk {chunk.logical} at byte {stripe.offset_bytes}"
-            if chunk.length_bytes == 0 or end > size_bytes:
-                yield "chunk-outside", chunk, f"{where} does not lie inside the device"
-                continue
-            if not zone_bytes:
-                continue
-            if stripe.offset_bytes % zone_bytes or chunk.length_bytes % zone_bytes:
-                yield "chunk-unaligned", chunk, f"{where} with {chunk.length_bytes} bytes is not made of whole zones"
-                continue
-            first, last = stripe.offset_bytes // zone_bytes, (end - 1) // zone_bytes
-            if any(first <= zone <= last for zone in reserved):
-                yield "chunk-in-reserved-zone", chunk, f"{where} uses a zone reserved for super blocks"
+    here = [
+        (chunk.logical, stripe.offset_bytes, chunk.length_bytes)
+        for chunk in chunks
+        for stripe in chunk.stripes
+        if stripe.devid == devid
+    ]
+    columns = np.array(here, np.uint64).reshape(-1, 3)
+    _, offset, length = columns.T
+    size = np.uint64(size_bytes)
+    outside = (length == 0) | (offset > size) | (length > size - np.minimum(offset, size))
+    faults = {"chunk-outside": outside}
+    if zone_bytes:
+        zone = np.uint64(zone_bytes)
+        unaligned = ~outside & ((offset % zone != 0) | (length % zone != 0))
+        reserved = np.array(sorted(reserved_zones(nr_zones, zone_bytes)), np.uint64)
+        sound = ~outside & ~unaligned
+        end = np.where(sound, offset + length, offset)
+        hits = np.searchsorted(reserved, end // zone) - np.searchsorted(reserved, offset // zone)
+        faults |= {"chunk-unaligned": unaligned, "chunk-in-reserved-zone": sound & (hits > 0)}
+    return {code: Misplaced(*columns[mask].T) for code, mask in faults.items() if mask.any()}

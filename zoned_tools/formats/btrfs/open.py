@@ -8,27 +8,30 @@ any; the states of its zones are then derived from the content.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoned_tools.device.base import Device
 from zoned_tools.device.zones import ZoneType
+from zoned_tools.formats.btrfs.chunks import ChunkError, sys_chunks
 from zoned_tools.formats.btrfs.copies import Magic, Scanner, decode_one, read_block
 from zoned_tools.formats.btrfs.layout import (
     MAX_ZONE_BYTES,
     MIN_ZONE_BYTES,
     MIRROR_BYTENR,
     MIRROR_RING_START_BYTES,
-    SUPER_BLOCK,
     SUPER_BYTES,
-    ChunkError,
     mirrors_on,
-    sys_chunks,
+    parse,
 )
 from zoned_tools.formats.btrfs.ring import Fill, RingPair, RingZone, older_zone, smallest_generations, zones_from_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from zoned_tools.device.base import Device
 
 _RING_ONLY_SLOTS = MIRROR_BYTENR[0] // SUPER_BYTES
 """Slots of a ring below the first regular place; no regular file system keeps super blocks there."""
@@ -168,7 +171,7 @@ def zone_bytes_of(block: bytes) -> int:
     if _magic_of(block) is Magic.NONE:
         return 0
     try:
-        length = sys_chunks(SUPER_BLOCK.parse(block))[0].length_bytes
+        length = sys_chunks(parse(block))[0].length_bytes
     except ChunkError:
         return 0
     return length if MIN_ZONE_BYTES <= length <= MAX_ZONE_BYTES and length & (length - 1) == 0 else 0

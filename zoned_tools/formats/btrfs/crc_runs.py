@@ -12,13 +12,15 @@ to be looked at block by block.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from zoned_tools.device.base import Buffer
 from zoned_tools.formats.btrfs.layout import CSUM_BYTES, SUPER_BYTES
+
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Buffer
 
 _ALL_ONES = 0xFFFFFFFF
 _BODY_BYTES = SUPER_BYTES - CSUM_BYTES
@@ -68,7 +70,7 @@ def _repeat_advance(last: Words, count: int) -> tuple[Words, Words]:
     return rows, moves
 
 
-class WholeChunk:
+class SoundRuns:
     """Tells whether all super blocks of a run of fixed length have a good CRC-32C.
 
     Args:
@@ -101,6 +103,6 @@ class WholeChunk:
 
 
 @lru_cache(maxsize=1)
-def whole_chunk(blocks: int) -> WholeChunk:
+def sound_runs(blocks: int) -> SoundRuns:
     """The tables for runs of ``blocks``, made once (a millisecond or two)."""
-    return WholeChunk(blocks)
+    return SoundRuns(blocks)
