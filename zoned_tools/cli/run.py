@@ -16,7 +16,7 @@ PROGRAMS = {
     "zoned": "zoned_tools.cli.zoned:command",
     "dmzadm": "zoned_tools.cli.dmzadm.command:command",
     "zdmadm": "zoned_tools.cli.zdmadm:command",
-    "mkzonefs": "zoned_tools.cli.mkzonefs:command",
+    "mkzonefs": "zoned_tools.cli.clones.mkzonefs:command",
 }
 """Program name to ``module:function``; the function returns the click command."""
 

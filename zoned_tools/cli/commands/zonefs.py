@@ -86,7 +86,7 @@ def list_files(
     start: Start = None,
 ) -> None:
     """List files and directories, at and below PATH."""
-    from zoned_tools.formats.zonefs.listing import json_lines, text_lines
+    from zoned_tools.report.zonefs import json_lines, text_lines
 
     with _tree(device, start, options=_kernel_options(kernel)) as tree:
         _print_lines(json_lines(tree, path) if json else text_lines(tree, path, details=details))
@@ -104,8 +104,8 @@ def stat_file(
     start: Start = None,
 ) -> None:
     """Print what stat(2) shows of a file, or statfs(2) of the volume."""
-    from zoned_tools.formats.zonefs.listing import entry_json
     from zoned_tools.report.tree import tree_lines
+    from zoned_tools.report.zonefs import entry_json
 
     with _tree(device, start, options=_kernel_options(kernel)) as tree:
         entry = entry_json(tree.stat(path))

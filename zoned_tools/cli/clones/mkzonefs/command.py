@@ -1,8 +1,4 @@
-"""``mkzonefs``: make a zonefs file system, as the original does.
-
-Arguments are taken strictly from left to right, which no option parser does, so they are
-read here. Messages are the original's and come without the program's name.
-"""
+"""Run a command line of ``mkzonefs``; messages are the original's and come without the program's name."""
 
 from __future__ import annotations
 
@@ -10,136 +6,17 @@ import os
 import stat
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from zoned_tools.cli.entry import VERSION_TEXT
-from zoned_tools.errors import BusyError, ContentError, DeviceError, UsageError, ZonedError
+from zoned_tools.cli.clones.mkzonefs.arguments import Arguments, parse_arguments
+from zoned_tools.errors import BusyError, ContentError, DeviceError, ZonedError
 from zoned_tools.text import visible
 
 if TYPE_CHECKING:
-    import uuid
-
     from zoned_tools.device.base import Device
     from zoned_tools.device.plan import Plan, Step
     from zoned_tools.device.zones import ZoneTable
-    from zoned_tools.formats.zonefs.features import FeatureSet
     from zoned_tools.formats.zonefs.layout import SuperBlock
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """An option: its spellings, what follows it (empty: a flag), and its line in the help."""
-
-    names: tuple[str, ...]
-    value: str
-    summary: str
-
-    @property
-    def usage(self) -> str:
-        return " | ".join(self.names) + (f" <{self.value}>" if self.value else "")
-
-
-OPTIONS = (
-    Option(("--version",), "", "Print version number and exit"),
-    Option(("--help", "-h"), "", "General help message"),
-    Option(("-v",), "", "Verbose output"),
-    Option(("-f",), "", "Force overwrite of existing content"),
-)
-FEATURES = Option(("-o",), "features", "Optional features")
-OWN_OPTIONS = (
-    Option(("-L",), "label", "Volume label (up to 64 bytes)"),
-    Option(("--uuid",), "uuid", "UUID of the volume (default: random)"),
-    Option(("--json",), "", "Print one JSON document"),
-    Option(("--dry-run",), "", "Print what would be written, and change nothing"),
-)
-"""What the original's help does not have."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arguments:
-    """A command line."""
-
-    path: str = ""
-    force: bool = False
-    verbose: bool = False
-    label: bytes = b""
-    features: FeatureSet | None = None
-    uuid: uuid.UUID | None = None
-    json: bool = False
-    dry_run: bool = False
-
-
-def usage(*, own: bool) -> str:
-    """The help text; ``own`` adds the options that the original's does not list."""
-    lines = ["Usage: mkzonefs [options] <device path>", "Options:"]
-    lines += [f"  {option.usage:<14}: {option.summary}" for option in OPTIONS]
-    lines.append(f"  {FEATURES.usage}\t: {FEATURES.summary}")
-    if own:
-        lines += [f"  {option.usage:<14}: {option.summary}" for option in OWN_OPTIONS]
-    return "\n".join([*lines, 'See "man mkzonefs" for more information'])
-
-
-def parse_arguments(words: Sequence[str]) -> Arguments | str:
-    """Read a command line; a text to print when it asks for help or the version.
-
-    Raises:
-        UsageError: with the original's message.
-    """
-    result = Arguments()
-    at = 0
-    while at < len(words):
-        word = words[at]
-        if not word.startswith("-"):
-            break
-        if word == "--version":
-            return VERSION_TEXT["mkzonefs"]
-        if word in ("-h", "--help"):
-            return usage(own=word == "--help")
-        if word in ("-L", "-o", "--uuid"):
-            if at + 2 >= len(words):
-                raise UsageError("Invalid command line")
-            result = _with_value(result, word, words[at + 1])
-            at += 2
-            continue
-        result = _with_flag(result, word)
-        at += 1
-    if at != len(words) - 1:
-        raise UsageError("No device specified")
-    return replace(result, path=words[at])
-
-
-def _with_flag(result: Arguments, word: str) -> Arguments:
-    match word:
-        case "-f":
-            return replace(result, force=True)
-        case "-v":
-            return replace(result, verbose=True)
-        case "--json":
-            return replace(result, json=True)
-        case "--dry-run":
-            return replace(result, dry_run=True)
-    raise UsageError(f"Invalid option '{word}'")
-
-
-def _with_value(result: Arguments, word: str, value: str) -> Arguments:
-    if word == "-L":
-        from zoned_tools.formats.zonefs.constants import LABEL_BYTES
-
-        label = os.fsencode(value)
-        if len(label) > LABEL_BYTES:
-            raise UsageError(f"Label too long ({LABEL_BYTES} chars allowed)")
-        return replace(result, label=label)
-    if word == "-o":
-        from zoned_tools.formats.zonefs.features import parse_features
-
-        return replace(result, features=parse_features(value, result.features))
-    import uuid
-
-    try:
-        return replace(result, uuid=uuid.UUID(value))
-    except ValueError:
-        raise UsageError(f"Invalid UUID '{value}'") from None
 
 
 def real_path(path: str) -> str:
@@ -216,7 +93,7 @@ class Mkzonefs:
             plan_volume,
             resets_zone_by_zone,
         )
-        from zoned_tools.formats.zonefs.format_text import summary_lines, zone_lines
+        from zoned_tools.report.mkzonefs import summary_lines, zone_lines
 
         arguments, device = self.arguments, self.device
         if not arguments.force:
@@ -369,20 +246,3 @@ class Command:
 
 def command() -> Command:
     return Command()
-
-
-def command_tree() -> Any:
-    """The options as a click command, for completions and the test of the manual page; it is never run."""
-    from typer.core import TyperOption
-
-    from zoned_tools.cli.lazy import build
-
-    def mkzonefs() -> None:
-        """Make a zonefs file system."""
-
-    described = build("mkzonefs", mkzonefs)
-    for option in (*OPTIONS[2:], FEATURES, *OWN_OPTIONS):
-        described.params.append(
-            TyperOption(param_decls=list(option.names), help=option.summary, is_flag=not option.value)
-        )
-    return described
