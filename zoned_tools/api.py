@@ -271,6 +271,7 @@ class LogicalFile(io.RawIOBase):
         self._mapper = mapper
         self._volume = Volume(mapper)
         self._at = 0
+        self._is_done = False
 
     def readable(self) -> bool:
         return True
@@ -324,7 +325,7 @@ class LogicalFile(io.RawIOBase):
 
     def flush(self) -> None:
         """Make everything written durable."""
-        if not self.closed and self.writable():
+        if not self._is_done and self.writable():
             try:
                 self._mapper.flush()
             except ZonedError as error:
@@ -332,8 +333,9 @@ class LogicalFile(io.RawIOBase):
 
     def close(self) -> None:
         """Clean close, as a stop of the driver."""
-        if self.closed:
+        if self._is_done:
             return
+        self._is_done = True
         try:
             self._mapper.close()
         except ZonedError as error:

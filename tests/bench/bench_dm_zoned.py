@@ -24,9 +24,9 @@ from zoned_tools.device import dump
 from zoned_tools.device.image import open_image, write_sidecar
 from zoned_tools.device.zones import ZoneCondition
 from zoned_tools.formats.contract import Target
+from zoned_tools.formats.dm_zoned.judge import read_state
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES
-from zoned_tools.formats.dm_zoned.metadata import open_blocks
-from zoned_tools.formats.dm_zoned.superblocks import read_state
+from zoned_tools.formats.dm_zoned.open import open_blocks
 
 PROGRAMS = Path(sys.executable).parent
 REFERENCE_SECONDS_57344 = 5.2

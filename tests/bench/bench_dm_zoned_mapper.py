@@ -21,7 +21,8 @@ from zoned_tools.device.plan import apply_plan
 from zoned_tools.device.zones import Model, make_table
 from zoned_tools.formats.contract import Target
 from zoned_tools.formats.dm_zoned.format import FormatOptions, format_target
-from zoned_tools.formats.dm_zoned.mapper import DmZonedMapper, open_mapper
+from zoned_tools.formats.dm_zoned.mapper.open import open_mapper
+from zoned_tools.formats.dm_zoned.mapper.write import DmZonedMapper
 
 BLOCK = 4096
 MIB = 1 << 20

@@ -24,17 +24,17 @@ import numpy as np
 from zoned_tools.device.opening import open_device
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.engine.export import export_volume, open_output
-from zoned_tools.formats.contract import Target
+from zoned_tools.formats.contract import Settings, Target
 from zoned_tools.formats.inplace_compress import c842, layout, lzo
 from zoned_tools.formats.inplace_compress.compressors import Compressor
+from zoned_tools.formats.inplace_compress.entries import fill_extents, pack_entries
 from zoned_tools.formats.inplace_compress.extents import scan
-from zoned_tools.formats.inplace_compress.format import plan_format
+from zoned_tools.formats.inplace_compress.format import plan_volume
 from zoned_tools.formats.inplace_compress.import_ import import_volume, open_source
-from zoned_tools.formats.inplace_compress.mapper import open_mapper
-from zoned_tools.formats.inplace_compress.metadata import fill_extents, pack_entries
-from zoned_tools.formats.inplace_compress.parallel import copy_volume
+from zoned_tools.formats.inplace_compress.mapper.copying import copy_volume
+from zoned_tools.formats.inplace_compress.mapper.open import open_mapper
+from zoned_tools.formats.inplace_compress.open import open_volume
 from zoned_tools.formats.inplace_compress.payload import spans
-from zoned_tools.formats.inplace_compress.volume import open_volume
 
 MB = 1e6
 
@@ -138,7 +138,7 @@ def volumes(folder: Path, mib: int, window: int) -> dict[str, object]:
         library = library_speeds(target, raw, window)
 
         def export() -> None:
-            mapper = open_mapper(target, writable=False, options={})
+            mapper = open_mapper(target, writable=False, settings=Settings())
             with open_output(str(out), [], force=True) as output:
                 export_volume(mapper, output)
 
@@ -152,7 +152,7 @@ def volumes(folder: Path, mib: int, window: int) -> dict[str, object]:
             figures[f"copy_{processes}_processes"] = len(raw) / best(copy, clock=clock_of(processes)) / MB
             with out.open("rb") as file:
                 assert file.read() == raw
-        mapper = open_mapper(target, writable=False, options={})
+        mapper = open_mapper(target, writable=False, settings=Settings())
         figures["mapper_read_4_MiB"] = (
             len(raw) / best(lambda: [mapper.read(at, 1024) for at in range(0, len(raw) // 4096 - 1023, 1024)]) / MB
         )
@@ -168,7 +168,7 @@ def structure(folder: Path) -> dict[str, float]:
     with image.open("wb") as file:
         file.truncate((1 << 40) + (256 << 20))
     with open_device(str(image), writable=True) as device:
-        apply_plan([device], plan_format(device, compressor=Compressor.LZO, data_blocks=1 << 28).steps)
+        apply_plan([device], plan_volume(device, compressor=Compressor.LZO, data_blocks=1 << 28).steps)
         random = np.random.default_rng(2)
         step = 1 << 22
         for start in range(0, 1 << 28, step):

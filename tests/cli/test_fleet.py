@@ -81,7 +81,7 @@ def test_explain(program: Program) -> None:
     assert one.out.startswith("dm-zoned.sets-gen-differ (warning)\n  meaning:")
     assert program("zoned", "explain", "nonsense").status == 16
     document = json.loads(program("zoned", "explain", "--json").out)
-    assert len(document["findings"]) == len(everything)
+    assert len(document["codes"]) == len(everything)
 
 
 def test_diagram(image: Path, tmp_path: Path, program: Program) -> None:

@@ -19,7 +19,7 @@ from zoned_tools.device.base import Device
 from zoned_tools.device.emulated import EmulatedDrive, no_zones
 from zoned_tools.device.zones import Model
 from zoned_tools.errors import DeviceError, UsageError
-from zoned_tools.formats.zdm import identity
+from zoned_tools.formats.zdm.superblock import SuperBlock
 
 START = ("--start", "524288")
 UUID = "553467f2-17d0-466e-ac96-b2df94f66449"
@@ -204,7 +204,7 @@ def test_check(program: Program, shelf: Shelf) -> None:
 
 
 def test_set_and_restore_rewrite_the_identity(program: Program, shelf: Shelf) -> None:
-    before = identity.decode(shelf.drives["/v/pop-clean"].read(524288 * 512, BLOCK))
+    before = SuperBlock.parse(shelf.drives["/v/pop-clean"].read(524288 * 512, BLOCK))
     assert "nothing is changed" in program("zdmadm", "-s", *START, "-t", "0", "/v/pop-clean").err
     result = program(
         "zdmadm", "--adjust", *START, "--gc=force", "--cache-size", "77x", "--journal-age=501", "/v/pop-clean"
@@ -212,7 +212,7 @@ def test_set_and_restore_rewrite_the_identity(program: Program, shelf: Shelf) ->
     assert result.status == 0
     assert "ignored" in result.err
     assert "dmsetup message zdm_pop-clean 0 gc-status=2" in result.out
-    after = identity.decode(shelf.drives["/v/pop-clean"].read(524288 * 512, BLOCK))
+    after = SuperBlock.parse(shelf.drives["/v/pop-clean"].read(524288 * 512, BLOCK))
     assert after == replace(before, gc_status=2, cache_size=77)
     result = program("zdmadm", "--rest", *START, "--gc-wm-low", "30", "/v/pop-clean")
     assert result.status == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from zoned_tools.engine.opening import opened_targets
-from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, Superblock
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, SuperBlock
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "dm-zoned"
 
@@ -38,7 +38,7 @@ def test_members_are_found_in_any_order(triple: list[str]) -> None:
 @pytest.mark.parametrize("member", [1, 2])
 def test_positions_that_cannot_be_right_leave_the_users_order(member: int, wrong: int, triple: list[str]) -> None:
     with open(triple[member], "r+b") as raw:
-        superblock = Superblock.parse(raw.read(BLOCK_BYTES))
+        superblock = SuperBlock.parse(raw.read(BLOCK_BYTES))
         from dataclasses import replace
 
         raw.seek(0)

@@ -29,7 +29,7 @@ from tests.lab.programs import program
 from zoned_tools.device.opening import open_devices
 from zoned_tools.device.zones import ZoneCondition
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Mapper, Target
-from zoned_tools.formats.dm_zoned.mapper import open_mapper
+from zoned_tools.formats.dm_zoned.mapper.open import open_mapper
 
 pytestmark = pytest.mark.lab(memory="3G", **devices.ZNS_MACHINE)
 

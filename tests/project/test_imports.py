@@ -17,10 +17,9 @@ HEAVY = {"numpy", "construct", "rich", "pyudev", "crc32c", "pydantic", "asyncio"
 
 def _modules_after(program: str, *arguments: str) -> tuple[set[str], int]:
     code = (
-        f"import io, sys; sys.argv = [{program!r}, *{list(arguments)!r}]; from zoned_tools.cli import entry\n"
-        "sys.stdout = sys.stderr = io.StringIO()\n"
+        f"import sys; sys.argv = [{program!r}, *{list(arguments)!r}]; from zoned_tools.cli import entry\n"
         f"status = getattr(entry, {program!r})()\n"
-        "sys.stdout = sys.__stdout__; print(status, *sys.modules)"
+        "print('\\nloaded:', status, *sys.modules)"
     )
     # -S: an environment's site hooks are none of our doing; the path is given instead.
     done = subprocess.run(
@@ -30,7 +29,7 @@ def _modules_after(program: str, *arguments: str) -> tuple[set[str], int]:
         env={"PYTHONPATH": ":".join([str(PACKAGE.parent), *sys.path]), "PATH": "/usr/bin:/bin"},
         check=True,
     )
-    status, *modules = done.stdout.split()
+    status, *modules = done.stdout.rpartition("loaded:")[2].split()
     return set(modules), int(status)
 
 

@@ -55,9 +55,12 @@ def run(program: str, arguments: Sequence[str]) -> int:
         text = " ".join(cast(Any, error).format_message().split())
         _complain(f"{program}: {text} (see {program} --help)")
         return 1 if is_clone(program) else int(FsckStatus.USAGE)
-    except BrokenPipeError:  # of a command whose result goes to standard output byte by byte
-        _complain(f"{program}: standard output was closed before everything was written")
-        return 1 if is_clone(program) else int(FsckStatus.OPERATIONAL)
+    except BrokenPipeError:
+        return _reader_gone(program)
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # click leaves like this
+            return _reader_gone(program)
+        raise
     except KeyboardInterrupt:
         return INTERRUPTED
     except (MemoryError, RecursionError):
@@ -72,6 +75,12 @@ def run(program: str, arguments: Sequence[str]) -> int:
             raise
         _complain(f"{program}: internal error: {type(error).__name__}: {error} (a bug; {DEBUG}=1 shows where)")
         return 1 if is_clone(program) else int(FsckStatus.OPERATIONAL)
+
+
+def _reader_gone(program: str) -> int:
+    """Of a command whose result goes to standard output byte by byte: it is not complete."""
+    _complain(f"{program}: standard output was closed before everything was written")
+    return 1 if is_clone(program) else int(FsckStatus.OPERATIONAL)
 
 
 def _complain(line: str) -> None:

@@ -38,6 +38,24 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
+class Produce:
+    """A :class:`Write` whose data are made when they are needed, for plans that change more than fits in memory.
+
+    ``produce`` gives the same ``length_bytes`` bytes before, while and after the plan is carried out, so
+    it reads nothing that an earlier step of the plan changes in a way that matters.
+    """
+
+    device: int
+    offset_bytes: int
+    length_bytes: int
+    produce: Callable[[], bytes]
+    note: str = ""
+
+    def describe(self) -> str:
+        return f"write {self.length_bytes} bytes at {self.offset_bytes}"
+
+
+@dataclass(frozen=True, slots=True)
 class Fill:
     """Write a two-byte pattern (low byte first) over a range; for tables of a whole zone and more.
 
@@ -111,7 +129,7 @@ class Flush:
         return "flush"
 
 
-Step: TypeAlias = Write | Fill | Copy | ManageZones | Flush
+Step: TypeAlias = Write | Produce | Fill | Copy | ManageZones | Flush
 
 
 @dataclass(slots=True)
@@ -179,6 +197,8 @@ def apply_step(devices: Sequence[Device], step: Step) -> None:
     match step:
         case Write():
             device.write(step.offset_bytes, step.data)
+        case Produce():
+            device.write(step.offset_bytes, step.produce())
         case Fill():
             _apply_fill(device, step)
         case Copy():
@@ -240,7 +260,7 @@ def verify_plan(devices: Sequence[Device], plan: Plan) -> None:
     for step in reversed(plan.steps):
         device, later = devices[step.device], changed[step.device]
         match step:
-            case Write() | Fill() | Copy():
+            case Write() | Produce() | Fill() | Copy():
                 end = step.offset_bytes + step.length_bytes
                 for start, stop in later.gaps(step.offset_bytes, end):
                     _verify_range(device, step, start, stop, later)
@@ -252,11 +272,14 @@ def verify_plan(devices: Sequence[Device], plan: Plan) -> None:
                 pass
 
 
-def _verify_range(device: Device, step: Write | Fill | Copy, start: int, end: int, later: _Ranges) -> None:
+def _verify_range(device: Device, step: Write | Produce | Fill | Copy, start: int, end: int, later: _Ranges) -> None:
     """Compare one piece of what a step wrote; ``later`` is what changed after the step."""
     match step:
         case Write():
             good = device.read(start, end - start) == step.data[start - step.offset_bytes : end - step.offset_bytes]
+        case Produce():
+            part = slice(start - step.offset_bytes, end - step.offset_bytes)
+            good = device.read(start, end - start) == step.produce()[part]
         case Fill(pattern=0):
             good = not any(any(device.read(*extent)) for extent in device.data_extents(start, end - start))
         case Fill():

@@ -34,7 +34,7 @@ import numpy.typing as npt
 from zoned_tools.device import dump
 from zoned_tools.device.base import Device, ZoneOperation
 from zoned_tools.device.partition import PartitionView, start_of_view
-from zoned_tools.device.plan import Copy, Fill, Flush, ManageZones, Plan, Step, Write
+from zoned_tools.device.plan import Copy, Fill, Flush, ManageZones, Plan, Produce, Step, Write
 from zoned_tools.device.zones import SECTOR_BYTES, ZoneCondition, ZoneTable, ZoneType, written_sectors
 from zoned_tools.errors import DeviceError, MetadataError, RefusedError
 
@@ -69,7 +69,7 @@ def _touched(devices: Sequence[Device], plan: Plan) -> tuple[set[_Range], set[tu
     zones: set[tuple[int, int]] = set()
     for step in plan.steps:
         match step:
-            case Write() | Fill() | Copy():
+            case Write() | Produce() | Fill() | Copy():
                 hit = list(_sequential_zones(devices[step.device], step.offset_bytes, step.length_bytes))
                 zones.update((step.device, zone) for zone in hit)
                 if not hit:
@@ -171,6 +171,8 @@ def _new_content(device: Device, step: Step) -> Iterator[tuple[int, bytes]]:
     match step:
         case Write():
             yield step.offset_bytes, step.data
+        case Produce():
+            yield step.offset_bytes, step.produce()
         case Copy():
             yield from step.chunks(device)
         case Fill() | ManageZones() | Flush():

@@ -7,13 +7,17 @@ from collections.abc import Iterator, Sequence
 from zoned_tools.device.base import Geometry
 from zoned_tools.device.plan import Copy, Fill, Flush, ManageZones, Step, Write
 from zoned_tools.device.zones import SECTOR_BYTES, Model
-from zoned_tools.findings import CheckReport, Finding, Severity
-from zoned_tools.formats.dm_zoned.check import CheckResult
+from zoned_tools.formats.contract import RepairPlan, Severity, Target
+from zoned_tools.formats.dm_zoned.check import DmZonedEvidence
 from zoned_tools.formats.dm_zoned.format import FormatResult
-from zoned_tools.formats.dm_zoned.layout import NR_SETS, TargetGeometry
-from zoned_tools.formats.dm_zoned.superblocks import SuperblockState, TargetState
-from zoned_tools.formats.registry import Target
-from zoned_tools.report.findings import MAX_LINES, finding_line
+from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
+from zoned_tools.formats.dm_zoned.judge import SET_NAMES, SuperBlockState, TargetState
+from zoned_tools.formats.dm_zoned.layout import NR_SETS
+from zoned_tools.formats.shared.findings import FindingGroup, Findings
+from zoned_tools.report.check import finding_line
+
+MAX_LINES = 200
+"""Findings of one section that are shown; JSON has them all."""
 
 _MODELS = {
     Model.HOST_MANAGED: "Host-managed device",
@@ -109,10 +113,10 @@ def metadata_line(name: str, block: int, geometry: TargetGeometry) -> str:
     return f"  {name} metadata set at block {block} (zone {block // geometry.zone_blocks})"
 
 
-def unusable_lines(report: CheckReport) -> Iterator[str]:
+def unusable_lines(findings: Findings) -> Iterator[str]:
     """The findings when no super block is valid."""
     yield "Locating metadata..."
-    for finding in report.findings:
+    for finding in findings:
         yield f"  {finding_line(finding)}"
     yield "  No valid superblock found"
 
@@ -124,64 +128,97 @@ def _set_lines(state: TargetState) -> Iterator[str]:
         yield f"    Checking super block... {_verdict(found)}"
 
 
-def _verdict(found: SuperblockState) -> str:
+def _verdict(found: SuperBlockState) -> str:
     if found.faults or found.superblock is None:
         return found.faults[0].message if found.faults else "unreadable"
     return f"OK (version {found.superblock.version}, generation {found.superblock.gen})"
 
 
-def _section(findings: Sequence[Finding], good: str) -> Iterator[str]:
-    errors = sum(finding.severity is Severity.ERROR for finding in findings)
-    for finding in findings[:MAX_LINES]:
-        yield f"    {finding_line(finding)}"
-    if len(findings) > MAX_LINES:
-        yield f"    ... and {len(findings) - MAX_LINES} more"
+def _section(groups: Sequence[FindingGroup], good: str) -> Iterator[str]:
+    errors = sum(len(group) for group in groups if group.severity is Severity.ERROR)
+    yield from (f"    {line}" for line in _first_lines(groups))
+    more = sum(map(len, groups)) - MAX_LINES
+    if more > 0:
+        yield f"    ... and {more} more"
     yield f"    {'No error' if not errors else _count(errors, 'error') + ' found'}: {good}"
+
+
+def _first_lines(groups: Sequence[FindingGroup]) -> Iterator[str]:
+    """As many findings as are shown."""
+    left = MAX_LINES
+    for group in groups:
+        yield from map(finding_line, group.first(left))
+        left = max(left - len(group), 0)
 
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
 
 
-def check_lines(result: CheckResult, *, verbose: bool = False) -> Iterator[str]:
+def check_lines(evidence: DmZonedEvidence, *, verbose: bool = False) -> Iterator[str]:
     """The course of a check as the original tells it, with our findings in their places."""
-    state, report, examined = result.state, result.report, result.examined[0]
+    state, counts = evidence.state, evidence.chosen.map
     yield from _set_lines(state)
-    names = ("primary", "secondary")
-    chosen = names[state.chosen or 0]
-    yield f"Checking {chosen} metadata set"
-    own = [finding for finding in report.findings if "set" not in finding.where or finding.code.startswith("sb-")]
-    mapping = [finding for finding in own if finding.code.startswith("map-")]
-    bitmaps = [finding for finding in own if finding.code.startswith(("bits-", "zone-"))]
+    chosen = state.chosen or 0
+    yield f"Checking {SET_NAMES[chosen]} metadata set"
+    own = [group for group in evidence.findings.groups if not _of_the_other_set(group)]
+    mapping = [group for group in own if group.code.startswith("map-")]
+    bitmaps = [group for group in own if group.code.startswith(("bits-", "zone-"))]
     yield "  Checking data chunk mapping..."
-    counts = examined.map
     yield from _section(mapping, f"{counts.nr_mapped} mapped chunks ({counts.nr_buffered} buffered) checked")
     yield "  Checking zone bitmaps..."
     mapped = int(counts.owners.named.sum())
     unmapped = state.geometry.nr_zones - len(state.geometry.tertiary_zones) - mapped
     yield from _section(bitmaps, f"{unmapped} unmapped zones + {mapped} mapped zones checked")
-    yield from _comparison_lines(result, chosen, names[1 - (state.chosen or 0)])
+    yield from _comparison_lines(evidence, SET_NAMES[chosen], SET_NAMES[1 - chosen])
     for found in state.tertiary:
         yield f"  Tertiary superblock at block {found.block} (zone {found.block // state.geometry.zone_blocks})"
         yield f"    Checking super block... {_verdict(found)}"
-    rest = [finding for finding in report.findings if finding.code.startswith("sb-")]
-    if verbose or any(finding.severity is not Severity.INFO for finding in rest):
-        yield from (f"  {finding_line(finding)}" for finding in rest)
-    yield "Errors detected: running repair is recommended" if report.has_errors else "No error detected"
+    rest = [group for group in evidence.findings.groups if group.code.startswith("sb-")]
+    if verbose or any(group.severity is not Severity.INFO for group in rest):
+        yield from (f"  {finding_line(finding)}" for group in rest for finding in group)
+    yield "Errors detected: running repair is recommended" if evidence.has_errors else "No error detected"
 
 
-def _comparison_lines(result: CheckResult, chosen: str, other: str) -> Iterator[str]:
-    if not result.state.both_valid:
+def _of_the_other_set(group: FindingGroup) -> bool:
+    """Findings of the set that was not chosen say so; those of super blocks always name their set."""
+    return "set" in group.rows.places and not group.code.startswith("sb-")
+
+
+def _comparison_lines(evidence: DmZonedEvidence, chosen: str, other: str) -> Iterator[str]:
+    if not evidence.state.both_valid:
         return
     yield f"  Validating {other} metadata set against {chosen} metadata set..."
-    compared = {finding.code: finding for finding in result.report.findings if finding.code.startswith("sets-")}
-    if "sets-gen-differ" in compared:
-        yield f"    {finding_line(compared['sets-gen-differ'])}"
+    older, different = (evidence.findings.of(code) for code in ("sets-gen-differ", "sets-content-differ"))
+    if older:
+        yield from (f"    {line}" for line in _first_lines(older))
         yield f"    {other.capitalize()} metadata set generation differs: not checking"
-    elif "sets-content-differ" in compared:
-        yield f"    {finding_line(compared['sets-content-differ'])}"
-        yield f"    {_count(result.examined[0].differing_blocks, 'block')} differ"
-        theirs = [finding for finding in result.report.findings if "set" in finding.where and "sb-" not in finding.code]
-        yield from (f"    {other} set: {finding_line(finding)}" for finding in theirs[:MAX_LINES])
+    elif different:
+        yield from (f"    {line}" for line in _first_lines(different))
+        yield f"    {_count(evidence.chosen.differing_blocks, 'block')} differ"
+        theirs = [group for group in evidence.findings.groups if _of_the_other_set(group)]
+        yield from (f"    {other} set: {line}" for line in _first_lines(theirs))
     else:
-        yield f"    No error: {result.examined[0].layout.nr_meta_blocks} blocks checked"
+        yield f"    No error: {evidence.chosen.layout.nr_meta_blocks} blocks checked"
+
+
+# -- a repair
+
+_SILENT = frozenset({"map-tail", "bits-beyond-zone"})
+"""What repair does about these has never been told; scripts read the lines."""
+
+
+def notes(repair: RepairPlan) -> Iterator[str]:
+    """What a human should know about a repair; super blocks of the sets that are rewritten are not told."""
+    yield from repair.plan.messages
+    for action in repair.actions:
+        if "set" not in action.rows.places and action.id.split(".", 1)[1] not in _SILENT:
+            yield from action.sentences()
+
+
+def plan_lines(repair: RepairPlan, paths: Sequence[str]) -> Iterator[str]:
+    """What ``--dry-run`` shows."""
+    plan = repair.plan
+    yield f"would {plan.title}:" if plan else f"nothing to do: {plan.title}"
+    yield from (f"  note: {note}" for note in notes(repair))
+    yield from (f"  {line}" for line in plan.describe(paths))

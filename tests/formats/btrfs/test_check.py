@@ -16,7 +16,7 @@ from tests.formats.btrfs.images import MIB, SUPER_BYTES, Drive, change_zones, ma
 from tests.programs import Result
 from zoned_tools.device.base import ZoneOperation
 from zoned_tools.device.image import open_image
-from zoned_tools.formats.btrfs.layout import SUPER_BLOCK
+from zoned_tools.formats.btrfs.layout import parse
 
 Program = Callable[..., Result]
 Image = Callable[[str], Path]
@@ -118,7 +118,7 @@ def chunk_array(
 ) -> bytes:
     """The system chunk array of p02 with one field or another changed."""
     with open_image(str(image)) as drive:
-        array = bytearray(SUPER_BLOCK.parse(drive.read(3 * SUPER_BYTES, SUPER_BYTES)).sys_chunk_array)
+        array = bytearray(parse(drive.read(3 * SUPER_BYTES, SUPER_BYTES)).sys_chunk_array)
     for at, value in ((9, logical), (17, length), (41, kind), (73, offset)):
         array[at : at + 8] = value.to_bytes(8, "little")
     return bytes(array)
@@ -292,7 +292,7 @@ def test_any_tree_node(tmp_path_factory: pytest.TempPathFactory, vector_image: I
     from zoned_tools.formats.btrfs.checksum import seal
     from zoned_tools.formats.btrfs.survey import survey_device
     from zoned_tools.formats.btrfs.trees import TreeReader
-    from zoned_tools.formats.registry import CheckOptions, Target
+    from zoned_tools.formats.contract import CheckOptions, Target
 
     with open_image(str(vector_image("p02-inuse0"))) as image:
         survey = survey_device(image)
@@ -362,9 +362,9 @@ def test_random_image_is_no_btrfs(tmp_path: Path, program: Program) -> None:
 def test_files_without_copy_on_write(own_image: Image, program: Program) -> None:
     """The attribute is in the inode item of the only file; --deep finds it."""
     from zoned_tools.formats.btrfs.checksum import seal
-    from zoned_tools.formats.btrfs.layout import LEAF_ITEM_DTYPE, NODE_HEADER_BYTES, ROOT_ITEM
+    from zoned_tools.formats.btrfs.nodes import LEAF_ITEM_DTYPE, NODE_HEADER_BYTES, ROOT_ITEM, NodeRules
     from zoned_tools.formats.btrfs.survey import survey_device
-    from zoned_tools.formats.btrfs.trees import NodeRules, TreeReader
+    from zoned_tools.formats.btrfs.trees import TreeReader
 
     image = own_image("p02-inuse0")
     with open_image(str(image)) as drive:

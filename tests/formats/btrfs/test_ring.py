@@ -17,7 +17,7 @@ from zoned_tools.device.overlay import Overlay, Recorder, replay_cut
 from zoned_tools.device.plan import Plan, apply_plan
 from zoned_tools.formats.btrfs.latest import find_latest
 from zoned_tools.formats.btrfs.layout import mirrors_on, reserved_zones
-from zoned_tools.formats.btrfs.placement import locate
+from zoned_tools.formats.btrfs.open import locate
 from zoned_tools.formats.btrfs.ring import (
     Fill,
     RingPair,

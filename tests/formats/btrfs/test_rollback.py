@@ -16,7 +16,7 @@ from zoned_tools.device.overlay import Overlay, Recorder, replay_cut
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.formats.btrfs.rollback import plan_rollback
 from zoned_tools.formats.btrfs.survey import survey_device
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.contract import Target
 
 Program = Callable[..., Result]
 Image = Callable[[str], Path]
@@ -125,11 +125,11 @@ def test_unreadable_tree_log_is_refused(own_image: Image, program: Program) -> N
         raw = survey.block(survey.mirrors[0].head)
         assert plan_rollback(target, 9)
     # the log's node is in a single chunk: find it through the listing of chunks in the check's own map
-    from zoned_tools.formats.btrfs.layout import SUPER_BLOCK
+    from zoned_tools.formats.btrfs.layout import parse
     from zoned_tools.formats.btrfs.trees import TreeReader
 
     with open_image(str(image)) as drive:
-        chunks = TreeReader({1: drive}).chunk_map(SUPER_BLOCK.parse(raw))
+        chunks = TreeReader({1: drive}).chunk_map(parse(raw))
         [(_, place)] = chunks.places(full["log_root"], full["nodesize"])
     poke(image, place + 200, b"damage")
     found = program("zoned", "check", "--json", image)

@@ -15,10 +15,10 @@ from zoned_tools.device.overlay import LogEntry, LoggedFlush, LoggedWrite, Overl
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.device.zones import Model
 from zoned_tools.findings import Severity
+from zoned_tools.formats.contract import CheckOptions, Target
 from zoned_tools.formats.dm_zoned.check import check
 from zoned_tools.formats.dm_zoned.format import FormatOptions, format_target
-from zoned_tools.formats.dm_zoned.mapper import DmZonedMapper, open_mapper
-from zoned_tools.formats.registry import CheckOptions, Target
+from zoned_tools.formats.dm_zoned.mapper.write import DmZonedMapper, open_mapper
 
 KIB = 1024
 Log = list[tuple[int, LogEntry]]

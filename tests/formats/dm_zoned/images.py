@@ -15,10 +15,10 @@ from zoned_tools.device.emulated import EmulatedDrive, no_zones
 from zoned_tools.device.image import open_image
 from zoned_tools.device.overlay import Overlay
 from zoned_tools.device.zones import Model, ZoneTable, ZoneType, make_table
+from zoned_tools.formats.contract import Target
+from zoned_tools.formats.dm_zoned.judge import read_state
 from zoned_tools.formats.dm_zoned.layout import UNMAPPED
-from zoned_tools.formats.dm_zoned.metadata import open_blocks, read_bitmap, read_map
-from zoned_tools.formats.dm_zoned.superblocks import read_state
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.dm_zoned.open import open_blocks, read_bitmap, read_map
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "dm-zoned"
 NAMES = ("hm64x1", "hm64x4", "hm300x1", "hm6x256", "dual", "triple", "ha32x4", "v1", "v1runt")

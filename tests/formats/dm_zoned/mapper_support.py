@@ -7,8 +7,8 @@ from collections.abc import Callable
 from tests.formats.dm_zoned.crash_model import Log, content
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import LogEntry, Recorder
-from zoned_tools.formats.dm_zoned.mapper import DmZonedMapper, open_mapper
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.contract import Target
+from zoned_tools.formats.dm_zoned.mapper.write import DmZonedMapper, open_mapper
 
 ZONE = 16
 """Blocks of a zone of the single-device target."""

@@ -31,10 +31,10 @@ from zoned_tools.device.overlay import Overlay
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.device.zones import ZoneCondition
 from zoned_tools.findings import CheckReport, Finding, Severity, Verdict
-from zoned_tools.formats.dm_zoned.check import CODES, NoValidSuperblockError, check, check_target
+from zoned_tools.formats.contract import CheckOptions, Target
+from zoned_tools.formats.dm_zoned.check import CODES, NoValidSuperBlockError, check, check_target
 from zoned_tools.formats.dm_zoned.format import FormatOptions, format_target
-from zoned_tools.formats.dm_zoned.layout import Superblock
-from zoned_tools.formats.registry import CheckOptions, Target
+from zoned_tools.formats.dm_zoned.layout import SuperBlock
 
 CORRUPTIONS = corruptions()
 
@@ -65,7 +65,7 @@ def test_published_corruption(images: Images, base: str, variant: dict[str, Any]
     used: int | None
     try:
         result = check_target(target)
-    except NoValidSuperblockError as error:
+    except NoValidSuperBlockError as error:
         report, used = error.report, None
     else:
         report, used = result.report, result.state.chosen
@@ -130,7 +130,7 @@ def test_dangers_for_a_kernel_are_named(images: Images, identifier: str, text: s
         target = corrupted(images, base, variant)
         try:
             findings = check_target(target).report.findings
-        except NoValidSuperblockError as error:
+        except NoValidSuperBlockError as error:
             findings = error.report.findings
         assert any(text in f.message for f in findings), variant["id"]
 
@@ -152,7 +152,7 @@ def test_needs_sync_is_no_error(images: Images) -> None:
 
 
 def test_nothing_of_dm_zoned() -> None:
-    with pytest.raises(NoValidSuperblockError) as caught:
+    with pytest.raises(NoValidSuperBlockError) as caught:
         check_target(Target("dm-zoned", (drive(64, 8),)))
     assert caught.value.clone_status == 255
     assert not caught.value.found_any
@@ -165,7 +165,7 @@ def rewrite(target: Target, numbers: tuple[int, ...] = (0, 1), **changes: Any) -
     assert layout is not None
     for number in numbers:
         offset = layout.set_block(number) * BLOCK
-        sb = Superblock.parse(target.device.read(offset, BLOCK))
+        sb = SuperBlock.parse(target.device.read(offset, BLOCK))
         target.device.write(offset, replace(sb, **changes).pack())
 
 
@@ -335,7 +335,7 @@ def test_random_damage_gives_findings_or_one_clear_error(images: Images, data: s
     started = time.perf_counter()
     try:
         report = check_target(target).report
-    except NoValidSuperblockError as error:
+    except NoValidSuperBlockError as error:
         report = error.report
     assert time.perf_counter() - started < 5
     assert all(isinstance(f, Finding) and f.code in CODES and f.message.isprintable() for f in report.findings)
@@ -344,7 +344,7 @@ def test_random_damage_gives_findings_or_one_clear_error(images: Images, data: s
 
 def resign(device: Device, offsets: tuple[int, ...]) -> None:
     for offset in offsets:
-        device.write(offset, Superblock.parse(device.read(offset, BLOCK)).pack())
+        device.write(offset, SuperBlock.parse(device.read(offset, BLOCK)).pack())
 
 
 def test_many_shared_zones_stay_fast() -> None:

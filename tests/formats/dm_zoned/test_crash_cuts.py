@@ -22,8 +22,8 @@ from tests.formats.dm_zoned.crash_model import (
 )
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import LoggedWrite, Overlay, Recorder
-from zoned_tools.formats.dm_zoned.mapper import open_mapper
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.contract import Target
+from zoned_tools.formats.dm_zoned.mapper.write import open_mapper
 
 WORKLOADS_EACH = 4
 AGEING_REQUESTS = 20

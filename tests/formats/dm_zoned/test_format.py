@@ -18,11 +18,11 @@ from zoned_tools.device.plan import apply_plan
 from zoned_tools.device.zones import Model, ZoneCondition, ZoneType
 from zoned_tools.errors import GeometryError, UsageError
 from zoned_tools.findings import Severity
-from zoned_tools.formats.dm_zoned.check import NoValidSuperblockError, check_target
+from zoned_tools.formats.contract import Target
+from zoned_tools.formats.dm_zoned.check import NoValidSuperBlockError, check_target
 from zoned_tools.formats.dm_zoned.format import FormatOptions, FormatResult, format_target
-from zoned_tools.formats.dm_zoned.layout import Superblock
-from zoned_tools.formats.dm_zoned.metadata import open_blocks
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.dm_zoned.layout import SuperBlock
+from zoned_tools.formats.dm_zoned.open import open_blocks
 
 PARAMETERS = json.loads((VECTORS / "format-params.json").read_text())
 
@@ -108,10 +108,10 @@ def test_published_geometry(parameters: dict[str, Any]) -> None:
         return
     result = format_now(target, reserved=parameters["seq"])
     blocks = open_blocks(target)
-    sb = Superblock.parse(blocks.read(0, 1))
+    sb = SuperBlock.parse(blocks.read(0, 1))
     assert {field: getattr(sb, field) for field in parameters["sb"]} == parameters["sb"]
-    assert Superblock.parse(blocks.read(parameters["secondary_block"], 1)).sb_block == parameters["secondary_block"]
-    tertiary = [Superblock.parse(blocks.read(m.block_offset, 1)).sb_block for m in result.geometry.members[1:]]
+    assert SuperBlock.parse(blocks.read(parameters["secondary_block"], 1)).sb_block == parameters["secondary_block"]
+    tertiary = [SuperBlock.parse(blocks.read(m.block_offset, 1)).sb_block for m in result.geometry.members[1:]]
     assert tertiary == parameters.get("tertiary_sb_block", [])
     assert [f.code for f in check_target(target).report.findings] == (
         ["sb-short-chunks"] * 2 if parameters["check"][0] == 255 else []
@@ -214,7 +214,7 @@ def test_start_inside_the_device() -> None:
     shifted = Target("dm-zoned", (whole,), 8 * MIB)
     result = format_now(shifted)
     assert result.layout.nr_bitmap_blocks == 64
-    assert Superblock.parse(whole.read(8 * MIB, BLOCK)).sb_block == 0
+    assert SuperBlock.parse(whole.read(8 * MIB, BLOCK)).sb_block == 0
     assert check_target(shifted).report.findings == []
 
 
@@ -256,7 +256,7 @@ def test_power_cut_during_format(images: Images, name: str) -> None:
         target = Target("dm-zoned", tuple(devices))
         try:
             checked = check_target(target)
-        except NoValidSuperblockError:
+        except NoValidSuperBlockError:
             outcomes.add("none")
             continue
         codes = {f.code for f in checked.report.findings if f.severity is Severity.ERROR}

@@ -11,17 +11,9 @@ from hypothesis import strategies as st
 
 from tests.formats.dm_zoned.images import MIB, NAMES, Images, drive, facts, regular
 from zoned_tools.errors import GeometryError
-from zoned_tools.formats.dm_zoned.layout import (
-    BLOCK_BYTES,
-    MetadataLayout,
-    Superblock,
-    TargetGeometry,
-    ZoneKind,
-    build_geometry,
-    encode_label,
-    superblock_crc,
-)
-from zoned_tools.formats.dm_zoned.metadata import open_blocks
+from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, ZoneKind, build_geometry
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MetadataLayout, SuperBlock, encode_label, superblock_crc
+from zoned_tools.formats.dm_zoned.open import open_blocks
 from zoned_tools.formats.dm_zoned.sizing import size_metadata
 
 
@@ -39,7 +31,7 @@ def test_superblocks_of_vectors_decode_and_encode(images: Images, name: str, sta
     blocks = open_blocks(images.target(name, state))
     for fields in (*expected["superblocks"], *expected.get("tertiary", [])):
         raw = blocks.read(fields["sb_block"], 1)
-        sb = Superblock.parse(raw)
+        sb = SuperBlock.parse(raw)
         for field, value in fields.items():
             got = getattr(sb, field)
             match field:
@@ -61,9 +53,9 @@ def test_superblocks_of_vectors_decode_and_encode(images: Images, name: str, sta
 )
 def test_superblock_round_trip(gen: int, label: str, reserved: bytes, name: uuid.UUID, numbers: list[int]) -> None:
     raw_label = label.encode("utf-8", "surrogatepass").ljust(32, b"\0")
-    sb = Superblock(2, gen, gen ^ 5, *numbers, label_raw=raw_label, dmz_uuid=name, dev_uuid=name, reserved=reserved)
+    sb = SuperBlock(2, gen, gen ^ 5, *numbers, label_raw=raw_label, dmz_uuid=name, dev_uuid=name, reserved=reserved)
     block = sb.pack()
-    parsed = Superblock.parse(block)
+    parsed = SuperBlock.parse(block)
     assert len(block) == BLOCK_BYTES
     assert parsed.pack() == block
     assert parsed.crc == superblock_crc(block, gen)

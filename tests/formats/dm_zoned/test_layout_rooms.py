@@ -13,11 +13,11 @@ import pytest
 from tests.formats.dm_zoned.images import NAMES, Images, corrupted, corruptions, drive, facts, patch, regular
 from zoned_tools.engine.targets import group_targets
 from zoned_tools.errors import MetadataError, UsageError
+from zoned_tools.formats.contract import Target
 from zoned_tools.formats.dm_zoned.inspect import inspect
-from zoned_tools.formats.dm_zoned.layout import Superblock
+from zoned_tools.formats.dm_zoned.layout import SuperBlock
 from zoned_tools.formats.dm_zoned.probe import probe
 from zoned_tools.formats.dm_zoned.table import table_line
-from zoned_tools.formats.registry import Target
 
 CORRUPTIONS = corruptions()
 
@@ -117,7 +117,7 @@ def test_no_table_line(images: Images) -> None:
 def test_a_member_with_a_damaged_super_block_stays_with_its_target(images: Images, number: int, change: Any) -> None:
     target = images.target("triple")
     member = target.devices[number]
-    patch(member, 0, replace(Superblock.parse(member.read(0, 4096)), **change).pack())
+    patch(member, 0, replace(SuperBlock.parse(member.read(0, 4096)), **change).pack())
     targets, unknown = group_targets(target.devices)
     assert unknown == []
     assert [t.devices for t in targets] == [target.devices]

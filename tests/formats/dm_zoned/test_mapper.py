@@ -27,10 +27,10 @@ from zoned_tools.device.overlay import (
     LoggedWrite,
 )
 from zoned_tools.errors import DeviceError, GeometryError, MetadataError, RefusedError, UsageError
-from zoned_tools.formats.dm_zoned.layout import Superblock
-from zoned_tools.formats.dm_zoned.mapper import DmZonedMapper
-from zoned_tools.formats.dm_zoned.mapper_bitmaps import CLEAN_CACHE_BYTES, BitmapCache
-from zoned_tools.formats.registry import MapExtent
+from zoned_tools.formats.contract import MapExtent
+from zoned_tools.formats.dm_zoned.layout import SuperBlock
+from zoned_tools.formats.dm_zoned.mapper.bitmaps import CLEAN_CACHE_BYTES, BitmapCache
+from zoned_tools.formats.dm_zoned.mapper.write import DmZonedMapper
 
 # -- opening
 
@@ -84,15 +84,15 @@ def test_members_out_of_order_are_refused() -> None:
             opened(swapped, writable=writable)
 
 
-def superblocks(device: Device, mapper: DmZonedMapper) -> list[Superblock]:
-    return [Superblock.parse(device.read(mapper._store.layout.set_block(n) * BLOCK, BLOCK)) for n in (0, 1)]
+def superblocks(device: Device, mapper: DmZonedMapper) -> list[SuperBlock]:
+    return [SuperBlock.parse(device.read(mapper._store.layout.set_block(n) * BLOCK, BLOCK)) for n in (0, 1)]
 
 
 def rewrite_superblock(device: Device, mapper: DmZonedMapper, number: int, generation: int) -> None:
     offset = mapper._store.layout.set_block(number) * BLOCK
-    old = Superblock.parse(device.read(offset, BLOCK))
+    old = SuperBlock.parse(device.read(offset, BLOCK))
     fields = {name: getattr(old, name) for name in old.__dataclass_fields__} | {"gen": generation}
-    device.write(offset, Superblock(**fields).pack())
+    device.write(offset, SuperBlock(**fields).pack())
 
 
 def test_an_older_set_is_brought_up_to_date_before_the_first_write() -> None:
@@ -275,7 +275,7 @@ def test_order_of_a_commit() -> None:
         if isinstance(entry, LoggedFlush):
             story.append(f"flush {number}")
         elif isinstance(entry, LoggedWrite) and entry.offset_bytes in starts:
-            gen = Superblock.parse(entry.data).gen - generation
+            gen = SuperBlock.parse(entry.data).gen - generation
             story.append(f"super block {starts.index(entry.offset_bytes)} {gen:+}")
         elif isinstance(entry, LoggedWrite):
             story.append(f"blocks of set {int(entry.offset_bytes >= starts[1])}")

@@ -16,7 +16,7 @@ from tests.formats.dm_zoned.mapper_support import opened, recorded
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import LoggedManage, LoggedWrite, Overlay
 from zoned_tools.errors import ZonedError
-from zoned_tools.formats.dm_zoned.layout import Superblock
+from zoned_tools.formats.dm_zoned.layout import SuperBlock
 
 BASES = {name: aged(make(), random.Random(name), 25) for name, make in TARGETS.items()}
 LAYOUTS = {name: opened(devices, writable=False)._store.layout for name, devices in BASES.items()}
@@ -51,7 +51,7 @@ def damaged(
             start = layout.bitmap_block(number, zone % layout.nr_zones) * BLOCK
             device.write(start, raw.ljust(BLOCK, b"\0"))
         start = layout.set_block(number) * BLOCK
-        device.write(start, replace(Superblock.parse(device.read(start, BLOCK)), **fields).pack())  # type: ignore[arg-type]
+        device.write(start, replace(SuperBlock.parse(device.read(start, BLOCK)), **fields).pack())  # type: ignore[arg-type]
     return devices
 
 

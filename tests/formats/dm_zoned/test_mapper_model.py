@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.formats.dm_zoned.crash_model import TARGETS, content, error_findings, seeds_of
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import Overlay
-from zoned_tools.formats.dm_zoned.mapper import DmZonedMapper, open_mapper
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.contract import Target
+from zoned_tools.formats.dm_zoned.mapper.write import DmZonedMapper, open_mapper
 
 BASES = {name: make() for name, make in TARGETS.items()}
 

@@ -13,10 +13,10 @@ import pytest
 from tests.formats.dm_zoned.images import BLOCK, NAMES, Images, corrupted, corruptions, facts, patch
 from zoned_tools.errors import DeviceError, MetadataError, RefusedError
 from zoned_tools.findings import Severity
+from zoned_tools.formats.contract import CheckOptions, Target
 from zoned_tools.formats.dm_zoned.check import check
-from zoned_tools.formats.dm_zoned.layout import Superblock
-from zoned_tools.formats.dm_zoned.mapper import DmZonedMapper, open_mapper
-from zoned_tools.formats.registry import CheckOptions, Target
+from zoned_tools.formats.dm_zoned.layout import SuperBlock
+from zoned_tools.formats.dm_zoned.mapper.write import DmZonedMapper, open_mapper
 
 STEP = 2048
 
@@ -229,7 +229,7 @@ def test_a_super_block_of_other_sizes_stops_writing(images: Images, field: str) 
     """Also a tertiary one, and also when zones that died would make the sizes plausible."""
     target = images.target("dual")
     member = target.devices[1]
-    superblock = Superblock.parse(member.read(0, 4096))
+    superblock = SuperBlock.parse(member.read(0, 4096))
     patch(member, 0, replace(superblock, **{field: getattr(superblock, field) + 1}).pack())
     with pytest.raises(RefusedError, match="repair"):
         opened(target, writable=True)

@@ -31,12 +31,12 @@ from zoned_tools.device.plan import Plan, apply_plan, verify_plan
 from zoned_tools.device.zones import ZoneCondition
 from zoned_tools.errors import RefusedError, UsageError
 from zoned_tools.findings import CheckReport
-from zoned_tools.formats.dm_zoned.check import NoValidSuperblockError, check_target
+from zoned_tools.formats.contract import RepairOptions, Target
+from zoned_tools.formats.dm_zoned.check import NoValidSuperBlockError, check_target
 from zoned_tools.formats.dm_zoned.format import FormatOptions, format_target
-from zoned_tools.formats.dm_zoned.layout import Superblock
+from zoned_tools.formats.dm_zoned.layout import SuperBlock
 from zoned_tools.formats.dm_zoned.relabel import plan_relabel
 from zoned_tools.formats.dm_zoned.repair import plan_repair
-from zoned_tools.formats.registry import RepairOptions, Target
 
 CORRUPTIONS = corruptions()
 UNUSABLE = {"both-bad", "version-3"}
@@ -75,7 +75,7 @@ def clean_sha256(base: str) -> str:
     return str(facts(base)["images"]["clean"]["logical_sha256"])
 
 
-def superblocks(target: Target) -> list[Superblock]:
+def superblocks(target: Target) -> list[SuperBlock]:
     state = check_target(target).state
     return [s.superblock for s in (*state.sets, *state.tertiary) if s.superblock is not None]
 
@@ -84,7 +84,7 @@ def superblocks(target: Target) -> list[Superblock]:
 def test_published_corruption(images: Images, base: str, variant: dict[str, Any]) -> None:
     target = corrupted(images, base, variant)
     if variant["id"] in UNUSABLE:
-        with pytest.raises(NoValidSuperblockError):
+        with pytest.raises(NoValidSuperBlockError):
             repair(target)
         return
     before = images.target(base)
@@ -129,7 +129,7 @@ def test_newer_set_loses_when_the_user_says_so(images: Images, chosen: int) -> N
 def test_set_that_the_user_vouches_for(images: Images) -> None:
     """Both super blocks are damaged, but all that matters in the first can still be read."""
     target = corrupted(images, "hm64x1", variant_of("both-bad"))
-    with pytest.raises(NoValidSuperblockError, match="--use-set 0"):
+    with pytest.raises(NoValidSuperBlockError, match="--use-set 0"):
         plan_of(target)
     repair(target, use_set=0)
     assert check_target(target).report.findings == []
@@ -137,7 +137,7 @@ def test_set_that_the_user_vouches_for(images: Images) -> None:
 
 
 def test_set_that_cannot_be_used(images: Images) -> None:
-    with pytest.raises((RefusedError, NoValidSuperblockError)) as caught:
+    with pytest.raises((RefusedError, NoValidSuperBlockError)) as caught:
         plan_of(corrupted(images, "hm64x1", variant_of("sec-zero")), use_set=1)
     assert caught.value.clone_status == 255
 
@@ -182,7 +182,7 @@ def test_version_1_stays_version_1(images: Images) -> None:
 def test_null_uuid_left_by_the_reference_relabel(images: Images) -> None:
     target = images.target("v1")
     for offset in (0, MIB):
-        sb = Superblock.parse(target.device.read(offset, BLOCK))
+        sb = SuperBlock.parse(target.device.read(offset, BLOCK))
         target.device.write(offset, replace(sb, version=2, label_raw=b"dmz-x".ljust(32, b"\0")).pack())
     content = logical_sha256(target)
     plan = repair(target)
@@ -464,7 +464,7 @@ def test_rebuilding_a_set_copies_what_cannot_be_filled() -> None:
 def test_chunks_that_one_super_block_has_forgotten_stay(images: Images) -> None:
     target = images.target("hm64x1")
     block = bytearray(target.device.read(0, BLOCK))
-    patch(target.device, 0, replace(Superblock.parse(bytes(block)), nr_chunks=40).pack())
+    patch(target.device, 0, replace(SuperBlock.parse(bytes(block)), nr_chunks=40).pack())
     plan = repair(target)
     assert any("secondary metadata set is copied" in message for message in plan.messages)
     assert {sb.nr_chunks for sb in superblocks(target)} == {55}

@@ -23,12 +23,12 @@ from tests.formats.dm_zoned.images import (
 )
 from zoned_tools.device.plan import apply_plan, verify_plan
 from zoned_tools.errors import MetadataError
-from zoned_tools.formats.dm_zoned.check import NoValidSuperblockError, check_target
+from zoned_tools.formats.contract import Target
+from zoned_tools.formats.dm_zoned.check import NoValidSuperBlockError, check_target
 from zoned_tools.formats.dm_zoned.dump import dump, restore
-from zoned_tools.formats.dm_zoned.layout import Superblock
-from zoned_tools.formats.dm_zoned.metadata import open_blocks
-from zoned_tools.formats.dm_zoned.superblocks import read_state
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.dm_zoned.judge import read_state
+from zoned_tools.formats.dm_zoned.layout import SuperBlock
+from zoned_tools.formats.dm_zoned.open import open_blocks
 
 CORRUPTIONS = corruptions()
 
@@ -76,7 +76,7 @@ def test_damaged_metadata_survive_a_round_trip(images: Images, base: str, varian
     target = corrupted(images, base, variant)
     try:
         document = document_of(target)
-    except NoValidSuperblockError:
+    except NoValidSuperBlockError:
         assert variant.get("set_used") is None
         return
     before = [f.as_json() for f in check_target(target).report.findings]
@@ -113,7 +113,7 @@ def test_document_of_other_devices(images: Images) -> None:
         restore(Target("dm-zoned", (drive(65, 8),)), document)
     empty = Target("dm-zoned", (drive(64, 8),))
     apply_plan(empty.devices, restore(empty, document).steps)
-    assert Superblock.parse(empty.device.read(MIB, BLOCK)).gen == 23
+    assert SuperBlock.parse(empty.device.read(MIB, BLOCK)).gen == 23
 
 
 json_values = st.recursive(

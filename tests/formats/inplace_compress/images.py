@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,17 @@ from zoned_tools.device.base import Device
 from zoned_tools.device.image import open_image
 from zoned_tools.device.overlay import Overlay
 from zoned_tools.device.plan import apply_plan
+from zoned_tools.formats.contract import CheckOptions, Consents, Journey, RepairPlan, Settings, Target
+from zoned_tools.formats.inplace_compress import LAYOUT
+from zoned_tools.formats.inplace_compress.check import InplaceEvidence, check
 from zoned_tools.formats.inplace_compress.compressors import Compressor
 from zoned_tools.formats.inplace_compress.extents import scan
-from zoned_tools.formats.inplace_compress.format import plan_format
-from zoned_tools.formats.inplace_compress.mapper import InplaceMapper, open_mapper
+from zoned_tools.formats.inplace_compress.format import plan_volume
+from zoned_tools.formats.inplace_compress.mapper.open import InplaceMapper, open_mapper
+from zoned_tools.formats.inplace_compress.open import open_volume
 from zoned_tools.formats.inplace_compress.payload import spans
-from zoned_tools.formats.inplace_compress.volume import open_volume
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.inplace_compress.repair_plan import plan_repair
+from zoned_tools.formats.inplace_compress.table import table_line
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "inplace-compress"
 EXPECTED: dict[str, Any] = json.loads((VECTORS / "expected.json").read_text())
@@ -58,12 +63,28 @@ def target_of(device: Device) -> Target:
 
 def new_volume(folder: Path, size_bytes: int, compressor: Compressor, **choices: int) -> Device:
     device = in_memory(folder, size_bytes)
-    apply_plan([device], plan_format(device, compressor=compressor, **choices).steps)
+    apply_plan([device], plan_volume(device, compressor=compressor, **choices).steps)
     return device
 
 
-def mapper_of(device: Device, *, writable: bool = False, **options: str) -> InplaceMapper:
-    return open_mapper(target_of(device), writable=writable, options=options)
+def settings_of(journey: Journey, values: Mapping[str, str] | None = None) -> Settings:
+    return LAYOUT.parse_settings(values or {}, journey)
+
+
+def check_device(device: Device, settings: Mapping[str, str] | None = None, *, deep: bool = False) -> InplaceEvidence:
+    return check(target_of(device), CheckOptions(deep, settings_of(Journey.CHECK, settings)))
+
+
+def plan_for(evidence: InplaceEvidence, settings: Mapping[str, str] | None = None, *allow: str) -> RepairPlan:
+    return plan_repair(evidence, Consents(frozenset(allow), settings_of(Journey.REPAIR, settings)))
+
+
+def line_of(device: Device, settings: Mapping[str, str] | None = None) -> str:
+    return table_line(target_of(device), settings_of(Journey.TABLE, settings)).line
+
+
+def mapper_of(device: Device, *, writable: bool = False, **settings: str) -> InplaceMapper:
+    return open_mapper(target_of(device), writable=writable, settings=settings_of(Journey.LOGICAL, settings))
 
 
 def everything(device: Device, **options: str) -> bytes:

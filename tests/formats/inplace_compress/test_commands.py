@@ -135,7 +135,7 @@ def test_repair(zoned: Program, image: Path, tmp_path: Path) -> None:
     image.write_bytes(corrupt_bytes("lzo-tag-magic"))
     left = zoned("inplace-compress", "repair", image)
     assert left.status == 4
-    assert "--zero-unreadable" in left.err
+    assert "it waits for --set zero-unreadable=yes or --set salvage-raw=yes" in left.err
     assert image.read_bytes() == corrupt_bytes("lzo-tag-magic")
     assert zoned("inplace-compress", "repair", image, "--zero-unreadable", "--salvage-raw").status == 16
     assert zoned("inplace-compress", "repair", image, "--zero-unreadable").status == 1
@@ -273,7 +273,8 @@ def test_raw_data_behind_the_last_entry_is_only_dropped_with_consent(
     image.write_bytes(damaged)
     left = zoned("check", image, "--repair")
     assert left.status == 4
-    assert "--clear-slack" in left.err
+    assert "block 501 may hold raw data" in left.err
+    assert "it waits for --allow inplace-compress.MAP_SLACK" in left.err
     assert image.read_bytes() == damaged
     assert zoned("inplace-compress", "repair", image, "--data-blocks", 502).status == 1
     assert image.read_bytes() == content_before

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.formats.inplace_compress.images import (
+    check_device,
     content,
     corrupt_bytes,
     everything,
@@ -17,7 +18,6 @@ from tests.formats.inplace_compress.images import (
     image_bytes,
     in_memory,
     mapper_of,
-    target_of,
 )
 from zoned_tools.device.base import Geometry
 from zoned_tools.device.image import create_image, open_image
@@ -25,14 +25,12 @@ from zoned_tools.device.overlay import LoggedDiscard, LoggedWrite, Recorder
 from zoned_tools.device.zones import Model, make_table
 from zoned_tools.errors import DeviceError, GeometryError, UsageError
 from zoned_tools.formats.inplace_compress import import_
-from zoned_tools.formats.inplace_compress.check import check
 from zoned_tools.formats.inplace_compress.compressors import Compressor
-from zoned_tools.formats.inplace_compress.format import plan_format
+from zoned_tools.formats.inplace_compress.format import plan_volume
 from zoned_tools.formats.inplace_compress.import_ import import_volume, open_source
-from zoned_tools.formats.inplace_compress.parallel import copy_volume
+from zoned_tools.formats.inplace_compress.mapper.copying import copy_volume
+from zoned_tools.formats.inplace_compress.open import open_volume
 from zoned_tools.formats.inplace_compress.probe import probe
-from zoned_tools.formats.inplace_compress.volume import open_volume
-from zoned_tools.formats.registry import CheckOptions
 
 piece = st.one_of(
     st.tuples(st.sampled_from(["text:1", "rand:2", "mix:3:900", "zero"]), st.integers(1, 40)),
@@ -65,7 +63,7 @@ def test_what_is_imported_comes_out(
     )
     padded = plain + bytes(-len(plain) % 4096)
     assert everything(device) == padded + bytes(4096 * result.data_blocks - len(padded))
-    assert check(target_of(device), CheckOptions(deep=True)).findings == []
+    assert check_device(device, deep=True).findings.groups == []
     rows = extents_of(device)
     assert len(rows) == result.extents
     assert sum(512 * row[2] for row in rows) == result.stored_bytes  # type: ignore[operator,misc]
@@ -138,7 +136,7 @@ def test_copying_with_processes(parallel_image: tuple[Path, bytes], processes: i
 
 
 def test_errors_in_workers_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoned_tools.formats.inplace_compress.parallel.RANGE_BLOCKS", 512)
+    monkeypatch.setattr("zoned_tools.formats.inplace_compress.mapper.copying.RANGE_BLOCKS", 512)
     image, out = tmp_path / "image", tmp_path / "out"
     image.write_bytes(corrupt_bytes("lzo-tag-magic"))
     out.touch()
@@ -158,12 +156,10 @@ def test_check_over_processes_finds_the_same(tmp_path: Path, monkeypatch: pytest
     image = tmp_path / "image"
     image.write_bytes(corrupt_bytes("842-payload-flip"))
     with open_image(str(image)) as device:
-        reports = [
-            check(target_of(device), CheckOptions(settings={"processes": processes})).as_json()
-            for processes in ("1", "2")
-        ]
-    assert reports[0] == reports[1]
-    assert len(reports[0]["findings"]) == 1  # type: ignore[arg-type]
+        reports = [check_device(device, {"processes": processes}) for processes in ("1", "2")]
+    assert list(reports[0].findings) == list(reports[1].findings)
+    assert reports[0].facts == reports[1].facts
+    assert len(reports[0].findings) == 1
 
 
 def test_devices_and_sources_that_cannot_be_used(tmp_path: Path) -> None:
@@ -179,10 +175,10 @@ def test_devices_and_sources_that_cannot_be_used(tmp_path: Path) -> None:
         import_volume(small, open_source(str(tmp_path / "raw")), compressor=Compressor.LZO)
     for choices in ({"data_blocks": 1023}, {"data_blocks": 1 << 60}, {"start_bytes": (4 << 20) - 8192}):
         with pytest.raises(GeometryError):
-            plan_format(small, compressor=Compressor.LZO, **choices)  # type: ignore[arg-type]
+            plan_volume(small, compressor=Compressor.LZO, **choices)  # type: ignore[arg-type]
     for choices in ({"data_blocks": 0}, {"start_bytes": 100}, {"compressor": Compressor.LZ4}):
         with pytest.raises(UsageError):
-            plan_format(small, **{"compressor": Compressor.LZO, **choices})  # type: ignore[arg-type]
+            plan_volume(small, **{"compressor": Compressor.LZO, **choices})  # type: ignore[arg-type]
 
 
 def test_only_conventional_zones_carry_a_volume(tmp_path: Path) -> None:
@@ -191,7 +187,7 @@ def test_only_conventional_zones_carry_a_volume(tmp_path: Path) -> None:
     create_image(path, geometry, make_table(8 * zone // 512, zone // 512, nr_conventional=4))
     with open_image(path, writable=True) as device:
         with pytest.raises(GeometryError):
-            plan_format(device, compressor=Compressor.LZO)
-        assert plan_format(device, compressor=Compressor.LZO, data_blocks=1022)
+            plan_volume(device, compressor=Compressor.LZO)
+        assert plan_volume(device, compressor=Compressor.LZO, data_blocks=1022)
         with pytest.raises(GeometryError):
-            plan_format(device, compressor=Compressor.LZO, data_blocks=1023)
+            plan_volume(device, compressor=Compressor.LZO, data_blocks=1023)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.formats.inplace_compress.images import (
+    check_device,
     content,
     corrupt_bytes,
     everything,
@@ -18,18 +19,16 @@ from tests.formats.inplace_compress.images import (
     in_memory,
     mapper_of,
     new_volume,
-    target_of,
+    plan_for,
 )
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import LogEntry, LoggedDiscard, LoggedFlush, LoggedWrite, Recorder
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.errors import DeviceError, MetadataError, UsageError, ZonedError
-from zoned_tools.formats.inplace_compress.check import check
 from zoned_tools.formats.inplace_compress.compressors import Compressor
-from zoned_tools.formats.inplace_compress.mapper import InplaceMapper, Settings
-from zoned_tools.formats.inplace_compress.repair import plan_repair
-from zoned_tools.formats.inplace_compress.volume import open_volume
-from zoned_tools.formats.registry import CheckOptions, RepairOptions
+from zoned_tools.formats.inplace_compress.mapper.open import InplaceMapper
+from zoned_tools.formats.inplace_compress.mapper.write import Behaviour
+from zoned_tools.formats.inplace_compress.open import open_volume
 
 BLOCKS = 200
 KINDS = ("text", "rand", "zero", "mix")
@@ -83,13 +82,13 @@ def test_mapper_behaves_as_a_plain_array(
     assert mapper.read(0, BLOCKS) == model
     mapper.close()
     assert everything(device) == model
-    runs = list(mapper.lookup(0, BLOCKS))
+    runs = list(mapper_of(device).lookup(0, BLOCKS))
     assert sum(run.blocks for run in runs) == BLOCKS
     assert all(a.logical_block + a.blocks == b.logical_block for a, b in itertools.pairwise(runs))
     for run in runs:
         if run.physical_block is None:
             assert not any(model[4096 * run.logical_block : 4096 * (run.logical_block + run.blocks)])
-    assert check(target_of(device), CheckOptions()).findings == []
+    assert check_device(device).findings.groups == []
 
 
 def test_reading_any_part(tmp_path: Path) -> None:
@@ -119,7 +118,7 @@ class Clock:
 def test_writeback_commits_when_the_seconds_have_passed(tmp_path: Path) -> None:
     device = new_volume(tmp_path, 4 << 20, Compressor.LZO)
     clock = Clock()
-    mapper = InplaceMapper(open_volume(device), Settings(writeback_seconds=5), writable=True, clock=clock)
+    mapper = InplaceMapper(open_volume(device), Behaviour(writeback_seconds=5), writable=True, clock=clock)
     mapper.write(0, content("text:1", 8192))
     assert everything(device)[:8192] == bytes(8192)
     clock.now = 4.9
@@ -178,7 +177,7 @@ def test_writing_in_front_of_orphan_tails_does_not_swallow_them(tmp_path: Path) 
     mapper.write(60, content("rand:1", 4096))
     assert mapper.read(60, 3) == content("rand:1", 4096) + bytes(8192)
     mapper.close()
-    assert check(target_of(device), CheckOptions()).findings == []
+    assert check_device(device).findings.groups == []
 
 
 def cut_device(folder: Path, base: bytes, log: list[tuple[int, LogEntry]], cut: int, seed: int) -> Device:
@@ -239,16 +238,14 @@ def test_power_cuts(tmp_path: Path, mode: str, window: str, compressor: Compress
 
 def assert_repairable(device: Device) -> None:
     """Repair without consent, then with everything agreed to, leaves no error; readable content does not change."""
-    target = target_of(device)
     before = everything(device, unreadable="zeroes")
     for settings_ in ({}, {"relink": "yes", "zero-unreadable": "yes"}):
         for _ in range(3):
-            report = check(target, CheckOptions(deep=bool(settings_)))
-            plan = plan_repair(target, report, RepairOptions(settings=settings_))
-            apply_plan([device], plan.steps)
+            report = check_device(device, settings_, deep=bool(settings_))
+            apply_plan([device], plan_for(report, settings_).plan.steps)
         if not settings_:
             assert everything(device, unreadable="zeroes") == before
-    assert not check(target, CheckOptions()).has_errors
+    assert not check_device(device).has_errors
     everything(device)
 
 
@@ -266,9 +263,7 @@ def test_nonsense_never_ends_in_anything_but_an_error_of_ours(
     raw[4096 : 4096 + len(bitmap)] = bitmap
     raw[8192 : 8192 + len(data)] = data
     device = in_memory(tmp_path_factory.mktemp("noise"), bytes(raw))
-    target = target_of(device)
-    report = check(target, CheckOptions(deep=True))
-    assert report.findings or sound
+    assert len(check_device(device, deep=True).findings) or sound
     try:
         mapper = mapper_of(device, writable=True, unreadable="fail", window="32")
     except ZonedError:
@@ -279,10 +274,6 @@ def test_nonsense_never_ends_in_anything_but_an_error_of_ours(
             mapper.write(block, content("text:1", 4096))
         except ZonedError:
             continue
-    plan = plan_repair(
-        target, check(target, CheckOptions()), RepairOptions(settings={"zero-unreadable": "yes", "relink": "yes"})
-    )
-    apply_plan([device], plan.steps)
-    assert not [
-        f for f in check(target, CheckOptions()).findings if f.code.startswith("EXT_") and f.severity == "error"
-    ]
+    consents = {"zero-unreadable": "yes", "relink": "yes"}
+    apply_plan([device], plan_for(check_device(device), consents).plan.steps)
+    assert not [f for f in check_device(device).findings if f.code.startswith("EXT_") and f.severity == "error"]

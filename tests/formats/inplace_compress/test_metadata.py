@@ -17,6 +17,7 @@ from tests.formats.inplace_compress.images import (
     corrupt_bytes,
     image_bytes,
     in_memory,
+    line_of,
     new_volume,
     target_of,
 )
@@ -26,18 +27,18 @@ from zoned_tools.formats.inplace_compress import layout
 from zoned_tools.formats.inplace_compress.bitmap import Bitmap
 from zoned_tools.formats.inplace_compress.compressors import Compressor
 from zoned_tools.formats.inplace_compress.dump import dump, restore
-from zoned_tools.formats.inplace_compress.extents import join, scan
-from zoned_tools.formats.inplace_compress.inspect import inspect
-from zoned_tools.formats.inplace_compress.metadata import (
+from zoned_tools.formats.inplace_compress.entries import (
     extent_entries,
     fill_extents,
     pack_entries,
     swap_words,
     unpack_entries,
 )
+from zoned_tools.formats.inplace_compress.extents import join, scan
+from zoned_tools.formats.inplace_compress.inspect import inspect
+from zoned_tools.formats.inplace_compress.open import open_volume
 from zoned_tools.formats.inplace_compress.stat import statistics
-from zoned_tools.formats.inplace_compress.table import parse_table, table_line
-from zoned_tools.formats.inplace_compress.volume import open_volume
+from zoned_tools.formats.inplace_compress.table import parse_table
 
 
 @given(st.lists(st.integers(0, 31), min_size=1, max_size=30).map(lambda e: (e * 8)[: len(e) // 8 * 8 or 8]))
@@ -249,20 +250,20 @@ def test_table_lines_that_cannot_be_meant(line: str) -> None:
 @pytest.mark.parametrize("mode", ["writethrough", "writeback=0", "writeback=2147483647"])
 @pytest.mark.parametrize("critical", ["0", "1"])
 def test_printed_lines_are_understood(mode: str, critical: str, tmp_path: Path) -> None:
-    target = target_of(in_memory(tmp_path, image_bytes("p2-842")))
-    line = table_line(target, {"mode": mode, "critical": critical, "device": "8:16"})
+    target = in_memory(tmp_path, image_bytes("p2-842"))
+    line = line_of(target, {"mode": mode, "critical": critical, "device": "8:16"})
     found = parse_table(line)
     assert (found.device, found.mode, found.compressor, found.critical) == ("8:16", mode, "842", critical == "1")
     assert found.length_sectors == 8176
     assert found.notes == ()
-    assert table_line(target, {"table": line}) == line
+    assert line_of(target, {"table": line}) == line
 
 
 def test_no_table_line_for_a_device_that_activation_would_format(tmp_path: Path) -> None:
     with pytest.raises(MetadataError):
-        table_line(target_of(in_memory(tmp_path, corrupt_bytes("lzo-sb-magic"))), {})
-    sound = target_of(in_memory(tmp_path, image_bytes("p1-lzo")))
+        line_of(in_memory(tmp_path, corrupt_bytes("lzo-sb-magic")))
+    sound = in_memory(tmp_path, image_bytes("p1-lzo"))
     with pytest.raises(UsageError):
-        table_line(sound, {"table": "0 8168 inplacecompress device=x"})
+        line_of(sound, {"table": "0 8168 inplacecompress device=x"})
     with pytest.raises(UsageError):
-        table_line(sound, {"device": "a b"})
+        line_of(sound, {"device": "a b"})

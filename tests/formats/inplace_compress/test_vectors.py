@@ -11,27 +11,26 @@ import pytest
 from tests.formats.inplace_compress.images import (
     CORRUPT,
     EXPECTED,
+    check_device,
     content,
     corrupt_bytes,
     everything,
     extents_of,
     image_bytes,
     in_memory,
+    line_of,
     mapper_of,
     new_volume,
-    target_of,
+    plan_for,
 )
 from zoned_tools.device.base import Device
 from zoned_tools.device.plan import apply_plan, verify_plan
 from zoned_tools.errors import DeviceError
-from zoned_tools.findings import CheckReport
-from zoned_tools.formats.inplace_compress.check import CODES, check
+from zoned_tools.formats.inplace_compress.check import InplaceEvidence
 from zoned_tools.formats.inplace_compress.compressors import Compressor
+from zoned_tools.formats.inplace_compress.open import open_volume
 from zoned_tools.formats.inplace_compress.probe import probe
-from zoned_tools.formats.inplace_compress.repair import plan_repair
-from zoned_tools.formats.inplace_compress.table import table_line
-from zoned_tools.formats.inplace_compress.volume import open_volume
-from zoned_tools.formats.registry import CheckOptions, RepairOptions
+from zoned_tools.formats.inplace_compress.rules import RULES
 
 REPLAYABLE = [name for name, e in EXPECTED.items() if "ops" in e and not e["prefill"] and name != "p6-wb-crash.crash"]
 
@@ -40,13 +39,14 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def deep(device: Device) -> CheckReport:
-    return check(target_of(device), CheckOptions(deep=True))
+def deep(device: Device) -> InplaceEvidence:
+    return check_device(device, deep=True)
 
 
-def assert_as_published(report: CheckReport, wanted: dict[str, Any]) -> None:
+def assert_as_published(report: InplaceEvidence, wanted: dict[str, Any]) -> None:
+    """The published problems, those of one rule ascending; the rules follow each other in their order."""
     placed = [f for f in report.findings if "block" in f.where]
-    rows = [[f.code, f.where["block"], f.where["blocks"]] for f in placed]
+    rows: list[list[Any]] = [[f.code, f.where["block"], f.where["blocks"]] for f in placed]
     verifying = [
         [
             f.where["block"],
@@ -58,8 +58,10 @@ def assert_as_published(report: CheckReport, wanted: dict[str, Any]) -> None:
         if "verifying_blocks" in f.where
     ]
     assert [f.code for f in report.findings if "block" not in f.where] == wanted["superblock"]
-    assert [row for row in rows if "SHADOW" not in str(row[0])] == wanted["problems"]
-    assert [row for row in rows if "SHADOW" in str(row[0])] == wanted["deep_problems"]
+    order = list(RULES)
+    assert rows == sorted(rows, key=lambda row: (order.index(row[0]), row[1]))
+    assert sorted(row for row in rows if "SHADOW" not in row[0]) == sorted(wanted["problems"])
+    assert sorted(row for row in rows if "SHADOW" in row[0]) == sorted(wanted["deep_problems"])
     assert sorted(verifying) == sorted(wanted.get("verifying_payloads", []))
 
 
@@ -81,7 +83,7 @@ def test_image(name: str, tmp_path: Path) -> None:
     assert identity is not None
     assert identity.layout == "inplace-compress"
     mode = "writeback=3600" if "writeback" in wanted["table"] else "writethrough"
-    assert table_line(target_of(device), {"device": "DEV", "mode": mode}) == wanted["table"]
+    assert line_of(device, {"device": "DEV", "mode": mode}) == wanted["table"]
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -117,8 +119,8 @@ def replay(device: Device, wanted: dict[str, Any], *, close: bool = True, **opti
 def test_replaying_the_recorded_writes_gives_the_recorded_extents(name: str, tmp_path: Path) -> None:
     wanted = EXPECTED[name]
     device = new_volume(tmp_path, wanted["device_bytes"], Compressor(wanted["comp_alg"]))
-    emulate = "misplaced-data" if name == "p8-gapbug" else ""
-    status = replay(device, wanted, emulate=emulate)
+    emulate = {"emulate": "misplaced-data"} if name == "p8-gapbug" else {}
+    status = replay(device, wanted, **emulate)
     assert extents_of(device) == [row[:5] for row in wanted["extents"]]
     assert sha256(everything(device)) == wanted["logical_sha256"]
     if "dmsetup_status" in wanted:
@@ -168,18 +170,17 @@ def test_damaged_image(name: str, tmp_path: Path) -> None:
     device = in_memory(tmp_path, corrupt_bytes(name))
     report = deep(device)
     assert_as_published(report, CORRUPT[name]["check"])
-    shallow = check(target_of(device), CheckOptions())
+    shallow = check_device(device)
     assert [f.code for f in shallow.findings] == [f.code for f in report.findings if "SHADOW" not in f.code]
-    assert {f.code for f in report.findings} <= set(CODES)
+    assert {f.code for f in report.findings} <= set(RULES)
 
 
-def repair(device: Device, settings: dict[str, str]) -> CheckReport:
-    target = target_of(device)
-    before = check(target, CheckOptions(deep="relink" in settings, settings=settings))
-    plan = plan_repair(target, before, RepairOptions(settings=settings))
+def repair(device: Device, settings: dict[str, str]) -> InplaceEvidence:
+    before = check_device(device, settings, deep="relink" in settings)
+    plan = plan_for(before, settings).plan
     apply_plan([device], plan.steps)
     verify_plan([device], plan)
-    return check(target, CheckOptions(deep="relink" in settings))
+    return check_device(device, deep="relink" in settings)
 
 
 SAFE = {
@@ -199,14 +200,14 @@ def kind(name: str) -> str:
 @pytest.mark.parametrize("name", [n for n in CORRUPT if kind(n) in SAFE])
 def test_safe_repairs_need_no_consent_and_change_no_content(name: str, tmp_path: Path) -> None:
     device = in_memory(tmp_path, corrupt_bytes(name))
-    assert repair(device, {}).findings == []
+    assert repair(device, {}).findings.groups == []
     assert sha256(everything(device)) == EXPECTED[CORRUPT[name]["base"]]["logical_sha256"]
 
 
 @pytest.mark.parametrize("name", [n for n in CORRUPT if kind(n) in RELINKED])
 def test_relinking_restores_the_content(name: str, tmp_path: Path) -> None:
     device = in_memory(tmp_path, corrupt_bytes(name))
-    assert repair(device, {"relink": "yes"}).findings == []
+    assert repair(device, {"relink": "yes"}).findings.groups == []
     assert sha256(everything(device)) == EXPECTED[CORRUPT[name]["base"]]["logical_sha256"]
 
 
@@ -229,25 +230,25 @@ def test_bitmap_of_a_big_endian_host(compressor: str, tmp_path: Path) -> None:
     writer.write(0, mapper_of(in_memory(tmp_path, image_bytes(CORRUPT[name]["base"]))).read(0, 1))
     writer.close()
     assert [f.code for f in repair(device, {}).findings] == ["MAP_ENDIAN"]
-    assert repair(device, {"swap-words": "yes"}).findings == []
+    assert repair(device, {"swap-words": "yes"}).findings.groups == []
     assert sha256(everything(device)) == digest
 
 
 def test_unreadable_extents_are_zeroed_or_salvaged_only_when_told(tmp_path: Path) -> None:
     raw = corrupt_bytes("lzo-tag-magic")
     zeroed = in_memory(tmp_path, raw)
-    assert repair(zeroed, {"zero-unreadable": "1"}).findings == []
+    assert repair(zeroed, {"zero-unreadable": "1"}).findings.groups == []
     assert mapper_of(zeroed).read(1, 1) == bytes(4096)
     (tmp_path / "other").mkdir()
     salvaged = in_memory(tmp_path / "other", raw)
-    assert repair(salvaged, {"salvage-raw": "yes"}).findings == []
+    assert repair(salvaged, {"salvage-raw": "yes"}).findings.groups == []
     assert mapper_of(salvaged).read(1, 1) == raw[3 * 4096 : 4 * 4096]
 
 
 @pytest.mark.parametrize("given", [{"data-blocks": "1022"}, {"table": "0 8176 inplacecompress device=x,writethrough"}])
 def test_super_block_from_the_users_knowledge(given: dict[str, str], tmp_path: Path) -> None:
     device = in_memory(tmp_path, corrupt_bytes("842-sb-data-blocks-big"))
-    report = check(target_of(device), CheckOptions(settings=given | {"force": "yes"}))
+    report = check_device(device, given | {"force": "yes"})
     assert [f.code for f in report.findings] == ["SB_DEVICE"]
-    assert repair(device, given).findings == []
+    assert repair(device, given).findings.groups == []
     assert sha256(everything(device)) == EXPECTED["p2-842"]["logical_sha256"]

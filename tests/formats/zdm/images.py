@@ -13,10 +13,10 @@ from typing import Any
 from zoned_tools.device.base import Device
 from zoned_tools.errors import ZonedError
 from zoned_tools.findings import CheckReport, Severity
-from zoned_tools.formats.registry import CheckOptions, Target
+from zoned_tools.formats.contract import CheckOptions, Target
 from zoned_tools.formats.zdm.check import check
 from zoned_tools.formats.zdm.mapper import ZdmMapper, ZdmReader, open_mapper
-from zoned_tools.formats.zdm.state import load
+from zoned_tools.formats.zdm.open import load
 
 FOLDER = Path(__file__).parents[2] / "vectors" / "zdm"
 BLOCK = 4096

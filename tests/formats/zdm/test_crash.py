@@ -13,7 +13,7 @@ from tests.formats.zdm.images import FOLDER, check_counts, digests, errors, fact
 from zoned_tools.device.overlay import Overlay, Recorder
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.findings import CheckReport
-from zoned_tools.formats.registry import RepairOptions
+from zoned_tools.formats.contract import RepairOptions
 from zoned_tools.formats.zdm import reclaim
 from zoned_tools.formats.zdm.repair import plan_repair
 

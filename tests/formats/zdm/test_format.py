@@ -21,8 +21,8 @@ from zoned_tools.errors import GeometryError, MetadataError
 from zoned_tools.formats.zdm import layout
 from zoned_tools.formats.zdm.dump import dump, restore
 from zoned_tools.formats.zdm.format import check_place, format_plan, identity_for, place_of, plan_create, plan_wipe
-from zoned_tools.formats.zdm.identity import Identity
 from zoned_tools.formats.zdm.probe import probe
+from zoned_tools.formats.zdm.superblock import SuperBlock
 
 OPTIONS = {
     "fmt-16z": (8, {}),
@@ -32,8 +32,8 @@ OPTIONS = {
 }
 
 
-def template(**options: object) -> Identity:
-    return Identity(uuid.UUID(int=0), 0, 0, 0, 0, **options)  # type: ignore[arg-type] - names come from a table
+def template(**options: object) -> SuperBlock:
+    return SuperBlock(uuid.UUID(int=0), 0, 0, 0, 0, **options)  # type: ignore[arg-type] - names come from a table
 
 
 def content_digest(drive: zx1.VectorDrive) -> list[object]:

@@ -15,11 +15,11 @@ from tests.formats.zdm.images import BLOCK, FOLDER, START, check_counts, facts, 
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.errors import MetadataError, ZonedError
 from zoned_tools.findings import CheckReport, Severity
-from zoned_tools.formats.registry import CheckOptions, RepairOptions
+from zoned_tools.formats.contract import CheckOptions, RepairOptions
 from zoned_tools.formats.zdm import layout
 from zoned_tools.formats.zdm.check import check
-from zoned_tools.formats.zdm.generations import key_checksum, super_checksum
 from zoned_tools.formats.zdm.inspect import inspect
+from zoned_tools.formats.zdm.judge import key_checksum, super_checksum
 from zoned_tools.formats.zdm.mapper import open_mapper
 from zoned_tools.formats.zdm.probe import probe
 from zoned_tools.formats.zdm.repair import plan_repair
@@ -106,13 +106,13 @@ def test_identity_fields_with_right_checksum(data: st.DataObject) -> None:
     drive = zx1.open_vector(FOLDER, data.draw(st.sampled_from(["pop-small", "fmt-16z"])))
     from dataclasses import replace
 
-    from zoned_tools.formats.zdm.identity import decode
+    from zoned_tools.formats.zdm.superblock import SuperBlock
 
-    identity = decode(drive.read(BASE, BLOCK))
+    identity = SuperBlock.parse(drive.read(BASE, BLOCK))
     numbers = st.sampled_from([0, 1, 4, 5, 6, 1 << 20, 524288, 7864320, (1 << 32) - 1, (1 << 64) - 1])
     changes = {n: data.draw(numbers) for n in ("sect_start", "sect_size", "zdm_blocks", "data_start", "zone_size")}
     name = data.draw(st.sampled_from(sorted(changes)))
-    drive.store.pwrite(BASE, replace(identity, **{name: changes[name]}).build())
+    drive.store.pwrite(BASE, replace(identity, **{name: changes[name]}).pack())
     use_everything(drive)
 
 

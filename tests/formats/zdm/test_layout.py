@@ -15,9 +15,10 @@ from tests.formats.zdm import zx1
 from tests.formats.zdm.images import FOLDER, facts
 from zoned_tools.codec.crc import crc32c_raw
 from zoned_tools.errors import GeometryError
-from zoned_tools.formats.zdm import identity, layout
+from zoned_tools.formats.zdm import layout
 from zoned_tools.formats.zdm.checksums import crc16, crc16_pages, crc64_we
 from zoned_tools.formats.zdm.layout import CreateLayout, Geometry
+from zoned_tools.formats.zdm.superblock import SuperBlock, as_json
 
 
 def slow_crc16(data: bytes) -> int:
@@ -110,7 +111,7 @@ def test_impossible_geometry_is_one_error(start: int, blocks: int, zdstart: int)
 def test_identity_of_four_releases(release: str) -> None:
     expected = facts("ident")[release]
     block = (FOLDER / f"ident-{release}.bin").read_bytes()
-    found = identity.decode(block)
+    found = SuperBlock.parse(block)
     assert found.usable
     assert str(found.form).split()[0] == expected["checksum"].split()[0]
     assert str(found.form).endswith(expected["checksum"].split("over ")[1])
@@ -118,7 +119,7 @@ def test_identity_of_four_releases(release: str) -> None:
     for name in ("label", "sect_start", "sect_size", "zdm_blocks", "data_start", "zone_size"):
         assert getattr(found, name) == expected[name], name
     if release == "r127":
-        assert found.build() == block
+        assert found.pack() == block
 
 
 @pytest.mark.parametrize("name", ["fmt-16z", "fmt-64z-1mib", "fmt-1101z", "fmt-whole"])
@@ -126,9 +127,9 @@ def test_identity_of_a_format(name: str) -> None:
     expected = facts(name)
     drive = zx1.open_vector(FOLDER, name)
     block = drive.read(expected["start_sector"] * 512, 4096)
-    found = identity.decode(block)
+    found = SuperBlock.parse(block)
     wanted = expected["identity"]
-    assert found.build() == block
+    assert found.pack() == block
     assert block[:256].hex() == expected["block0_hex"]
     assert f"{found.crc32:08x}" == wanted["crc"]
     assert [*found.gc_prio, *found.gc_wm, found.gc_status] == wanted["gc"]
@@ -140,6 +141,6 @@ def test_identity_of_a_format(name: str) -> None:
 
 @given(st.binary(min_size=512, max_size=512))
 def test_any_bytes_decode_to_something(raw: bytes) -> None:
-    found = identity.decode(raw)
-    assert isinstance(identity.as_json(found), dict)
+    found = SuperBlock.parse(raw)
+    assert isinstance(as_json(found), dict)
     assert found.usable == (found.magic_ok and found.form is not None)

@@ -26,13 +26,13 @@ from tests.formats.zdm.images import (
 from tests.formats.zdm.test_crash import tight_drive
 from zoned_tools.device.overlay import Overlay
 from zoned_tools.errors import DeviceError, MetadataError, UsageError
-from zoned_tools.formats.registry import Mapper
+from zoned_tools.formats.contract import Mapper
 from zoned_tools.formats.zdm import layout
-from zoned_tools.formats.zdm.allocator import stream_of
 from zoned_tools.formats.zdm.mapper import ZdmMapper, open_mapper
+from zoned_tools.formats.zdm.mapper.allocate import stream_of
+from zoned_tools.formats.zdm.mapper.reclaim import needed_stale
 from zoned_tools.formats.zdm.mapping import DiscardExtents
-from zoned_tools.formats.zdm.reclaim import needed_stale
-from zoned_tools.formats.zdm.state import load
+from zoned_tools.formats.zdm.open import load
 
 
 def perform(mapper: ZdmMapper, operation: list) -> None:

@@ -12,14 +12,14 @@ from tests.formats.zdm.images import FOLDER, START, cases, check_counts, digests
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.errors import GeometryError, MetadataError, RefusedError
 from zoned_tools.findings import CheckReport
-from zoned_tools.formats.registry import RepairOptions
+from zoned_tools.formats.contract import RepairOptions
 from zoned_tools.formats.zdm import inspect as inspect_room
 from zoned_tools.formats.zdm.checksums import crc16
-from zoned_tools.formats.zdm.generations import key_checksum
+from zoned_tools.formats.zdm.judge import key_checksum
 from zoned_tools.formats.zdm.mapper import open_mapper
+from zoned_tools.formats.zdm.open import load, require_usable
 from zoned_tools.formats.zdm.probe import probe
 from zoned_tools.formats.zdm.repair import plan_repair
-from zoned_tools.formats.zdm.state import load, require_usable
 
 IMAGES = sorted(path.name.removesuffix(".zx.xz") for path in FOLDER.glob("*.zx.xz"))
 POPULATED = [name for name in IMAGES if not name.startswith("fmt-")]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,19 +12,10 @@ from zoned_tools.cli.output import print_json
 from zoned_tools.errors import MetadataError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from zoned_tools.formats.btrfs.survey import DeviceSurvey
     from zoned_tools.formats.contract import Target
 
 app = new_app("List the super blocks of a zoned btrfs, and go back to an older one.")
-
-LINES_AT_ONCE = 4096
-
-
-def _print_lines(lines: Iterator[str]) -> None:
-    while batch := list(islice(lines, LINES_AT_ONCE)):
-        sys.stdout.write("\n".join(batch) + "\n")
 
 
 @app.command("supers")
@@ -54,41 +43,31 @@ def supers(
         raise UsageError("--at needs --full")
     if latest and (full or roots):
         raise UsageError("--latest lists nothing that --full or --roots could add to")
-    from zoned_tools.device.opening import open_device
-    from zoned_tools.engine.targets import single_target
+    from zoned_tools.engine.opening import opened_target
+    from zoned_tools.formats.btrfs.supers import list_supers, supers_as_json
 
-    with open_device(device) as opened:
-        target = single_target([opened], start_sector=start, layout="btrfs")
+    with opened_target([device], start, "btrfs") as target:
         if latest:
             return _print_latest(target, mirror, json=json)
-        from zoned_tools.formats.btrfs.supers import list_supers, supers_as_json
-
-        survey = list_supers(target.device, target.start_bytes, roots=roots)
+        survey = list_supers(target, roots=roots)
         _refuse_nothing(survey)
         if json:
             document = supers_as_json(survey)
             if full:
                 document["super_block"] = _full_tree(survey, mirror, at)
-            _print_document(document, sum(len(m.copies) for m in survey.mirrors))
-        elif full:
-            from zoned_tools.formats.btrfs.describe import full_text
-
-            _print_lines(full_text(_chosen_block(survey, mirror, at), target.device.path))
+            print_json(document)
         else:
-            from zoned_tools.formats.btrfs.listing import listing
-
-            _print_lines(listing(survey))
+            _print_text(survey, _chosen_block(survey, mirror, at) if full else None)
     return 0
 
 
-def _print_document(document: dict[str, object], copies: int) -> None:
-    """Print the listing; a long one on one line, which is ten times faster than indented."""
-    if copies <= LINES_AT_ONCE:
-        print_json(document)
-        return
-    from json import dumps
+def _print_text(survey: DeviceSurvey, block: bytes | None) -> None:
+    """One super block in full, or the list of all."""
+    from zoned_tools.formats.btrfs.describe import full_text
+    from zoned_tools.formats.btrfs.listing import listing
+    from zoned_tools.report.stream import write_lines
 
-    sys.stdout.write(dumps(document) + "\n")
+    write_lines(listing(survey) if block is None else full_text(block, survey.device.path))
 
 
 def _refuse_nothing(survey: DeviceSurvey) -> None:
@@ -156,12 +135,10 @@ def rollback(
 ) -> int:
     """Make an older super block the newest, in every mirror; the device must not be mounted."""
     from zoned_tools.cli.changes import execute
-    from zoned_tools.device.opening import open_devices
-    from zoned_tools.engine.targets import single_target
+    from zoned_tools.engine.opening import opened_target
     from zoned_tools.formats.btrfs.rollback import plan_rollback
 
-    with open_devices(devices, writable=not dry_run) as opened:
-        target = single_target(opened, start_sector=start, layout="btrfs")
+    with opened_target(devices, start, "btrfs", writable=not dry_run) as target:
         plan = plan_rollback(target, to_generation, drop_log=drop_log)
         changed = False
         if not (json and dry_run):

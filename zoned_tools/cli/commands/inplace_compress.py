@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from zoned_tools.cli.lazy import new_app
-from zoned_tools.cli.options import DevicePath, DryRun, Force, Json, Quiet, Start, Undo
+from zoned_tools.cli.options import All, Allow, DevicePath, DryRun, Force, Json, Quiet, Settings, Start, Undo
 from zoned_tools.cli.output import print_json, progress_bar
-from zoned_tools.errors import FsckStatus, UsageError
+from zoned_tools.cli.settings import takes_settings
+from zoned_tools.errors import UsageError
+from zoned_tools.formats.shared.settings import Journey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from zoned_tools.device.base import Device
-    from zoned_tools.findings import CheckReport
-    from zoned_tools.formats.registry import Target
+    from zoned_tools.formats.inplace_compress.format import Wanted
 
-LAYOUT = "inplace-compress"
+NAME = "inplace-compress"
 SECTOR_BYTES = 512
 
 app = new_app("Make, fill, check, repair and measure dm-inplace-compress volumes.")
@@ -53,16 +51,6 @@ Processes: TypeAlias = Annotated[
 ]
 
 
-@contextmanager
-def _target(path: str, start: int | None, *, writable: bool = False) -> Iterator[Target]:
-    """The volume on a device, found by its magic or taken on trust at ``start``."""
-    from zoned_tools.device.opening import open_device
-    from zoned_tools.engine.targets import single_target
-
-    with open_device(path, writable=writable) as device:
-        yield single_target([device], start_sector=start, layout=LAYOUT)
-
-
 def _print_table(line: str) -> None:
     print(f"table: {line}")
     print(f"warning: {_table_facts(line)['warning']}", file=sys.stderr)
@@ -75,23 +63,17 @@ def _table_facts(line: str | None) -> dict[str, object]:
     return {"table": line, "warning": ACTIVATION_WARNING}
 
 
-def _wanted(compressor: str | None, data_blocks: int | None, table: str | None) -> tuple[str, int | None]:
-    """Compressor and size of a new volume; single options must not contradict the table line."""
-    from zoned_tools.formats.inplace_compress.table import parse_table
+def _wanted(compressor: str | None, data_blocks: int | None, table: str | None) -> Wanted:
+    """Compressor and size of a new volume, with what the driver would understand otherwise."""
+    from zoned_tools.formats.inplace_compress import LAYOUT
+    from zoned_tools.formats.inplace_compress.format import wanted_volume
 
-    arguments = parse_table(table) if table else None
-    if arguments is not None:
-        for note in arguments.notes:
-            print(f"note: {note}", file=sys.stderr)
-        if arguments.length_sectors is not None:
-            blocks = arguments.length_sectors // 8
-            if data_blocks not in (None, blocks):
-                raise UsageError(f"--data-blocks {data_blocks}, but the table line is for {blocks} blocks")
-            data_blocks = blocks
-        if compressor and arguments.compressor and compressor != arguments.compressor:
-            raise UsageError(f"--compressor {compressor}, but the table line says {arguments.compressor}")
-        compressor = compressor or arguments.compressor
-    return compressor or "lzo", data_blocks
+    given = {"table": table, "data-blocks": data_blocks, "compressor": compressor}
+    words = {name: str(value) for name, value in given.items() if value is not None}
+    wanted = wanted_volume(LAYOUT.parse_settings(words, Journey.FORMAT))
+    for note in wanted.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return wanted
 
 
 def _refuse_content(device: Device, *, force: bool) -> None:
@@ -116,16 +98,16 @@ def format_volume(
     """Make an empty volume."""
     from zoned_tools.cli.changes import execute
     from zoned_tools.device.opening import open_device
-    from zoned_tools.formats.inplace_compress.compressors import compressor_by_name
-    from zoned_tools.formats.inplace_compress.format import plan_format, volume_sizes
+    from zoned_tools.formats.inplace_compress.format import plan_volume, volume_sizes
 
-    name, blocks = _wanted(compressor, data_blocks, table)
+    wanted = _wanted(compressor, data_blocks, table)
+    name = wanted.compressor.label
     begin = (start or 0) * SECTOR_BYTES
     with open_device(device, writable=not dry_run) as drive:
-        meta, data = volume_sizes(drive, begin, blocks)
-        plan = plan_format(drive, compressor=compressor_by_name(name), start_bytes=begin, data_blocks=data)
+        meta, data = volume_sizes(drive, begin, wanted.data_blocks)
+        plan = plan_volume(drive, compressor=wanted.compressor, start_bytes=begin, data_blocks=data)
         _refuse_content(drive, force=force)
-        execute(plan, [drive], dry_run=dry_run, undo=undo, identity=LAYOUT)
+        execute(plan, [drive], dry_run=dry_run, undo=undo, identity=NAME)
     line = _line(device, start, table) if not dry_run else None
     if json:
         facts = {"device": device, "compressor": name, "meta_blocks": meta, "data_blocks": data}
@@ -138,12 +120,14 @@ def format_volume(
 
 def _line(device: str, start: int | None, table: str | None) -> str | None:
     """The table line of what is on a device now; None where the driver could not use it."""
+    from zoned_tools.engine.opening import opened_target
+    from zoned_tools.formats.inplace_compress import LAYOUT
     from zoned_tools.formats.inplace_compress.table import table_line
 
     if start:
         return None
-    with _target(device, start) as target:
-        return table_line(target, {"table": table} if table else {})
+    with opened_target([device], start, NAME) as target:
+        return table_line(target, LAYOUT.parse_settings({"table": table} if table else {}, Journey.TABLE)).line
 
 
 @app.command("import")
@@ -165,11 +149,10 @@ def import_content(
     from dataclasses import asdict
 
     from zoned_tools.device.opening import open_device
-    from zoned_tools.formats.inplace_compress.compressors import compressor_by_name
     from zoned_tools.formats.inplace_compress.import_ import import_volume, open_source
     from zoned_tools.formats.inplace_compress.workers import process_count
 
-    name, blocks = _wanted(compressor, data_blocks, table)
+    wanted = _wanted(compressor, data_blocks, table)
     content = open_source(source)
     with open_device(device, writable=True) as drive:
         _refuse_content(drive, force=force)
@@ -177,17 +160,17 @@ def import_content(
             result = import_volume(
                 drive,
                 content,
-                compressor=compressor_by_name(name),
+                compressor=wanted.compressor,
                 window_blocks=window,
-                data_blocks=blocks,
+                data_blocks=wanted.data_blocks,
                 start_bytes=(start or 0) * SECTOR_BYTES,
-                processes=process_count(str(processes)),
+                processes=process_count(processes),
                 exact=exact,
                 progress=progress,
             )
     line = _line(device, start, table)
     if json:
-        facts = {"device": device, "source": source, "compressor": name, **asdict(result)}
+        facts = {"device": device, "source": source, "compressor": wanted.compressor.label, **asdict(result)}
         print_json({"schema": "zoned.inplace-compress.import/1", **facts, **_table_facts(line)})
         return 0
     share = f", {100 * result.stored_bytes / result.content_bytes:.1f} %" if result.content_bytes else ""
@@ -197,23 +180,12 @@ def import_content(
     return 0
 
 
-def _print_report(report: CheckReport, *, json: bool, changed: bool) -> None:
-    if json:
-        print_json({"schema": "zoned.check/1", "changed": changed, "devices": [report.as_json()]})
-        return
-    from zoned_tools.report.findings import report_lines
-
-    for line in report_lines(report):
-        print(line)
-
-
-def _settings(table: str | None, data_blocks: int | None, **switches: bool) -> dict[str, str]:
-    settings = {name.replace("_", "-"): "yes" for name, on in switches.items() if on}
-    if table is not None:
-        settings["table"] = table
-    if data_blocks is not None:
-        settings["data-blocks"] = str(data_blocks)
-    return settings
+def _settings(table: str | None, data_blocks: int | None, more: list[str] | None, **switches: bool) -> list[str]:
+    """``KEY=VALUE`` words of this command's options, and those given as such."""
+    words = [f"{name.replace('_', '-')}=yes" for name, on in switches.items() if on]
+    words += [] if table is None else [f"table={table}"]
+    words += [] if data_blocks is None else [f"data-blocks={data_blocks}"]
+    return words + (more or [])
 
 
 KnownBlocks: TypeAlias = Annotated[
@@ -229,6 +201,7 @@ KnownBlocks: TypeAlias = Annotated[
 
 
 @app.command("check")
+@takes_settings(Journey.CHECK, Journey.REPAIR)
 def check_volume(
     device: DevicePath,
     deep: Annotated[bool, typer.Option("--deep", help="Look for payloads behind wrong metadata too.")] = False,
@@ -239,27 +212,25 @@ def check_volume(
         bool, typer.Option("--force", "-f", help="Go on with the given size when the super block is damaged.")
     ] = False,
     processes: Processes = 0,
+    everything: All = False,
     json: Json = False,
+    settings: Settings = None,
     start: Start = None,
 ) -> int:
     """Check super block, bitmap and payloads; changes nothing."""
-    from zoned_tools.formats.inplace_compress.check import check
-    from zoned_tools.formats.registry import CheckOptions
+    from zoned_tools.cli.commands.check import check
 
     if deep and metadata_only:
         raise UsageError("--deep reads payloads, --metadata-only does not")
-    settings = _settings(table, data_blocks, force=force)
-    settings |= {"processes": str(processes), "payloads": "no" if metadata_only else "yes"}
-    try:
-        with _target(device, start) as target:
-            report = check(target, CheckOptions(deep=deep, settings=settings))
-    except KeyboardInterrupt:
-        return FsckStatus.CANCELLED
-    _print_report(report, json=json, changed=False)
-    return report.verdict.fsck_status
+    words = [f"processes={processes}", f"payloads={'no' if metadata_only else 'yes'}"]
+    return check(
+        [device], deep=deep, json=json, everything=everything, start=start, layout=NAME,
+        settings=[*words, *_settings(table, data_blocks, settings, force=force)],
+    )  # fmt: skip
 
 
 @app.command("repair")
+@takes_settings(Journey.CHECK, Journey.REPAIR)
 def repair_volume(
     device: DevicePath,
     relink: Annotated[
@@ -284,42 +255,24 @@ def repair_volume(
     data_blocks: KnownBlocks = None,
     dry_run: DryRun = False,
     undo: Undo = None,
+    everything: All = False,
     json: Json = False,
+    allow: Allow = None,
+    settings: Settings = None,
     start: Start = None,
 ) -> int:
     """Repair what can be repaired safely, and what the options agree to."""
-    from zoned_tools.cli.changes import execute
-    from zoned_tools.formats.inplace_compress.check import check
-    from zoned_tools.formats.inplace_compress.repair import plan_repair
-    from zoned_tools.formats.registry import CheckOptions, RepairOptions
+    from zoned_tools.cli.commands.check import check
 
-    if zero_unreadable and salvage_raw:
-        raise UsageError("--zero-unreadable and --salvage-raw contradict each other")
-    settings = _settings(
-        table,
-        data_blocks,
-        relink=relink,
-        zero_unreadable=zero_unreadable,
-        salvage_raw=salvage_raw,
-        decode_mistagged=decode_mistagged,
-        swap_words=swap_words,
-        clear_slack=clear_slack,
-    )
-    with _target(device, start, writable=not dry_run) as target:
-        report = check(target, CheckOptions(deep=relink, settings=settings))
-        plan = plan_repair(target, report, RepairOptions(settings=settings))
-        report.facts["messages"] = plan.messages
-        if dry_run and json:
-            report.facts["plan"] = list(plan.describe(target.paths))
-        else:
-            changed = execute(plan, target.devices, dry_run=dry_run, undo=undo, identity=LAYOUT)
-            if changed:
-                before = report
-                report = check(target, CheckOptions(deep=relink, settings=settings))
-                report.corrected = True
-                report.facts |= {"repaired": [f.as_json() for f in before.findings], "messages": plan.messages}
-    _print_report(report, json=json, changed=report.corrected)
-    return report.verdict.fsck_status
+    words = _settings(
+        table, data_blocks, settings,
+        relink=relink, zero_unreadable=zero_unreadable, salvage_raw=salvage_raw,
+        decode_mistagged=decode_mistagged, swap_words=swap_words, clear_slack=clear_slack,
+    )  # fmt: skip
+    return check(
+        [device], repair=True, dry_run=dry_run, undo=undo, json=json, deep=relink, everything=everything, allow=allow,
+        settings=words, start=start, layout=NAME,
+    )  # fmt: skip
 
 
 @app.command("stat")
@@ -332,11 +285,12 @@ def print_statistics(
     start: Start = None,
 ) -> int:
     """Print ratio, payload histogram and holes of a volume."""
+    from zoned_tools.engine.opening import opened_target
     from zoned_tools.formats.inplace_compress.stat import statistics
     from zoned_tools.formats.inplace_compress.table import ACTIVATION_WARNING
     from zoned_tools.report.tree import tree_lines
 
-    with _target(device, start) as target:
+    with opened_target([device], start, NAME) as target:
         facts = statistics(target, window)
     if json:
         print_json({"schema": "zoned.inplace-compress.stat/1", "device": device, **facts})

@@ -12,7 +12,7 @@ from zoned_tools.cli.output import print_json
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from zoned_tools.formats.zdm.state import State
+    from zoned_tools.formats.zdm.open import State
 
 app = new_app("Status, zone counters and drive zones of a ZDM.")
 
@@ -23,7 +23,7 @@ _COLUMNS = 5
 def _state(path: str, start: int | None) -> Iterator[State]:
     from zoned_tools.device.opening import open_device
     from zoned_tools.engine.targets import single_target
-    from zoned_tools.formats.zdm.state import load
+    from zoned_tools.formats.zdm.open import load
 
     with open_device(path) as device:
         yield load(single_target([device], start_sector=start, layout="zdm" if start is not None else None))

@@ -50,15 +50,6 @@ def parse_label(text: str | None) -> str:
     return text
 
 
-def default_label(device: Device) -> str:
-    """``dmz-`` and the serial number or name of the first device, cut to 30 bytes."""
-    from zoned_tools.device.identity import identify
-
-    serial = "" if device.emulated else identify(device.path).serial
-    name = serial or os.path.basename(os.path.realpath(device.path))
-    return os.fsencode(f"dmz-{name}")[:30].decode("utf-8", "ignore")
-
-
 def check_members(devices: Sequence[Device]) -> None:
     """One zoned device, or a regular one followed by zoned ones.
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from zoned_tools.cli.dmzadm.common import LAYOUT, Common, check_members, default_label, parse_label, parse_number
+from zoned_tools.cli.dmzadm.common import LAYOUT, Common, check_members, parse_label, parse_number
 from zoned_tools.device.opening import open_devices
 from zoned_tools.errors import UsageError
-from zoned_tools.formats.dm_zoned.format import FormatOptions, FormatResult, format_target
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.contract import Target
+from zoned_tools.formats.dm_zoned.format import FormatOptions, FormatResult, default_label, format_target
 
 
 @dataclass(frozen=True, slots=True)

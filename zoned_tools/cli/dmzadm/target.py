@@ -11,10 +11,10 @@ from zoned_tools.device.opening import open_devices
 from zoned_tools.device.sysfs import BlockSysfs
 from zoned_tools.engine import device_mapper
 from zoned_tools.errors import BusyError, DeviceError, RefusedError, UsageError
-from zoned_tools.findings import CheckReport, Severity
-from zoned_tools.formats.dm_zoned.check import check
+from zoned_tools.formats.contract import CheckOptions, Settings, Severity, Target
+from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, check
+from zoned_tools.formats.dm_zoned.layout import SuperBlock
 from zoned_tools.formats.dm_zoned.table import table_line
-from zoned_tools.formats.registry import CheckOptions, Target
 
 _FAILED = 255
 _NOT_STOPPED = 234
@@ -27,11 +27,11 @@ def start_target(common: Common) -> int:
         target = Target(LAYOUT, devices)
         if not common.dry_run and any(device.emulated for device in devices):
             raise UsageError("an image file cannot be started", device=devices[0].path, hint="zoned serve exports it")
-        report = check(target, CheckOptions())
-        _refuse_dangerous(report)
-        line = table_line(target, {})
-    name, uuid = _name_of(report, common.paths[0])
-    version = report.facts["version"]
+        evidence = check(target, CheckOptions())
+        _refuse_dangerous(evidence)
+        line = table_line(target, Settings()).line
+    superblock = evidence.state.superblock
+    name, uuid = _name_of(superblock, common.paths[0])
     first = os.path.basename(os.path.realpath(common.paths[0]))
     identity = f", uuid {uuid}" if uuid else ","
     if common.verbose or common.dry_run:
@@ -41,7 +41,7 @@ def start_target(common: Common) -> int:
     if Path("/dev/mapper", name).exists():
         print(f"WARNING {first}: label {name} is already used, relabelling to dmz-{first}")
         name = f"dmz-{first}"
-    print(f"{first}: starting {name}, metadata ver. {version}{identity}")
+    print(f"{first}: starting {name}, metadata ver. {superblock.version}{identity}")
     try:
         device_mapper.create(name, line, f"dmz-{uuid}" if uuid else "")
     except DeviceError as error:
@@ -49,26 +49,27 @@ def start_target(common: Common) -> int:
     return 0
 
 
-def _name_of(report: CheckReport, path: str) -> tuple[str, str]:
+def _name_of(superblock: SuperBlock, path: str) -> tuple[str, str]:
     """``(device-mapper name, uuid)``; version 1 has neither, the name is made from the device's."""
-    uuid = str(report.facts["uuid"] or "")
-    label = str(report.facts["label"] or "")
-    return label or f"dmz-{os.path.basename(os.path.realpath(path))}", uuid
+    uuid = str(superblock.dmz_uuid) if superblock.version > 1 else ""
+    return superblock.label or f"dmz-{os.path.basename(os.path.realpath(path))}", uuid
 
 
-def _refuse_dangerous(report: CheckReport) -> None:
+def _refuse_dangerous(evidence: DmZonedEvidence) -> None:
     dangerous = [
-        f for f in report.findings if f.severity is Severity.ERROR or f.code in ("sets-gen-differ", "zone-runt")
+        group
+        for group in evidence.findings.groups
+        if group.severity is Severity.ERROR or group.code in ("sets-gen-differ", "zone-runt")
     ]
-    dangers = report.facts["kernel_dangers"]
+    dangers = evidence.kernel_dangers
     if dangerous:
-        worst = dangerous[0]
+        worst = next(iter(dangerous[0]))
         reason, hint = f"{worst.id}: {worst.message}", "run --repair first" if worst.repair else ""
-    elif isinstance(dangers, list) and dangers:
+    elif dangers:
         reason, hint = dangers[0], ""
     else:
         return
-    raise RefusedError(f"not started, {reason}", device=report.devices[0], hint=hint, clone_status=_FAILED)
+    raise RefusedError(f"not started, {reason}", device=evidence.target.device.path, hint=hint, clone_status=_FAILED)
 
 
 def stop_target(common: Common) -> int:

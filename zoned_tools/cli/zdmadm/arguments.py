@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from zoned_tools.errors import UsageError
 
 if TYPE_CHECKING:
-    from zoned_tools.formats.zdm.identity import Identity
+    from zoned_tools.formats.zdm.superblock import SuperBlock
 
 BANNER = "zdmadm 0.125"
 _UNSIGNED_32 = 0xFFFFFFFF
@@ -182,7 +182,7 @@ def _check_values(arguments: Arguments) -> None:
         raise UsageError(f"--start {values['start']} is not a sector number")
 
 
-def merged(identity: Identity, arguments: Arguments, *, create: bool) -> Identity:
+def merged(identity: SuperBlock, arguments: Arguments, *, create: bool) -> SuperBlock:
     """``identity`` with the run-time parameters of the command line, and for create the other options."""
     values = arguments.values
     changes: dict[str, Any] = {

@@ -13,15 +13,15 @@ from zoned_tools.errors import ContentError, DeviceError, MetadataError
 
 if TYPE_CHECKING:
     from zoned_tools.device.base import Device
-    from zoned_tools.formats.registry import Target
+    from zoned_tools.formats.contract import Target
     from zoned_tools.formats.zdm.format import Place
-    from zoned_tools.formats.zdm.identity import Identity
+    from zoned_tools.formats.zdm.superblock import SuperBlock
 
 NO_IDENTITY = 255
 """Exit status of probe, restore, set and unload without a valid identity."""
 
 
-def probe_lines(identity: Identity, path: str) -> list[str]:
+def probe_lines(identity: SuperBlock, path: str) -> list[str]:
     """What probe prints, line by line."""
     start, prio, wm = identity.data_start, identity.gc_prio, identity.gc_wm
     trim = ("ON+raid5" if identity.discard >> 16 else "ON") if identity.discard & 1 else "OFF"
@@ -123,23 +123,23 @@ class Session:
 
     @property
     def target(self) -> Target:
-        from zoned_tools.formats.registry import Target
+        from zoned_tools.formats.contract import Target
 
         return Target("zdm", (self.device,), self.place.offset_bytes)
 
-    def identity(self) -> Identity:
+    def identity(self) -> SuperBlock:
         """The identity on the device.
 
         Raises:
             MetadataError: there is none (exit status 255).
         """
         from zoned_tools.formats.zdm import layout
-        from zoned_tools.formats.zdm.identity import decode
+        from zoned_tools.formats.zdm.superblock import SuperBlock
 
         volume = self.place.volume
         if not volume.has(0, layout.ZEROED_BLOCKS):
             raise MetadataError("too small for a ZDM", device=self.device.path, clone_status=NO_IDENTITY)
-        identity = decode(volume.read(0))
+        identity = SuperBlock.parse(volume.read(0))
         if not identity.usable:
             what = "the identity is damaged" if identity.magic_ok else "no ZDM found"
             hint = "zdmadm --check tells more" if identity.magic_ok else "name its first sector with --start"
@@ -165,7 +165,7 @@ class Session:
 
     def do_check(self) -> int:
         from zoned_tools.findings import Verdict
-        from zoned_tools.formats.registry import CheckOptions
+        from zoned_tools.formats.contract import CheckOptions
         from zoned_tools.formats.zdm.check import check
         from zoned_tools.report.findings import report_lines
 
@@ -177,8 +177,8 @@ class Session:
 
     def do_create(self) -> int:
         from zoned_tools.formats.zdm import format as room
-        from zoned_tools.formats.zdm.identity import Identity, decode
         from zoned_tools.formats.zdm.probe import probe
+        from zoned_tools.formats.zdm.superblock import SuperBlock
         from zoned_tools.formats.zdm.table import line_of
 
         arguments, place = self.arguments, self.place
@@ -189,7 +189,7 @@ class Session:
             raise ContentError("Not zoned", device=self.device.path, hint="use -F to force")
         over = strtol(arguments.values.get("over", "0"))
         reserved = over if 8 < over < 1024 else room.DEFAULT_RESERVED
-        blank = Identity(uuid_of(arguments), 0, 0, 0, 0)
+        blank = SuperBlock(uuid_of(arguments), 0, 0, 0, 0)
         template = merged(blank, arguments, create=True)
         identity = room.identity_for(place, reserved, template, template.uuid)
         geometry, _ = room.check_place(place, reserved)
@@ -206,12 +206,12 @@ class Session:
             meta=arguments.values.get("meta", ""),
             mirror=arguments.has("mirror"),
         )
-        self._show(decode(identity.build()))
+        self._show(SuperBlock.parse(identity.pack()))
         self._start(identity, line, with_messages=has_run_time(arguments), needed=False)
         return 0
 
     def do_restore(self) -> int:
-        from zoned_tools.formats.zdm.state import load, require_usable
+        from zoned_tools.formats.zdm.open import load, require_usable
         from zoned_tools.formats.zdm.table import line_of
 
         identity = merged(self.identity(), self.arguments, create=False)
@@ -256,8 +256,8 @@ class Session:
 
     def do_wipe(self) -> int:
         from zoned_tools.formats.zdm import format as room
+        from zoned_tools.formats.zdm.open import load
         from zoned_tools.formats.zdm.probe import probe
-        from zoned_tools.formats.zdm.state import load
 
         if probe(self.device, self.place.offset_bytes) is None:
             raise MetadataError("no ZDM found", device=self.device.path, hint="name its first sector with --start")
@@ -273,14 +273,14 @@ class Session:
 
     # -- pieces
 
-    def _name(self, identity: Identity) -> str:
+    def _name(self, identity: SuperBlock) -> str:
         from zoned_tools.formats.zdm.table import mapping_name
 
         label = self.arguments.values.get("label", "")
         return mapping_name(replace(identity, label=label) if label else identity, self.arguments.path)
 
-    def _show(self, identity: Identity) -> None:
-        from zoned_tools.formats.zdm.identity import as_json
+    def _show(self, identity: SuperBlock) -> None:
+        from zoned_tools.formats.zdm.superblock import as_json
 
         self.say(*probe_lines(identity, self.arguments.path))
         self.document["identity"] = as_json(identity)
@@ -295,15 +295,15 @@ class Session:
         changed = execute(plan, [self.device], dry_run=self.dry_run, undo=undo, identity=identity)
         self.document["changed"] = changed
 
-    def _rewrite(self, identity: Identity) -> None:
+    def _rewrite(self, identity: SuperBlock) -> None:
         """Write the identity with its new values; those of older tools are left as they are."""
         from zoned_tools.device.plan import Plan
-        from zoned_tools.formats.zdm.identity import Form
+        from zoned_tools.formats.zdm.superblock import Form
 
         if identity.form is not Form.CRC32_512:
             self.note("the identity is of an older tool and is not rewritten")
             return
-        new = identity.build()
+        new = identity.pack()
         if new == self.place.volume.read(0):
             return
         plan = Plan(f"rewrite the identity of ZDM {identity.uuid}")
@@ -311,7 +311,7 @@ class Session:
         plan.flush(0)
         self._execute(plan, str(identity.uuid))
 
-    def _start(self, identity: Identity, line: str, *, with_messages: bool, needed: bool) -> None:
+    def _start(self, identity: SuperBlock, line: str, *, with_messages: bool, needed: bool) -> None:
         """Build the dmsetup command and run it where that can work."""
         from zoned_tools.engine import device_mapper
         from zoned_tools.formats.zdm.table import TARGET_NAME, messages_of

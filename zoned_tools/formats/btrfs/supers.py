@@ -9,13 +9,11 @@ import numpy as np
 from zoned_tools.device.zones import condition_name
 from zoned_tools.formats.btrfs.copies import Copies, Copy, Csum, Magic
 from zoned_tools.formats.btrfs.judge import rows_newest_first
-from zoned_tools.formats.btrfs.layout import NAME
 from zoned_tools.formats.btrfs.survey import DeviceSurvey, MirrorSurvey, survey_file_system
-from zoned_tools.formats.contract import Target
 
 if TYPE_CHECKING:
-    from zoned_tools.device.base import Device
     from zoned_tools.formats.btrfs.ring import RingZone
+    from zoned_tools.formats.contract import Target
 
 SCHEMA = "zoned.btrfs.supers/1"
 
@@ -23,9 +21,9 @@ _CSUM_JSON = {int(Csum.OK): True, int(Csum.BAD): False, int(Csum.UNKNOWN_TYPE): 
 _MAGIC_JSON = {int(magic): magic.text for magic in Magic}
 
 
-def list_supers(device: Device, start_bytes: int = 0, *, roots: bool = False) -> DeviceSurvey:
-    """Survey one device; with ``roots`` test the roots of every valid copy."""
-    fs = survey_file_system(Target(NAME, (device,), start_bytes))
+def list_supers(target: Target, *, roots: bool = False) -> DeviceSurvey:
+    """Survey the first device of a target; with ``roots`` test the roots of every valid copy."""
+    fs = survey_file_system(target)
     survey = fs.surveys[0]
     if roots:
         for mirror in survey.mirrors:

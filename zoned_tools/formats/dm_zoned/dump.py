@@ -12,21 +12,22 @@ import numpy as np
 
 from zoned_tools.codec.fields import NIL_UUID
 from zoned_tools.device.plan import Plan, Step
+from zoned_tools.device.runs import mask_runs
 from zoned_tools.errors import MetadataError
-from zoned_tools.findings import CheckReport
-from zoned_tools.formats.dm_zoned.check import NoValidSuperblockError
-from zoned_tools.formats.dm_zoned.dump_document import DocumentReader, SetTables, SuperblockRecord
+from zoned_tools.formats.contract import Target
+from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, NoValidSuperBlockError
+from zoned_tools.formats.dm_zoned.dump_document import VERSION, VERSION_KEY, DocumentReader, SetTables, SuperBlockRecord
+from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
+from zoned_tools.formats.dm_zoned.judge import SET_NAMES, SuperBlockState, TargetState, read_state
 from zoned_tools.formats.dm_zoned.layout import (
     BLOCK_BYTES,
-    LAYOUT_NAME,
     UNMAPPED,
     MapArray,
     MetadataLayout,
-    Superblock,
-    TargetGeometry,
+    SuperBlock,
     superblock_crc,
 )
-from zoned_tools.formats.dm_zoned.metadata import (
+from zoned_tools.formats.dm_zoned.open import (
     TargetBlocks,
     Words,
     bitmap_words,
@@ -35,12 +36,7 @@ from zoned_tools.formats.dm_zoned.metadata import (
     stream_bitmaps,
     stream_zones,
 )
-from zoned_tools.formats.dm_zoned.repair_writes import as_blocks, difference_steps
-from zoned_tools.formats.dm_zoned.superblock_plan import SET_NAMES, plan_tertiary
-from zoned_tools.formats.dm_zoned.superblocks import SuperblockState, TargetState, read_state
-from zoned_tools.formats.registry import Target
-
-VERSION = 1
+from zoned_tools.formats.dm_zoned.repair_writes import as_blocks, difference_steps, plan_tertiary
 
 
 def dump(target: Target) -> dict[str, object]:
@@ -52,11 +48,11 @@ def dump(target: Target) -> dict[str, object]:
     or has no valid block.
 
     Raises:
-        NoValidSuperblockError: no set can be used.
+        NoValidSuperBlockError: no set can be used.
     """
     state = read_state(open_blocks(target))
     if state.chosen is None:
-        raise NoValidSuperblockError(CheckReport(LAYOUT_NAME, target.paths), found_any=state.found_magic)
+        raise NoValidSuperBlockError(DmZonedEvidence(target=target, state=state))
     tables: list[dict[str, object]] = []
     for number in (state.chosen, 1 - state.chosen):
         if number == state.chosen or state.sets[number].usable:
@@ -68,7 +64,7 @@ def dump(target: Target) -> dict[str, object]:
             same = bool(tables) and {k: tables[0][k] for k in found} == found
             tables.append({"set": number, **({"same_as": state.chosen} if same else found)})
     return {
-        "dm_zoned_dump_version": VERSION,
+        VERSION_KEY: VERSION,
         "geometry": _geometry(state.geometry),
         "super_blocks": [_superblock(s) for s in (*state.sets, *state.tertiary) if s.superblock is not None],
         "sets": tables,
@@ -82,11 +78,11 @@ def _geometry(geometry: TargetGeometry) -> dict[str, object]:
     }
 
 
-def _superblock(found: SuperblockState) -> dict[str, object]:
+def _superblock(found: SuperBlockState) -> dict[str, object]:
     sb = found.superblock
     assert sb is not None
     right = sb.crc == superblock_crc(found.raw, sb.gen)
-    row: dict[str, object] = {**found.where, "block": found.block, "magic": f"{sb.magic:#010x}"}
+    row: dict[str, object] = {**found.place.where, "block": found.block, "magic": f"{sb.magic:#010x}"}
     for name in ("version", "gen", "sb_block", "nr_meta_blocks", "nr_reserved_seq", "nr_chunks", "nr_map_blocks"):
         row[name] = getattr(sb, name)
     row["nr_bitmap_blocks"] = sb.nr_bitmap_blocks
@@ -121,7 +117,7 @@ def _bitmap_rows(blocks: TargetBlocks, layout: MetadataLayout, number: int) -> I
     for zone, words in stream_bitmaps(blocks, layout, number):
         same = (words[1:] == words[:-1]).all(axis=1)
         starts = np.concatenate(([0], np.flatnonzero(~same) + 1))
-        ends = np.concatenate((starts[1:], [len(words)]))
+        ends = np.append(starts[1:], len(words))
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
             runs = _runs(words[start])
             if runs:
@@ -130,9 +126,10 @@ def _bitmap_rows(blocks: TargetBlocks, layout: MetadataLayout, number: int) -> I
 
 def _runs(words: Words) -> list[list[int]]:
     """``[first block, blocks]`` of the bits that are set."""
-    bits = np.unpackbits(words.view(np.uint8), bitorder="little").view(np.int8)
-    edges = np.flatnonzero(np.diff(bits, prepend=0, append=0))
-    runs: list[list[int]] = np.stack((edges[::2], edges[1::2] - edges[::2]), axis=1).tolist()
+    bits = np.unpackbits(words.view(np.uint8), bitorder="little").view(np.bool_)
+    edges = mask_runs(bits)
+    edges[:, 1] -= edges[:, 0]
+    runs: list[list[int]] = edges.tolist()
     return runs
 
 
@@ -148,7 +145,7 @@ def restore(target: Target, document: Mapping[str, object]) -> Plan:
     blocks = open_blocks(target)
     state = read_state(blocks)
     reader = DocumentReader(document, blocks.geometry)
-    reader.check_version(VERSION)
+    reader.check_version()
     reader.check_geometry()
     tables = {found.number: found for found in reader.sets()}
     records = list(reader.superblocks())
@@ -166,7 +163,7 @@ def restore(target: Target, document: Mapping[str, object]) -> Plan:
     return plan
 
 
-def _plan_set(plan: Plan, state: TargetState, record: SuperblockRecord, tables: SetTables | None) -> None:
+def _plan_set(plan: Plan, state: TargetState, record: SuperBlockRecord, tables: SetTables | None) -> None:
     blocks, number = state.blocks, record.number
     assert number is not None
     steps: list[Step] = []
@@ -185,13 +182,13 @@ def _plan_set(plan: Plan, state: TargetState, record: SuperblockRecord, tables: 
         plan.flush(device)
 
 
-def _layout_of(geometry: TargetGeometry, record: SuperblockRecord) -> MetadataLayout:
+def _layout_of(geometry: TargetGeometry, record: SuperBlockRecord) -> MetadataLayout:
     """Layout of a set that starts at the record's block.
 
     Raises:
         MetadataError: the set would not fit the metadata zones of these devices.
     """
-    sb: Superblock = record.superblock
+    sb: SuperBlock = record.superblock
     number = record.number or 0
     if not 0 < sb.nr_chunks <= geometry.nr_zones:
         raise MetadataError(f"the document's {sb.nr_chunks} chunks do not fit these devices")

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import uuid
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 
 from zoned_tools.codec.fields import NIL_UUID
 from zoned_tools.errors import MetadataError
+from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
 from zoned_tools.formats.dm_zoned.layout import (
     BLOCK_BITS,
     BLOCK_BYTES,
     LABEL_BYTES,
     MAGIC,
     MAP_ENTRIES,
+    NR_SETS,
     UNMAPPED,
     MapArray,
     MetadataLayout,
-    Superblock,
-    TargetGeometry,
+    SuperBlock,
 )
-from zoned_tools.formats.dm_zoned.metadata import Words
+from zoned_tools.formats.dm_zoned.open import Words
+from zoned_tools.formats.shared.documents import DocumentPart
 
 _RESERVED_BYTES = BLOCK_BYTES - 112
 _CRC = slice(44, 48)
@@ -40,37 +41,22 @@ _WIDTHS = {
 }
 
 
-def _fail(what: str) -> MetadataError:
-    return MetadataError(f"the document is damaged: {what}")
+VERSION = 1
+VERSION_KEY = "dump_version"
+_OLD_VERSION_KEY = "dm_zoned_dump_version"
+"""How documents of earlier releases say it."""
 
-
-def _number(value: Any, what: str, limit: int) -> int:
-    """An integer from 0 to below ``limit``."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < limit:
-        raise _fail(f"{what} is {value!r:.60}")
-    return value
-
-
-def _list(value: Any, what: str, length: int | None = None) -> list[Any]:
-    if not isinstance(value, list) or (length is not None and len(value) != length):
-        raise _fail(f"{what} is not a list" + (f" of {length}" if length else ""))
-    return value
-
-
-def _mapping(value: Any, what: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise _fail(f"{what} is not an object")
-    return value
+_RUN = "first block and number of blocks inside the zone"
 
 
 @dataclass(frozen=True, slots=True)
-class SuperblockRecord:
+class SuperBlockRecord:
     """A super block of a document: that of set ``number``, or of member ``device``."""
 
     number: int | None
     device: int | None
     block: int
-    superblock: Superblock
+    superblock: SuperBlock
     raw: bytes
 
 
@@ -87,7 +73,7 @@ class SetTables:
         table = np.full((layout.nr_map_blocks * MAP_ENTRIES, 2), UNMAPPED, "<u4")
         for chunk, count, data, buffer in self.map_rows:
             if chunk + count > len(table):
-                raise _fail(f"chunk {chunk + count - 1} is beyond the mapping table")
+                raise MetadataError(f"damaged document: chunk {chunk + count - 1} is beyond the mapping table")
             table[chunk : chunk + count, 0] = data if data == UNMAPPED else np.arange(data, data + count)
             table[chunk : chunk + count, 1] = buffer
         return table
@@ -117,130 +103,157 @@ class DocumentReader:
     """A document for a target of a known geometry; every method raises MetadataError for nonsense."""
 
     def __init__(self, document: Mapping[str, object], geometry: TargetGeometry) -> None:
-        self._document = document
+        self._path = geometry.members[0].path
+        self._document = DocumentPart.of(document, self._path)
         self._geometry = geometry
 
-    def check_version(self, version: int) -> None:
+    def check_version(self) -> None:
         """Refuse documents of another layout or a newer tool."""
-        if self._document.get("dm_zoned_dump_version") != version:
-            raise _fail("it is not a dm-zoned document of a known version")
+        key = VERSION_KEY if self._document.has(VERSION_KEY) else _OLD_VERSION_KEY
+        self._document.require_version(key, VERSION)
 
     def check_geometry(self) -> None:
         """Refuse a document that was made for other devices."""
-        found = _mapping(self._document.get("geometry"), "geometry")
+        found = self._document.part("geometry").values
         expected = [{"model": str(m.model), "zones": m.nr_zones} for m in self._geometry.members]
         if found.get("zone_bytes") != self._geometry.zone_bytes or found.get("members") != expected:
-            raise MetadataError(
-                "the document was made for devices with other zones", device=self._geometry.members[0].path
-            )
+            raise MetadataError("the document was made for devices with other zones", device=self._path)
 
-    def superblocks(self) -> Iterator[SuperblockRecord]:
+    def superblocks(self) -> Iterator[SuperBlockRecord]:
         """The super blocks, at the places where they were found."""
-        seen: set[tuple[str, int]] = set()
-        for row in _list(self._document.get("super_blocks"), "super_blocks"):
-            record = self._superblock(_mapping(row, "a super block"))
-            key = ("set", record.number) if record.number is not None else ("device", record.device or 0)
-            if key in seen:
-                raise _fail(f"two super blocks for {key[0]} {key[1]}")
-            seen.add(key)
+        seen: set[tuple[int | None, int | None]] = set()
+        for row in self._document.parts("super_blocks"):
+            record = self._superblock(row)
+            if (record.number, record.device) in seen:
+                raise row.damaged("block", "of a super block that is there once")
+            seen.add((record.number, record.device))
             yield record
 
-    def _superblock(self, row: Mapping[str, Any]) -> SuperblockRecord:
+    def _superblock(self, row: DocumentPart) -> SuperBlockRecord:
         number = device = None
-        if "set" in row:
-            number = _number(row["set"], "set", 2)
-            block = self._metadata_block(row.get("block"))
+        if row.has("set"):
+            number = row.number("set", NR_SETS)
+            block = self._metadata_block(row)
         else:
-            device = _number(row.get("device"), "device", len(self._geometry.members))
+            device = row.number("device", len(self._geometry.members), minimum=1)
             block = self._geometry.members[device].block_offset
-            if device == 0 or row.get("block") != block:
-                raise _fail(f"the super block of device {device} is in the wrong place")
+            if row.values.get("block") != block:
+                raise row.damaged("block", f"{block}, where device {device} begins")
         sb = _parse_superblock(row)
-        return SuperblockRecord(number, device, block, sb, _raw(sb, row.get("crc")))
+        return SuperBlockRecord(number, device, block, sb, _raw(sb, row))
 
-    def _metadata_block(self, value: Any) -> int:
+    def _metadata_block(self, row: DocumentPart) -> int:
         zone_blocks = self._geometry.zone_blocks
-        block = _number(value, "block", self._geometry.members[0].nr_zones * zone_blocks)
+        block = row.number("block", self._geometry.members[0].nr_zones * zone_blocks)
         if block % zone_blocks or self._geometry.sequential[block // zone_blocks]:
-            raise _fail(f"block {block} is no place for a super block")
+            raise row.damaged("block", "a place for a super block")
         return block
 
     def sets(self) -> Iterator[SetTables]:
         """The tables of each set that the document has."""
         found: dict[int, SetTables] = {}
-        for row in _list(self._document.get("sets"), "sets"):
-            fields = _mapping(row, "a set")
-            number = _number(fields.get("set"), "set", 2)
+        for row in self._document.parts("sets"):
+            number = row.number("set", NR_SETS)
             if number in found:
-                raise _fail(f"set {number} is there twice")
-            if "same_as" in fields:
-                source = found.get(_number(fields["same_as"], "same_as", 2))
+                raise row.damaged("set", "a set that is there once")
+            if row.has("same_as"):
+                source = found.get(row.number("same_as", NR_SETS))
                 if source is None:
-                    raise _fail(f"set {number} is the same as one that comes later")
+                    raise row.damaged("same_as", "a set that comes before")
                 found[number] = SetTables(number, source.map_rows, source.bitmap_rows)
             else:
-                found[number] = SetTables(number, self._map_rows(fields), self._bitmap_rows(fields))
+                found[number] = SetTables(number, self._map_rows(row), self._bitmap_rows(row))
         yield from found.values()
 
-    def _map_rows(self, fields: Mapping[str, Any]) -> list[tuple[int, int, int, int]]:
+    def _map_rows(self, part: DocumentPart) -> list[tuple[int, int, int, int]]:
         rows = []
-        for row in _list(fields.get("map"), "map"):
-            chunk, count, data, buffer = _list(row, "a row of map", 4)
-            chunk = _number(chunk, "chunk", UNMAPPED)
-            count = _number(count, "number of chunks", self._geometry.nr_zones + MAP_ENTRIES)
-            data = UNMAPPED if data is None else _number(data, "data zone", UNMAPPED - count + 1)
-            buffer = UNMAPPED if buffer is None else _number(buffer, "buffer zone", UNMAPPED)
+        most = self._geometry.nr_zones + MAP_ENTRIES
+        for row in part.items("map"):
+            values = row if isinstance(row, list) and len(row) == 4 else [None] * 4
+            chunk, count, data, buffer = (UNMAPPED if v is None and i > 1 else v for i, v in enumerate(values))
+            if not (_is_number(chunk, UNMAPPED) and _is_number(count, most)):
+                raise part.damaged("map", "rows of first chunk, chunks, data zone and buffer zone")
+            if not (_is_number(data, UNMAPPED + 1) and _is_number(buffer, UNMAPPED + 1)):
+                raise part.damaged("map", "rows with zones")
+            if data != UNMAPPED and data + count > UNMAPPED:
+                raise part.damaged("map", "rows with zones that exist")
             rows.append((chunk, count, data, buffer))
         return rows
 
-    def _bitmap_rows(self, fields: Mapping[str, Any]) -> list[tuple[int, int, list[list[int]]]]:
+    def _bitmap_rows(self, part: DocumentPart) -> list[tuple[int, int, list[list[int]]]]:
         rows = []
         next_zone = 0
-        blocks = self._geometry.bitmap_blocks_per_zone * BLOCK_BITS
-        for row in _list(fields.get("bitmaps"), "bitmaps"):
-            zone, count, runs = _list(row, "a row of bitmaps", 3)
-            zone = _number(zone, "zone", self._geometry.nr_zones)
-            count = _number(count, "number of zones", self._geometry.nr_zones - zone + 1)
+        zones, blocks = self._geometry.nr_zones, self._geometry.bitmap_blocks_per_zone * BLOCK_BITS
+        for row in part.items("bitmaps"):
+            zone, count, runs = row if isinstance(row, list) and len(row) == 3 else [None] * 3
+            if not (_is_number(zone, zones) and _is_number(count, zones - zone + 1) and isinstance(runs, list)):
+                raise part.damaged("bitmaps", "rows of first zone, zones and runs")
             if zone < next_zone:
-                raise _fail(f"the bitmap of zone {zone} is there twice or out of order")
+                raise part.damaged("bitmaps", f"in order at zone {zone}")
             next_zone = zone + count
-            for run in _list(runs, "runs"):
-                first, length = _list(run, "a run", 2)
-                _number(length, "length of a run", blocks + 1 - _number(first, "first block of a run", blocks))
+            if not all(_is_run(run, blocks) for run in runs):
+                raise part.damaged("bitmaps", f"runs of {_RUN}")
             rows.append((zone, count, runs))
         return rows
 
 
-def _parse_superblock(row: Mapping[str, Any]) -> Superblock:
-    numbers = {name: _number(row.get(name), name, 1 << bits) for name, bits in _WIDTHS.items()}
-    try:
-        label = _label(str(row.get("label") or ""), str(row.get("label_tail") or ""))
-        uuids = [uuid.UUID(str(row[k])) if row.get(k) else NIL_UUID for k in ("dmz_uuid", "dev_uuid")]
-        reserved = bytes.fromhex(str(row.get("reserved") or "")).ljust(_RESERVED_BYTES, b"\0")
-        magic = _number(int(str(row.get("magic", hex(MAGIC))), 16), "magic", 1 << 32)
-    except ValueError as error:
-        raise _fail(str(error)) from None
-    if len(reserved) != _RESERVED_BYTES:
-        raise _fail("reserved is too long")
-    return Superblock(**numbers, label_raw=label, dmz_uuid=uuids[0], dev_uuid=uuids[1], reserved=reserved, magic=magic)
+def _is_number(value: object, limit: int) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit
 
 
-def _label(text: str, tail: str) -> bytes:
-    """The label field; ``tail`` is the hexadecimal form of what follows its first NUL."""
-    raw = text.encode("utf-8", "surrogateescape")
-    field = raw + b"\0" + bytes.fromhex(tail) if tail else raw
+def _is_run(run: object, blocks: int) -> bool:
+    if not isinstance(run, list) or len(run) != 2:
+        return False
+    first, length = run
+    return _is_number(first, blocks) and _is_number(length, blocks + 1 - first)
+
+
+def _parse_superblock(row: DocumentPart) -> SuperBlock:
+    numbers = {name: row.number(name, 1 << bits) for name, bits in _WIDTHS.items()}
+    uuids = [row.uuid(name) if row.values.get(name) else NIL_UUID for name in ("dmz_uuid", "dev_uuid")]
+    reserved = _hexadecimal(row, "reserved", _RESERVED_BYTES).ljust(_RESERVED_BYTES, b"\0")
+    magic = _hexadecimal_number(row, "magic", MAGIC)
+    return SuperBlock(
+        **numbers, label_raw=_label(row), dmz_uuid=uuids[0], dev_uuid=uuids[1], reserved=reserved, magic=magic
+    )
+
+
+def _label(row: DocumentPart) -> bytes:
+    """The label field; ``label_tail`` is the hexadecimal form of what follows its first NUL."""
+    raw = row.text("label", LABEL_BYTES).encode("utf-8", "surrogateescape") if row.values.get("label") else b""
+    tail = _hexadecimal(row, "label_tail", LABEL_BYTES)
+    field = raw + b"\0" + tail if tail else raw
     if len(field) > LABEL_BYTES:
-        raise ValueError("the label is too long")
+        raise row.damaged("label", f"{LABEL_BYTES} bytes at most")
     return field.ljust(LABEL_BYTES, b"\0")
 
 
-def _raw(sb: Superblock, crc: Any) -> bytes:
+def _hexadecimal(row: DocumentPart, name: str, most: int) -> bytes:
+    """At most ``most`` bytes; empty when they are not there."""
+    text = row.text(name, 2 * most) if row.values.get(name) else ""
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise row.damaged(name, "hexadecimal") from None
+
+
+def _hexadecimal_number(row: DocumentPart, name: str, default: int) -> int:
+    """A 32-bit number like ``0x445a4244``."""
+    if not row.has(name):
+        return default
+    try:
+        value = int(row.text(name, 16), 16)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1 << 32:
+        raise row.damaged(name, "a hexadecimal number of 32 bits")
+    return value
+
+
+def _raw(sb: SuperBlock, row: DocumentPart) -> bytes:
     """The block: signed, or with the checksum that the document insists on."""
     raw = sb.pack()
-    if crc in (None, "right"):
+    if row.values.get("crc") in (None, "right"):
         return raw
-    try:
-        value = _number(int(str(crc), 16), "crc", 1 << 32)
-    except ValueError:
-        raise _fail(f"crc is {crc!r:.60}") from None
+    value = _hexadecimal_number(row, "crc", 0)
     return raw[: _CRC.start] + value.to_bytes(4, "little") + raw[_CRC.stop :]

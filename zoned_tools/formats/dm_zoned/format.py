@@ -9,16 +9,20 @@ lack its secondary super block, which check reports and repair writes.
 
 from __future__ import annotations
 
+import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from zoned_tools.codec.fields import NIL_UUID
-from zoned_tools.device.base import ZoneOperation
+from zoned_tools.device.base import Device, ZoneOperation
+from zoned_tools.device.identity import identify
 from zoned_tools.device.plan import Plan
+from zoned_tools.device.runs import mask_runs
 from zoned_tools.errors import DeviceError, UsageError
+from zoned_tools.formats.contract import Settings, Target
+from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
+from zoned_tools.formats.dm_zoned.judge import SET_NAMES, read_state
 from zoned_tools.formats.dm_zoned.layout import (
     BLOCK_BYTES,
     LABEL_BYTES,
@@ -26,14 +30,12 @@ from zoned_tools.formats.dm_zoned.layout import (
     MAX_VERSION,
     NR_SETS,
     MetadataLayout,
-    Superblock,
-    TargetGeometry,
+    SuperBlock,
     encode_label,
 )
-from zoned_tools.formats.dm_zoned.metadata import TargetBlocks, open_blocks
+from zoned_tools.formats.dm_zoned.open import TargetBlocks, open_blocks
+from zoned_tools.formats.dm_zoned.settings import DEVICE_UUID, LABEL, METADATA_VERSION, SEQ, UUID
 from zoned_tools.formats.dm_zoned.sizing import size_metadata
-from zoned_tools.formats.dm_zoned.superblocks import read_state
-from zoned_tools.formats.registry import Target
 
 _MAP_PATTERN = 0xFFFF
 FIRST_GENERATION = 1
@@ -109,6 +111,41 @@ def format_target(target: Target, options: FormatOptions) -> FormatResult:
     return result
 
 
+def plan_format(target: Target, settings: Settings) -> Plan:
+    """A new, empty target; the settings are those of the declaration.
+
+    Raises:
+        GeometryError: the devices cannot carry one.
+        UsageError: the settings cannot be meant.
+        DeviceError: a device cannot be read.
+    """
+    given = settings.text(UUID)
+    return format_target(
+        target,
+        FormatOptions(
+            reserved=settings.number(SEQ),
+            label=settings.text(LABEL) or default_label(target.device),
+            dmz_uuid=uuid.UUID(given) if given else None,
+            device_uuids=tuple(_uuid(word) for word in settings.text(DEVICE_UUID).split(",") if word),
+            metadata_version=settings.number(METADATA_VERSION) or MAX_VERSION,
+        ),
+    ).plan
+
+
+def default_label(device: Device) -> str:
+    """``dmz-`` and the serial number or name of the first device, cut to 30 bytes."""
+    serial = "" if device.emulated else identify(device.path).serial
+    name = serial or os.path.basename(os.path.realpath(device.path))
+    return os.fsencode(f"dmz-{name}")[:30].decode("utf-8", "ignore")
+
+
+def _uuid(text: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        raise UsageError(f"'{text}' is not a UUID") from None
+
+
 def _check_options(target: Target, options: FormatOptions) -> None:
     if options.metadata_version not in (1, MAX_VERSION):
         raise UsageError(f"metadata version {options.metadata_version} is not 1 or 2")
@@ -143,16 +180,11 @@ def _plan_format(blocks: TargetBlocks, result: FormatResult) -> None:
         block = result.layout.set_block(number)
         device, offset_bytes = result.geometry.locate(block)
         sb = _superblock(result, device, block, FIRST_GENERATION)
-        plan.write(device, offset_bytes, sb.pack(), f"{set_name(number)} super block")
+        plan.write(device, offset_bytes, sb.pack(), f"{SET_NAMES[number]} super block")
         plan.flush(device)
 
 
-def set_name(number: int) -> str:
-    """Word for a metadata set in messages."""
-    return ("primary", "secondary")[number]
-
-
-def _superblock(result: FormatResult, device: int, block: int, gen: int) -> Superblock:
+def _superblock(result: FormatResult, device: int, block: int, gen: int) -> SuperBlock:
     bare = result.layout.superblock(0, gen, result.version)
     return replace(
         bare,
@@ -201,21 +233,15 @@ def _reset_zones(blocks: TargetBlocks, plan: Plan) -> None:
             plan.manage(member.index, ZoneOperation.RESET, 0, member.nr_zones, "reset sequential zones")
         else:
             part = slice(member.first_zone, member.first_zone + member.nr_zones)
-            for start, count in _runs(geometry.sequential[part] & ~geometry.dead[part]):
-                plan.manage(member.index, ZoneOperation.RESET, first_on_device + start, count, "reset sequential zones")
+            for start, end in mask_runs(geometry.sequential[part] & ~geometry.dead[part]).tolist():
+                first = first_on_device + start
+                plan.manage(member.index, ZoneOperation.RESET, first, end - start, "reset sequential zones")
         plan.flush(member.index)
-
-
-def _runs(mask: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Iterator[tuple[int, int]]:
-    """``(start, length)`` of the runs of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False]))))
-    for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-        yield start, end - start
 
 
 def _plan_tables(result: FormatResult, number: int, plan: Plan) -> None:
     layout = result.layout
-    name = set_name(number)
+    name = SET_NAMES[number]
     device, offset_bytes = result.geometry.locate(layout.map_block(number))
     plan.fill(device, offset_bytes, layout.nr_map_blocks * BLOCK_BYTES, _MAP_PATTERN, f"{name} mapping table")
     device, offset_bytes = result.geometry.locate(layout.bitmap_block(number))

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from zoned_tools.formats.dm_zoned.examine import SetExamination, examine_set
-from zoned_tools.formats.dm_zoned.layout import (
-    BLOCK_BYTES,
-    UNMAPPED,
-    MetadataLayout,
-    TargetGeometry,
-    ZoneKind,
-    superblock_crc,
-)
-from zoned_tools.formats.dm_zoned.metadata import open_blocks
-from zoned_tools.formats.dm_zoned.superblocks import SuperblockState, TargetState, read_state
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.contract import Target
+from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, ZoneKind
+from zoned_tools.formats.dm_zoned.judge import SET_NAMES, SuperBlockState, TargetState, read_state
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, UNMAPPED, MetadataLayout, superblock_crc
+from zoned_tools.formats.dm_zoned.open import open_blocks
+from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_set
 
 _MEANINGS = {
     "version": "metadata version: 1 has no names, 2 has label and UUIDs",
@@ -43,24 +37,23 @@ def inspect(target: Target) -> dict[str, object]:
         "set_used": state.chosen,
     }
     if state.chosen is not None and state.layout is not None:
-        examined = examine_set(state.blocks, state.layout, state.chosen)
+        examined = survey_set(state.blocks, state.layout, state.chosen)
         tree["layout"] = _layout(state.layout)
         tree["usage"] = _usage(state, examined)
         tree["chunks"] = _chunks(state.geometry, examined)
     return tree
 
 
-def _place(found: SuperblockState) -> str:
-    if "device" in found.where:
-        return f"tertiary_{found.where['device']}"
-    return "secondary" if found.where["set"] == 1 else "primary"
+def _place(found: SuperBlockState) -> str:
+    place = found.place
+    return f"tertiary_{place.number}" if place.is_tertiary else SET_NAMES[place.number]
 
 
 def _field(value: object, meaning: str) -> dict[str, object]:
     return {"value": value, "meaning": meaning}
 
 
-def _superblock(found: SuperblockState) -> dict[str, object]:
+def _superblock(found: SuperBlockState) -> dict[str, object]:
     tree: dict[str, object] = {
         "block": found.block,
         "valid": found.valid,
@@ -127,7 +120,7 @@ def _layout(layout: MetadataLayout) -> dict[str, object]:
     }
 
 
-def _usage(state: TargetState, examined: SetExamination) -> dict[str, object]:
+def _usage(state: TargetState, examined: SetSurvey) -> dict[str, object]:
     geometry, mapping = state.geometry, examined.map
     valid = int(examined.bits.weight.sum())
     return {
@@ -138,7 +131,7 @@ def _usage(state: TargetState, examined: SetExamination) -> dict[str, object]:
     }
 
 
-def _chunks(geometry: TargetGeometry, examined: SetExamination) -> list[dict[str, object]]:
+def _chunks(geometry: TargetGeometry, examined: SetSurvey) -> list[dict[str, object]]:
     mapping, weight = examined.map, examined.bits.weight
     used = np.flatnonzero((mapping.data != UNMAPPED) | (mapping.buffer != UNMAPPED))
     rows = []

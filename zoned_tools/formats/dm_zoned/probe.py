@@ -5,10 +5,11 @@ from __future__ import annotations
 from zoned_tools.codec.fields import NIL_UUID
 from zoned_tools.device.base import Device
 from zoned_tools.errors import DeviceError, GeometryError
-from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, LAYOUT_NAME, MAGIC, MAX_VERSION, Superblock, superblock_crc
-from zoned_tools.formats.dm_zoned.metadata import open_blocks
-from zoned_tools.formats.dm_zoned.superblocks import read_state
-from zoned_tools.formats.registry import Identity, Target
+from zoned_tools.formats.contract import Identity, Target
+from zoned_tools.formats.dm_zoned.constants import NAME
+from zoned_tools.formats.dm_zoned.judge import read_state
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MAGIC, MAX_VERSION, SuperBlock, superblock_crc
+from zoned_tools.formats.dm_zoned.open import open_blocks
 
 _SECONDARY_ZONES = (1, 2, 3)
 """Sizes of a metadata set, in zones, that are tried on a regular device with a damaged primary."""
@@ -37,7 +38,7 @@ def probe(device: Device, start_bytes: int) -> Identity | None:
     return _identity(found_superblock, start_bytes, member=False)
 
 
-def _read(device: Device, offset_bytes: int) -> tuple[Superblock, bytes] | None:
+def _read(device: Device, offset_bytes: int) -> tuple[SuperBlock, bytes] | None:
     """The super block at ``offset_bytes`` if there is anything like one."""
     if offset_bytes + BLOCK_BYTES > device.geometry.size_bytes:
         return None
@@ -45,16 +46,16 @@ def _read(device: Device, offset_bytes: int) -> tuple[Superblock, bytes] | None:
         raw = device.read(offset_bytes, BLOCK_BYTES)
     except DeviceError:
         return None
-    superblock = Superblock.parse(raw)
+    superblock = SuperBlock.parse(raw)
     return (superblock, raw) if superblock.magic == MAGIC else None
 
 
-def _is_sound(found: tuple[Superblock, bytes]) -> bool:
+def _is_sound(found: tuple[SuperBlock, bytes]) -> bool:
     superblock, raw = found
     return superblock.crc == superblock_crc(raw, superblock.gen) and superblock.version <= MAX_VERSION
 
 
-def _find_secondary(device: Device, start_bytes: int) -> tuple[Superblock, bytes] | None:
+def _find_secondary(device: Device, start_bytes: int) -> tuple[SuperBlock, bytes] | None:
     """A sound secondary super block on a regular device, whose zone size is not known here."""
     size_bytes = device.geometry.size_bytes - start_bytes
     for shift in range(16, size_bytes.bit_length()):
@@ -66,10 +67,10 @@ def _find_secondary(device: Device, start_bytes: int) -> tuple[Superblock, bytes
     return None
 
 
-def _single(device: Device, start_bytes: int) -> tuple[Superblock | None, bool]:
+def _single(device: Device, start_bytes: int) -> tuple[SuperBlock | None, bool]:
     """The super block of a zoned device that is a target of its own, and whether its set can be used."""
     try:
-        state = read_state(open_blocks(Target(LAYOUT_NAME, (device,), start_bytes)))
+        state = read_state(open_blocks(Target(NAME, (device,), start_bytes)))
     except (GeometryError, DeviceError):
         return None, False
     if state.chosen is not None:
@@ -77,11 +78,11 @@ def _single(device: Device, start_bytes: int) -> tuple[Superblock | None, bool]:
     return next((s.superblock for s in state.sets if s.has_magic), None), False
 
 
-def _identity(superblock: Superblock, start_bytes: int, *, member: bool, position: int = 0) -> Identity:
+def _identity(superblock: SuperBlock, start_bytes: int, *, member: bool, position: int = 0) -> Identity:
     named = superblock.version > 1 and superblock.dmz_uuid != NIL_UUID
     uuid = str(superblock.dmz_uuid) if named else ""
     return Identity(
-        LAYOUT_NAME,
+        NAME,
         str(superblock.version),
         uuid,
         superblock.label,

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from zoned_tools.device.plan import Plan
 from zoned_tools.errors import MetadataError, RefusedError, UsageError
-from zoned_tools.formats.dm_zoned.layout import Superblock, encode_label
-from zoned_tools.formats.dm_zoned.metadata import open_blocks
-from zoned_tools.formats.dm_zoned.superblock_plan import plan_superblock, plan_tertiary
-from zoned_tools.formats.dm_zoned.superblocks import read_state
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.contract import Target
+from zoned_tools.formats.dm_zoned.judge import read_state
+from zoned_tools.formats.dm_zoned.layout import SuperBlock, encode_label
+from zoned_tools.formats.dm_zoned.open import open_blocks
+from zoned_tools.formats.dm_zoned.repair_writes import plan_superblock, plan_tertiary
 
 
 def plan_relabel(target: Target, label: str) -> tuple[str, Plan]:
@@ -43,7 +43,7 @@ def plan_relabel(target: Target, label: str) -> tuple[str, Plan]:
         raise RefusedError("metadata version 1 has no label", device=device, clone_status=255)
     plan = Plan("relabel dm-zoned")
     old = state.superblock.label
-    superblocks: list[Superblock] = [s.superblock for s in wanted if s.superblock is not None]
+    superblocks: list[SuperBlock] = [s.superblock for s in wanted if s.superblock is not None]
     if all(sb.label_raw == raw for sb in superblocks):
         return old, plan
     geometry = state.geometry

@@ -1,259 +1,346 @@
-"""Decisions about the mapping table and the bitmaps of the set that is repaired.
+"""Decisions about the mapping table of the set that is repaired.
 
-Everything is decided on copies. A mapping that could be right is only given up when it
-cannot stay, and then the logical range that is lost is named.
+Everything is decided on copies. A mapping that could be right is only given up when it cannot stay, and
+then the logical range that is lost is named. What asks for consent and has none is left as it is, and so
+are the bitmaps of the zones that it is about (:attr:`MapRepair.frozen`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoned_tools.device.zones import BoolArray, IntArray
-from zoned_tools.errors import UsageError
-from zoned_tools.formats.dm_zoned.examine import SetExamination, sound_pairs
-from zoned_tools.formats.dm_zoned.layout import UNMAPPED, MapArray, TargetGeometry, held_zones
-from zoned_tools.formats.registry import RepairOptions
+from zoned_tools.formats.contract import Consent, Consents
+from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, held_zones
+from zoned_tools.formats.dm_zoned.layout import UNMAPPED, MapArray
+from zoned_tools.formats.dm_zoned.rules import RULES
+from zoned_tools.formats.dm_zoned.settings import BZONE
+from zoned_tools.formats.dm_zoned.survey import SetSurvey
 
-SETTINGS = {"overlap": ("data", "buffer"), "reclaim": ("move", "clear")}
-"""``overlap``: which zone keeps a block that is valid in both; ``reclaim``: what becomes of the
-valid bits of an empty data zone whose chunk has a buffer zone. The first value is the default."""
+if TYPE_CHECKING:
+    from zoned_tools.formats.shared.rules import ActionGroup
+
+_UNMAPPED = "chunk {chunk} is unmapped, %s: logical blocks {first} to {last} read as zeroes, %s"
+_DROPPED = "chunk {chunk} loses its buffer zone, %s"
+_PROMOTED = (
+    "chunk {chunk}: %s; buffer zone {bzone} with {count} valid blocks becomes its data zone, "
+    "the rest of logical blocks {first} to {last} reads as zeroes"
+)
+_NOTHING_LOST = "no valid block is lost"
+_LOST_BUFFER = "{count} valid blocks in buffer zone {bzone} are lost"
+_KEPT = "zone {zone} and its {valid} valid blocks are kept for chunk {keeper}"
 
 
-def setting(settings: Mapping[str, str], key: str) -> str:
-    """A setting's value.
-
-    Raises:
-        UsageError: it is none of the possible ones.
-    """
-    value = settings.get(key, SETTINGS[key][0])
-    if value not in SETTINGS[key]:
-        raise UsageError(f"{key}={value}: only {' and '.join(SETTINGS[key])} are possible")
-    return value
+def logical_ranges(geometry: TargetGeometry, chunks: IntArray | Sequence[int]) -> dict[str, IntArray]:
+    """Columns of a sentence: the logical blocks of some chunks."""
+    first = np.asarray(chunks, np.int64) * geometry.zone_blocks
+    return {"first": first, "last": first + geometry.zone_blocks - 1}
 
 
 @dataclass(slots=True)
-class BitmapEdits:
-    """What changes in the bitmaps.
+class _Claims:
+    """What the chunks claim: their zones, and how often each zone is claimed."""
 
-    Attributes:
-        clear: zones whose bits all go, shape (zones,).
-        cut: zones whose bits at and after the write pointer go, shape (zones,).
-        merge: zone that gets the bits of another one (``{buffer zone: data zone}``).
-        subtract: zone that loses the bits which another one has below the write pointer of
-            the pair's data zone (``{zone: (other zone, write pointer block)}``).
-    """
+    data: IntArray
+    buffer: IntArray
+    uses: IntArray
 
-    clear: BoolArray
-    cut: BoolArray
-    merge: dict[int, int] = field(default_factory=dict)
-    subtract: dict[int, tuple[int, int]] = field(default_factory=dict)
+    @classmethod
+    def of(cls, data: IntArray, buffer: IntArray, nr_zones: int) -> _Claims:
+        claims = cls(data.copy(), buffer.copy(), np.zeros(nr_zones, np.int64))
+        claims._count(data, 1)
+        claims._count(buffer, 1)
+        return claims
+
+    def copy(self) -> _Claims:
+        return _Claims(self.data.copy(), self.buffer.copy(), self.uses.copy())
+
+    def _count(self, zones: IntArray, step: int) -> None:
+        self.uses += step * np.bincount(zones[zones < len(self.uses)], minlength=len(self.uses))
+
+    def unmap(self, chunks: IntArray) -> None:
+        self._count(self.data[chunks], -1)
+        self.data[chunks] = UNMAPPED
+        self.drop_buffer(chunks)
+
+    def drop_buffer(self, chunks: IntArray) -> None:
+        self._count(self.buffer[chunks], -1)
+        self.buffer[chunks] = UNMAPPED
+
+    def promote(self, chunks: IntArray) -> None:
+        """The buffer zone becomes the data zone."""
+        self._count(self.data[chunks], -1)
+        self.data[chunks] = self.buffer[chunks]
+        self.buffer[chunks] = UNMAPPED
+
+    # One chunk at a time, for zones that are claimed twice.
+
+    def forget(self, zone: int) -> None:
+        if zone < len(self.uses):
+            self.uses[zone] -= 1
+
+    def last_claims(self, zones: IntArray) -> BoolArray:
+        """True for the last of each equal ``zones`` when nobody but their chunks claims the zone."""
+        last = np.zeros(len(zones), np.bool_)
+        sound = np.flatnonzero(zones < len(self.uses))
+        counts = np.bincount(zones[sound], minlength=len(self.uses))
+        _, from_end = np.unique(zones[sound][::-1], return_index=True)
+        last[sound[::-1][from_end]] = True
+        at = np.where(zones < len(self.uses), zones, 0)
+        last &= self.uses[at] == counts[at]
+        return last
+
+
+@dataclass(slots=True)
+class _Unshared:
+    """What becomes of the claims that a shared zone is not left to; one element of each list for a claim."""
+
+    unmapped: list[tuple[int, int, int]] = field(default_factory=list)  # chunk, zone, keeper
+    dropped: list[tuple[int, int, int]] = field(default_factory=list)
+    promoted: list[tuple[int, int, int]] = field(default_factory=list)
+    promoted_zones: list[int] = field(default_factory=list)
+    lost: list[tuple[int, int, int]] = field(default_factory=list)  # unmapped, with a buffer zone that holds something
+    lost_zones: list[int] = field(default_factory=list)
+    zones: list[int] = field(default_factory=list)
+    """Every zone of the chunks that a shared zone is about."""
 
 
 class MapRepair:
-    """Decides, rule by rule, what the repaired set looks like.
+    """Decides, rule by rule, what the repaired mapping table looks like.
 
-    After :meth:`run` the outcome is in :attr:`table`, :attr:`edits` and :attr:`messages`;
-    :attr:`left` says what was left alone for want of consent.
+    Attributes:
+        actions: what is done and what waits, in order; after :meth:`run`.
+        frozen: zones whose bitmaps stay as they are, because a decision about them waits; shape (zones,).
+        held: zones that never hold data.
     """
 
-    def __init__(self, geometry: TargetGeometry, examined: SetExamination, options: RepairOptions) -> None:
+    def __init__(self, geometry: TargetGeometry, survey: SetSurvey, consents: Consents) -> None:
         self.geometry = geometry
-        self.examined = examined
-        self.allow = options.allow
-        self.settings = options.settings
-        self.weight = examined.bits.weight
-        self.held = held_zones(geometry, examined.layout)
-        self.data: IntArray = examined.map.data.copy()
-        self.buffer: IntArray = examined.map.buffer.copy()
-        self.messages: list[str] = []
-        self.left: list[str] = []
-        self.edits = BitmapEdits(np.zeros(geometry.nr_zones, np.bool_), np.zeros(geometry.nr_zones, np.bool_))
+        self.survey = survey
+        self.held = held_zones(geometry, survey.layout)
+        self.actions: list[ActionGroup] = []
+        self.frozen = np.zeros(geometry.nr_zones, np.bool_)
+        self._allow = consents.allow
+        self._drops = consents.settings.text(BZONE) == "drop"
+        self._weight = survey.bits.weight
+        self._claims = _Claims.of(survey.map.data, survey.map.buffer, geometry.nr_zones)
+        self._waits = np.zeros(len(survey.map.data), np.bool_)
 
-    def run(self) -> None:
-        """Apply every rule, in an order in which no later rule breaks an earlier one."""
-        found = self.examined.map
-        self._drop_free_buffers()
-        for mask, reason in ((found.data_range, "does not exist"), (found.data_meta, "holds metadata")):
-            for chunk in np.flatnonzero(mask).tolist():
-                self._lose_data_zone(chunk, f"data zone {self.data[chunk]} {reason}")
-        for chunk in np.flatnonzero(found.buffer_without_data).tolist():
-            self._lose_data_zone(chunk, "it has no data zone")
-        self._drop_wrong_buffers()
-        for zone, _ in found.owners.shared:
-            self._unshare(zone)
-        self._unmap_empty()
-        self._repair_bits()
+    @property
+    def data(self) -> IntArray:
+        return self._claims.data
+
+    @property
+    def buffer(self) -> IntArray:
+        return self._claims.buffer
+
+    @property
+    def named(self) -> BoolArray:
+        """Zones that a chunk names after the repair."""
+        return self._claims.uses > 0
 
     @property
     def table(self) -> MapArray:
         """The repaired mapping table in whole blocks."""
-        table = np.full_like(self.examined.map.table, UNMAPPED)
+        table = np.full_like(self.survey.map.table, UNMAPPED)
         table[: len(self.data), 0] = self.data
         table[: len(self.data), 1] = self.buffer
         return table
 
-    # -- helpers
-
-    def _range(self, chunk: int) -> str:
-        start = chunk * self.geometry.zone_blocks
-        return f"logical blocks {start} to {start + self.geometry.zone_blocks - 1}"
-
-    def _stake(self, zone: int) -> int:
-        """Valid blocks in a zone that nobody else claims."""
-        if zone >= self.geometry.nr_zones or self.held[zone] or self._claims(zone) > 1:
-            return 0
-        return int(self.weight[zone])
-
-    def _unmap(self, chunk: int, reason: str) -> None:
-        zone = int(self.data[chunk])
-        valid = self._stake(zone)
-        lost = f"{valid} valid blocks in zone {zone} are lost" if valid else "no valid block is lost"
-        self.messages.append(f"chunk {chunk} is unmapped, {reason}: {self._range(chunk)} read as zeroes, {lost}")
-        self.data[chunk] = self.buffer[chunk] = UNMAPPED
-
-    def _drop_buffer(self, chunk: int, reason: str) -> None:
-        zone = int(self.buffer[chunk])
-        valid = self._stake(zone)
-        lost = f", {valid} valid blocks in it ({self._range(chunk)}) are lost" if valid else ""
-        self.messages.append(f"chunk {chunk} loses its buffer zone, {reason}{lost}")
-        self.buffer[chunk] = UNMAPPED
-
-    def _can_promote(self, chunk: int) -> bool:
-        """The buffer zone is sound, nobody else's, and holds something."""
-        zone = int(self.buffer[chunk])
-        if zone >= self.geometry.nr_zones or self.held[zone]:
-            return False
-        return bool(self.weight[zone]) and self._claims(zone) == 1
-
-    def _claims(self, zone: int) -> int:
-        return int(np.count_nonzero(self.data == zone) + np.count_nonzero(self.buffer == zone))
-
-    def _lose_data_zone(self, chunk: int, reason: str) -> None:
-        clear = "map-bzone-without-dzone" in self.allow
-        if self._can_promote(chunk) and not clear:
-            zone = int(self.buffer[chunk])
-            self.messages.append(
-                f"chunk {chunk}: {reason}; buffer zone {zone} with {self.weight[zone]} valid blocks becomes its data "
-                f"zone, the rest of {self._range(chunk)} reads as zeroes"
+    def run(self) -> None:
+        """Apply every rule, in an order in which no later rule breaks an earlier one."""
+        found = self.survey.map
+        self._drop_free_buffers()
+        self._lose_data_zones(found.data_range, "map-dzone-range", "data zone {zone} does not exist")
+        self._lose_data_zones(found.data_meta, "map-meta-zone", "data zone {zone} holds metadata")
+        self._lose_data_zones(found.buffer_without_data, "map-bzone-without-dzone", "it has no data zone")
+        self._drop_wrong_buffers()
+        self._unshare()
+        self._unmap_empty()
+        if len(found.tail):
+            self.actions.append(
+                RULES.actions("map-tail", "entry {entry} after the last chunk is set to all ones", entry=found.tail)
             )
-            self.data[chunk], self.buffer[chunk] = zone, UNMAPPED
-        elif self.data[chunk] == UNMAPPED:
-            self._drop_buffer(chunk, reason)
-        else:
-            self._unmap(chunk, reason)
 
     # -- rules
 
     def _drop_free_buffers(self) -> None:
-        found = self.examined.map
-        for mask, reason in (
-            (found.buffer_range, "it does not exist"),
-            (found.buffer_meta, "it holds metadata"),
-            (found.buffer_is_data, "it is the data zone"),
+        """Buffer zones that cannot hold a valid block."""
+        found = self.survey.map
+        for mask, code, reason in (
+            (found.buffer_range, "map-bzone-range", "it does not exist"),
+            (found.buffer_meta, "map-meta-zone", "it holds metadata"),
+            (found.buffer_is_data, "map-bzone-is-dzone", "it is the data zone"),
         ):
-            for chunk in np.flatnonzero(mask).tolist():
-                self._drop_buffer(chunk, f"zone {self.buffer[chunk]}: {reason}")
+            chunks = np.flatnonzero(mask)
+            self._act(code, _DROPPED % f"zone {{bzone}}: {reason}", chunks)
+            self._claims.drop_buffer(chunks)
+
+    def _lose_data_zones(self, mask: BoolArray, code: str, reason: str) -> None:
+        """Chunks without a usable data zone: unmapped, or their buffer zone takes its place."""
+        chunks = np.flatnonzero(mask)
+        buffers = self.buffer[chunks]
+        at = np.where(buffers < self.geometry.nr_zones, buffers, 0)
+        holds = self._claims.last_claims(buffers) & ~self.held[at] & (self._weight[at] > 0)
+        lost, kept = chunks[~holds], chunks[holds]
+        without = self.data[lost] == UNMAPPED
+        self._act(code, _UNMAPPED % (reason, _NOTHING_LOST), lost[~without])
+        self._act(code, _DROPPED % reason, lost[without])
+        if self._drops:
+            self._act(code, _UNMAPPED % (reason, _LOST_BUFFER), kept, Consent.LOSES, agreed=True)
+            self._claims.unmap(chunks)
+            return
+        if self._act(code, _PROMOTED % reason, kept, Consent.GUESSES, agreed=code in self._allow):
+            self._claims.promote(kept)
+        else:
+            self.frozen[self.buffer[kept]] = True
+            self._waits[kept] = True
+        self._claims.unmap(lost)
 
     def _drop_wrong_buffers(self) -> None:
-        found = self.examined.map
+        found = self.survey.map
         for mask, code, reason in (
             (found.buffer_not_random, "map-bzone-not-random", "it is not a conventional or cache zone"),
             (found.buffer_on_random, "map-bzone-on-random", "the data zone is not sequential"),
         ):
-            for chunk in np.flatnonzero(mask & (self.buffer != UNMAPPED)).tolist():
-                zone = int(self.buffer[chunk])
-                if not self.weight[zone] or code in self.allow:
-                    self._drop_buffer(chunk, f"zone {zone}: {reason}")
-                else:
-                    self.left.append(
-                        f"chunk {chunk}: buffer zone {zone} holds {self.weight[zone]} valid blocks but {reason}; "
-                        f"it is dropped only with --allow {code}"
-                    )
-
-    def _unshare(self, zone: int) -> None:
-        """Leave the zone to the claim that fits best, on a tie to the lowest chunk."""
-        claims = [(c, True) for c in np.flatnonzero(self.data == zone).tolist()]
-        claims += [(c, False) for c in np.flatnonzero(self.buffer == zone).tolist()]
-        if len(claims) < 2:
-            return
-        claims.sort(key=lambda claim: (self._misfits(zone, *claim), claim[0]))
-        keeper = claims[0][0]
-        for chunk, is_data in claims[1:]:
-            reason = f"zone {zone} and its {self.weight[zone]} valid blocks are kept for chunk {keeper}"
-            if is_data:
-                self._lose_data_zone(chunk, reason)
+            chunks = np.flatnonzero(mask & (self.buffer != UNMAPPED) & ~self._waits)
+            valid = self._weight[self.buffer[chunks]] > 0
+            empty, full = chunks[~valid], chunks[valid]
+            text = _DROPPED % f"zone {{bzone}}: {reason}"
+            self._act(code, text, empty)
+            last = self._claims.last_claims(self.buffer[full])
+            agreed = code in self._allow
+            lost = ", {count} valid blocks in it (logical blocks {first} to {last}) are lost"
+            self._act(code, text + lost, full[last], Consent.LOSES, agreed=agreed)
+            self._act(code, text, full[~last], Consent.LOSES, agreed=agreed)
+            if agreed:
+                self._claims.drop_buffer(full)
             else:
-                self._drop_buffer(chunk, reason)
-
-    def _misfits(self, zone: int, chunk: int, is_data: bool) -> int:
-        """How much speaks against a claim."""
-        bits = self.examined.bits
-        if is_data:
-            empty = self.geometry.sequential[zone] and self.geometry.wp_blocks[zone] == 0
-            overlap = self.buffer[chunk] != UNMAPPED and bits.overlap[chunk] > 0
-            return int(empty) + int(overlap) + int(bits.after_wp[zone] > 0)
-        data = int(self.data[chunk])
-        if data >= self.geometry.nr_zones or not self.geometry.sequential[data]:
-            return 3
-        return int(bits.overlap[chunk] > 0) + int(not self.weight[zone])
+                self.frozen[self.buffer[full]] = True
+            self._claims.drop_buffer(empty)
 
     def _unmap_empty(self) -> None:
-        geometry = self.geometry
-        usable = (self.data < geometry.nr_zones) & (self.buffer == UNMAPPED)
-        at = np.where(usable, self.data, 0)
-        empty = usable & geometry.sequential[at] & (geometry.wp_blocks[at] == 0)
-        for chunk in np.flatnonzero(empty).tolist():
-            self._unmap(chunk, f"zone {self.data[chunk]} is empty")
+        geometry, data = self.geometry, self.data
+        usable = (data < geometry.nr_zones) & (self.buffer == UNMAPPED)
+        at = np.where(usable, data, 0)
+        empty = usable & geometry.sequential[at] & (geometry.wp_blocks[at] == 0) & ~self.frozen[at]
+        chunks = np.flatnonzero(empty)
+        lost = self._claims.last_claims(data[chunks]) & (self._weight[data[chunks]] > 0) & ~self.held[data[chunks]]
+        blocks = "{valid} valid blocks in zone {zone} are lost"
+        self._act("map-empty-seq", _UNMAPPED % ("zone {zone} is empty", blocks), chunks[lost])
+        self._act("map-empty-seq", _UNMAPPED % ("zone {zone} is empty", _NOTHING_LOST), chunks[~lost])
+        self._claims.unmap(chunks)
 
-    def _repair_bits(self) -> None:
-        geometry, bits = self.geometry, self.examined.bits
-        named = np.zeros(geometry.nr_zones, np.bool_)
-        named[self.data[self.data < geometry.nr_zones]] = True
-        named[self.buffer[self.buffer < geometry.nr_zones]] = True
-        self.edits.clear[:] = ~named & (bits.weight > 0)
-        for zone in np.flatnonzero(self.edits.clear & ~self.examined.map.owners.named).tolist():
-            self.messages.append(f"zone {zone}: {bits.weight[zone]} valid bits are cleared, no chunk names it")
-        late = named & (bits.after_wp > 0)
-        self.edits.cut[:] = late
-        owner = np.full(geometry.nr_zones, -1, np.int64)
-        mapped = np.flatnonzero(self.data < geometry.nr_zones)
-        owner[self.data[mapped]] = mapped
-        for zone in np.flatnonzero(late).tolist():
-            self._repair_late_bits(zone, int(owner[zone]))
-        for chunk in sound_pairs(geometry, self.held, self.data, self.buffer).tolist():
-            self._repair_overlap(chunk)
+    def _act(
+        self, code: str, sentence: str, chunks: IntArray, consent: Consent = Consent.CERTAIN, *, agreed: bool = False
+    ) -> bool:
+        """Note an action for some chunks as they are now; False when it waits."""
+        if not len(chunks):
+            return True
+        zones, buffers = self.data[chunks], self.buffer[chunks]
+        words = {
+            "zone": zones,
+            "bzone": buffers,
+            "valid": self._valid(zones),
+            "count": self._valid(buffers),
+            **logical_ranges(self.geometry, chunks),
+        }
+        action = RULES.actions(code, sentence, chunk=chunks, words=words, consent=consent, agreed=agreed)
+        self.actions.append(action)
+        return not action.waits
 
-    def _repair_late_bits(self, zone: int, chunk: int) -> None:
-        count = int(self.examined.bits.after_wp[zone])
-        buffer_zone = int(self.buffer[chunk]) if chunk >= 0 else UNMAPPED
-        sound = buffer_zone < self.geometry.nr_zones and self.geometry.cache[buffer_zone]
-        if self.geometry.wp_blocks[zone] == 0 and sound and setting(self.settings, "reclaim") == "move":
-            self.edits.merge[buffer_zone] = zone
-            self.messages.append(
-                f"chunk {chunk} ({self._range(chunk)}): data zone {zone} was reset during reclaim, "
-                f"{count} valid blocks are taken from buffer zone {buffer_zone}"
+    def _valid(self, zones: IntArray) -> IntArray:
+        known = zones < self.geometry.nr_zones
+        valid: IntArray = np.where(known, self._weight[np.where(known, zones, 0)], 0)
+        return valid
+
+    # -- zones that are claimed twice: one decision each
+
+    def _unshare(self) -> None:
+        """Leave each zone to the claim that fits best, on a tie to the lowest chunk."""
+        code = "map-zone-shared"
+        agreed = code in self._allow
+        claims = self._claims if agreed else self._claims.copy()
+        shared = self.survey.map.owners.shared
+        outcome = _Unshared()
+        open_ones = np.flatnonzero((claims.uses[shared.zones] > 1) & ~self.held[shared.zones])
+        for index in open_ones.tolist():
+            zone = int(shared.zones[index])
+            self._unshare_zone(claims, zone, shared.chunks_of(index), outcome)
+        self._note_unshared(code, outcome, agreed=agreed)
+        self.frozen[outcome.promoted_zones if agreed else outcome.zones] = not agreed
+
+    def _unshare_zone(self, claims: _Claims, zone: int, chunks: list[int], outcome: _Unshared) -> None:
+        """Decide about one zone, in ``claims``."""
+        rivals = [(c, True) for c in dict.fromkeys(chunks) if claims.data[c] == zone]
+        rivals += [(c, False) for c in dict.fromkeys(chunks) if claims.buffer[c] == zone]
+        if len(rivals) < 2:
+            return
+        zones = {int(z) for c, _ in rivals for z in (claims.data[c], claims.buffer[c])}
+        outcome.zones += [z for z in zones if z < self.geometry.nr_zones]
+        rivals.sort(key=lambda rival: (self._misfits(claims, zone, *rival), rival[0]))
+        keeper = rivals[0][0]
+        for chunk, is_data in rivals[1:]:
+            self._give_up(claims, (chunk, zone, keeper), outcome, is_data=is_data)
+
+    def _give_up(self, claims: _Claims, row: tuple[int, int, int], outcome: _Unshared, *, is_data: bool) -> None:
+        """Take a zone away from a chunk."""
+        chunk, buffer = row[0], int(claims.buffer[row[0]])
+        if not is_data or claims.data[chunk] == UNMAPPED:
+            outcome.dropped.append(row)
+            claims.forget(buffer)
+            claims.buffer[chunk] = UNMAPPED
+            return
+        claims.forget(int(claims.data[chunk]))
+        sound = buffer < self.geometry.nr_zones and not self.held[buffer] and claims.uses[buffer] == 1
+        if sound and self._weight[buffer] and not self._drops:
+            outcome.promoted.append(row)
+            outcome.promoted_zones.append(buffer)
+            claims.data[chunk] = buffer
+        else:
+            if sound and self._weight[buffer]:
+                outcome.lost.append(row)
+                outcome.lost_zones.append(buffer)
+            else:
+                outcome.unmapped.append(row)
+            claims.forget(buffer)
+            claims.data[chunk] = UNMAPPED
+        claims.buffer[chunk] = UNMAPPED
+
+    def _misfits(self, claims: _Claims, zone: int, chunk: int, is_data: bool) -> int:
+        """How much speaks against a claim."""
+        bits, geometry = self.survey.bits, self.geometry
+        if is_data:
+            empty = geometry.sequential[zone] and geometry.wp_blocks[zone] == 0
+            overlap = claims.buffer[chunk] != UNMAPPED and bits.overlap[chunk] > 0
+            return int(empty) + int(overlap) + int(bits.after_wp[zone] > 0)
+        data = int(claims.data[chunk])
+        if data >= geometry.nr_zones or not geometry.sequential[data]:
+            return 3
+        return int(bits.overlap[chunk] > 0) + int(not self._weight[zone])
+
+    def _note_unshared(self, code: str, outcome: _Unshared, *, agreed: bool) -> None:
+        for sentence, rows, buffers in (
+            (_UNMAPPED % (_KEPT, _NOTHING_LOST), outcome.unmapped, []),
+            (_DROPPED % _KEPT, outcome.dropped, []),
+            (_UNMAPPED % (_KEPT, _LOST_BUFFER), outcome.lost, outcome.lost_zones),
+            (_PROMOTED % _KEPT, outcome.promoted, outcome.promoted_zones),
+        ):
+            if not rows:
+                continue
+            chunks, zones, keepers = np.array(rows, np.int64).T
+            words = {
+                "zone": zones,
+                "keeper": keepers,
+                "valid": self._weight[zones],
+                **logical_ranges(self.geometry, chunks),
+            }
+            if buffers:
+                words |= {"bzone": np.array(buffers), "count": self._weight[buffers]}
+            self.actions.append(
+                RULES.actions(code, sentence, chunk=chunks, words=words, consent=Consent.GUESSES, agreed=agreed)
             )
-            return
-        where = f"chunk {chunk} ({self._range(chunk)})" if chunk >= 0 else f"zone {zone}"
-        wp = int(self.geometry.wp_blocks[zone])
-        self.messages.append(
-            f"{where}: {count} blocks from offset {wp} of zone {zone} on are not valid any more, they are after "
-            "the write pointer and read as zeroes"
-        )
-
-    def _repair_overlap(self, chunk: int) -> None:
-        zone, buffer_zone = int(self.data[chunk]), int(self.buffer[chunk])
-        count = int(self.examined.bits.overlap[chunk])
-        if not count or buffer_zone in self.edits.merge:
-            return
-        wp = int(self.geometry.wp_blocks[zone])
-        winner, loser = zone, buffer_zone
-        if setting(self.settings, "overlap") == "buffer":
-            winner, loser = buffer_zone, zone
-        self.edits.subtract[loser] = (winner, wp)
-        self.messages.append(
-            f"chunk {chunk} ({self._range(chunk)}): {count} blocks valid in both zones are taken from zone {winner}"
-        )

@@ -1,23 +1,22 @@
-"""Which super blocks a repair writes."""
+"""Which super blocks a repair writes, and which members it doubts."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from zoned_tools.codec.fields import NIL_UUID
 from zoned_tools.errors import RefusedError
-from zoned_tools.formats.dm_zoned.layout import (
-    BLOCK_BYTES,
-    LABEL_BYTES,
-    NR_SETS,
-    Member,
-    Superblock,
-    encode_label,
-)
-from zoned_tools.formats.dm_zoned.superblocks import SuperblockState, TargetState, set_zones_of
-from zoned_tools.formats.registry import RepairOptions
+from zoned_tools.formats.contract import Consent
+from zoned_tools.formats.dm_zoned.geometry import Member
+from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState, set_zones_of
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, LABEL_BYTES, MAGIC, NR_SETS, SuperBlock, encode_label
+from zoned_tools.formats.dm_zoned.rules import RULES
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.shared.rules import ActionGroup
 
 _NO_PADDING = bytes(BLOCK_BYTES - 112)
 _MAX_GENERATION = (1 << 64) - 1
@@ -29,24 +28,25 @@ def newer_generation(state: TargetState, gen: int) -> int:
     return min(highest + 1, _MAX_GENERATION)
 
 
-def repaired_superblock(state: TargetState, source: int) -> tuple[Superblock, list[str]]:
-    """Super block of set ``source`` without its faults, and what a human should know.
+def repaired_superblock(state: TargetState, source: int) -> tuple[SuperBlock, list[ActionGroup]]:
+    """Super block of set ``source`` without its faults, and what that changes.
 
     Version, UUIDs and label stay; what is missing is taken from the other super blocks, and
-    made up only when none has it.
+    made up only when none has it. Magic and version are right whatever was found.
 
     Raises:
         RefusedError: too many zones died for the chunks that there are.
     """
     sb = state.sets[source].superblock
     assert sb is not None
-    messages: list[str] = []
-    sb = replace(sb, reserved=_NO_PADDING, version=max(sb.version, 1))
+    actions: list[ActionGroup] = []
+    sb = replace(sb, magic=MAGIC, reserved=_NO_PADDING, version=max(sb.version, 1))
     if sb.version > 1:
-        sb = _complete_names(state, sb, messages)
+        sb = _complete_names(state, sb, actions)
     else:
         sb = replace(sb, label_raw=bytes(LABEL_BYTES), dmz_uuid=NIL_UUID, dev_uuid=NIL_UUID)
-    if any(f.code in ("sb-bad-reserved", "sb-bad-chunks") for f in state.sets[source].faults):
+    unfit = [f.code for f in state.sets[source].faults if f.code in ("sb-bad-reserved", "sb-bad-chunks")]
+    if unfit:
         room = state.geometry.nr_usable - NR_SETS * set_zones_of(sb, state.geometry) - sb.nr_chunks
         reserve = min(room, sb.nr_reserved_seq) if sb.nr_reserved_seq else room
         if reserve < 1:
@@ -55,12 +55,13 @@ def repaired_superblock(state: TargetState, source: int) -> tuple[Superblock, li
                 device=state.geometry.members[0].path,
             )
         reserve = min(reserve, state.geometry.nr_cache)
-        messages.append(f"{reserve} instead of {sb.nr_reserved_seq} zones are reserved for reclaim")
+        text = f"{reserve} instead of {sb.nr_reserved_seq} zones are reserved for reclaim"
+        actions.append(RULES.action(unfit[0], text))
         sb = replace(sb, nr_reserved_seq=reserve)
-    return sb, messages
+    return sb, actions
 
 
-def _complete_names(state: TargetState, sb: Superblock, messages: list[str]) -> Superblock:
+def _complete_names(state: TargetState, sb: SuperBlock, actions: list[ActionGroup]) -> SuperBlock:
     named = [
         s.superblock
         for s in (*state.sets, *state.tertiary)
@@ -69,77 +70,111 @@ def _complete_names(state: TargetState, sb: Superblock, messages: list[str]) -> 
     if sb.dmz_uuid == NIL_UUID:
         known = [other.dmz_uuid for other in named if other.dmz_uuid != NIL_UUID]
         sb = replace(sb, dmz_uuid=known[0] if known else uuid.uuid4())
-        messages.append(f"the target gets UUID {sb.dmz_uuid}")
+        actions.append(RULES.action("sb-null-uuid", f"the target gets UUID {sb.dmz_uuid}"))
     if not sb.label:
         labels = [other.label_raw for other in named if other.label]
         sb = replace(sb, label_raw=labels[0] if labels else encode_label(f"dmz-{str(sb.dmz_uuid)[:8]}"))
-        messages.append(f"the target gets label {sb.label}")
+        actions.append(RULES.action("sb-null-label", f"the target gets label {sb.label}"))
     if sb.dev_uuid == NIL_UUID:
         sb = replace(sb, dev_uuid=uuid.uuid4())
-        messages.append(f"device {state.geometry.members[0].path} gets UUID {sb.dev_uuid}")
+        text = f"device {state.geometry.members[0].path} gets UUID {sb.dev_uuid}"
+        actions.append(RULES.action("sb-null-dev-uuid", text))
     return sb
+
+
+def rewritten(state: TargetState, wanted: list[SuperBlock]) -> Iterator[ActionGroup]:
+    """What a human should know about the super blocks of the sets that are written."""
+    for found, superblock in zip(state.sets, wanted, strict=True):
+        where = found.place.where
+        if found.faults:
+            yield RULES.action(found.faults[0].code, f"the {found.place.name} is rewritten", **where)
+        elif superblock.reserved != (found.superblock.reserved if found.superblock is not None else b""):
+            yield RULES.action("sb-reserved-nonzero", f"reserved bytes of the {found.place.name} are zeroed", **where)
 
 
 # -- tertiary super blocks
 
 
-def _is_readable(found: SuperblockState) -> bool:
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why a device may not be the member that it is named as, and what takes it over all the same."""
+
+    member: Member
+    code: str
+    sentence: str
+
+    def action(self, *, agreed: bool) -> ActionGroup:
+        """Take the device over."""
+        return RULES.action(self.code, self.sentence, consent=Consent.GUESSES, agreed=agreed, device=self.member.index)
+
+
+def _is_readable(found: SuperBlockState) -> bool:
     """The checksum is right, so every field is what somebody wrote there."""
     return found.has_magic and not any(f.code in ("sb-bad-magic", "sb-bad-crc") for f in found.faults)
 
 
-def refuse_wrong_members(state: TargetState, options: RepairOptions) -> None:
-    """Do not rewrite super blocks of devices that belong elsewhere.
+def doubtful_members(state: TargetState) -> list[Doubt]:
+    """Devices that belong to another target, or hold something else where the super block should be.
 
     Raises:
-        RefusedError: members are in the wrong order, or one is not a member at all.
+        RefusedError: members are in the wrong order.
     """
-    if state.chosen is None:
-        return
     expected = state.superblock
-    places = []
+    places: list[int] = []
+    doubts: list[Doubt] = []
     for found, member in zip(state.tertiary, state.geometry.members[1:], strict=True):
         sb = found.superblock
         if sb is None or not _is_readable(found):
-            _refuse_used_zone(state, found, member, options)
-            continue
-        foreign = sb.dmz_uuid != expected.dmz_uuid and NIL_UUID not in (sb.dmz_uuid, expected.dmz_uuid)
-        if foreign and sb.label_raw != expected.label_raw and "sb-uuid-mismatch" not in options.allow:
-            raise RefusedError(
-                f"device {member.index} is a member of another target, {sb.label!r} {sb.dmz_uuid}",
-                device=member.path,
-                hint="--allow sb-uuid-mismatch takes it over",
+            doubts += _used_zone(state, found, member)
+        elif sb.dmz_uuid != expected.dmz_uuid and NIL_UUID not in (sb.dmz_uuid, expected.dmz_uuid):
+            doubts.append(
+                Doubt(
+                    member,
+                    "sb-uuid-mismatch",
+                    f"device {member.index} is a member of another target, {sb.label!r} {sb.dmz_uuid}: "
+                    "it is taken over into this one",
+                )
             )
-        if not foreign:
+        else:
             places.append(sb.sb_block)
     if places != sorted(places):
         raise RefusedError("the members are in the wrong order", device=state.geometry.members[1].path)
+    return doubts
 
 
-def _refuse_used_zone(state: TargetState, found: SuperblockState, member: Member, options: RepairOptions) -> None:
+def _used_zone(state: TargetState, found: SuperBlockState, member: Member) -> Iterator[Doubt]:
     """A member's first zone holds one block; more means that this is another device's data."""
     geometry, zone = state.geometry, member.first_zone
-    code = found.faults[0].code
-    if geometry.sequential[zone] and (geometry.wp_blocks[zone] > 1) and code not in options.allow:
-        raise RefusedError(
-            f"the first zone of device {member.index} holds {geometry.wp_blocks[zone]} blocks of something else",
-            device=member.path,
-            hint=f"--allow {code} resets it",
+    if geometry.sequential[zone] and geometry.wp_blocks[zone] > 1:
+        yield Doubt(
+            member,
+            found.faults[0].code,
+            f"the first zone of device {member.index} holds {geometry.wp_blocks[zone]} blocks of something else: "
+            "it is reset, they are lost",
         )
 
 
-def tertiary_repairs(state: TargetState, superblock: Superblock) -> Iterator[tuple[Member, Superblock, str]]:
-    """``(member, super block, message)`` of every tertiary super block that needs rewriting."""
+def tertiary_repairs(state: TargetState, superblock: SuperBlock) -> Iterator[tuple[Member, SuperBlock, ActionGroup]]:
+    """``(member, super block, action)`` of every tertiary super block that needs rewriting."""
     for found, member in zip(state.tertiary, state.geometry.members[1:], strict=True):
         kept = _device_uuid(found, superblock)
         wanted = replace(superblock, gen=0, sb_block=member.block_offset, dev_uuid=kept or uuid.uuid4())
         if wanted.pack() == found.raw:
             continue
         new = "" if kept else f" with new device UUID {wanted.dev_uuid}"
-        yield member, wanted, f"the super block of device {member.index} is rewritten{new}"
+        text = f"the super block of device {member.index} is rewritten{new}"
+        yield member, wanted, RULES.action(_reason(state, found), text, device=member.index)
 
 
-def _device_uuid(found: SuperblockState, superblock: Superblock) -> uuid.UUID | None:
+def _reason(state: TargetState, found: SuperBlockState) -> str:
+    """Code of what a tertiary super block is rewritten for: its own, or what was wrong in the sets."""
+    codes = [fault.code for fault in found.faults]
+    codes += [code for code, _ in found.notes if RULES[code].repair]
+    codes += [fault.code for one in state.sets for fault in one.faults]
+    return next(iter(codes), "sb-bad-chunks")
+
+
+def _device_uuid(found: SuperBlockState, superblock: SuperBlock) -> uuid.UUID | None:
     """The member's own UUID, as far as its super block can be believed."""
     old = found.superblock
     if old is None or old.dev_uuid == NIL_UUID:

@@ -1,74 +1,286 @@
-"""Steps that bring the tables of a metadata set from what is on the device to what they should be.
+"""Steps of a repair, in an order that survives a power cut.
 
-Both sets are compared with the wanted content while its bitmaps stream by, so only blocks
-that differ are written. Long runs of zeroes or ones, and what the other set is to get from
-the source unchanged, cost no memory.
+The set that is not the source of the repair is made the older one, gets the repaired tables and then, as
+the newer one, its super block; only then the source set is touched. So at every moment one set is complete
+and is the one that check, repair and the kernel choose.
+
+Both sets are compared with the wanted content while its bitmaps stream by, so only blocks that differ are
+written. Long runs of zeroes or ones, and what the other set is to get from the source unchanged, become
+fills and copies; other bitmap blocks are made again when their step runs. So a plan is small however much
+it changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from zoned_tools.device.plan import Copy, Fill, Step, Write
+from zoned_tools.device.base import ZoneOperation
+from zoned_tools.device.plan import Copy, Fill, Flush, ManageZones, Plan, Produce, Step, Write
+from zoned_tools.device.runs import runs, value_runs
 from zoned_tools.device.zones import BoolArray, IntArray
-from zoned_tools.formats.dm_zoned.examine import WORD_BITS, take_beyond
-from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, NR_SETS, MapArray, MetadataLayout
-from zoned_tools.formats.dm_zoned.metadata import (
+from zoned_tools.errors import RefusedError
+from zoned_tools.formats.dm_zoned.geometry import Member, TargetGeometry, held_zones
+from zoned_tools.formats.dm_zoned.judge import SET_NAMES, TargetState
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, NR_SETS, MapArray, MetadataLayout, SuperBlock
+from zoned_tools.formats.dm_zoned.open import (
     TargetBlocks,
     Words,
     bitmap_words,
-    read_bitmap,
     read_map,
+    read_rows,
     stream_bitmaps,
     stream_zones,
 )
-from zoned_tools.formats.dm_zoned.repair_map import BitmapEdits
-from zoned_tools.formats.dm_zoned.superblock_plan import SET_NAMES
+from zoned_tools.formats.dm_zoned.repair_bits import NO_ZONE, BitmapEdits
+from zoned_tools.formats.dm_zoned.survey import SetSurvey, keep_below, take_beyond
 
 _BLOCK_WORDS = BLOCK_BYTES // 8
 _LONG_RUN_BLOCKS = 64
 """Runs of zeroes or ones, or of blocks to copy, become one step when they are at least this long."""
 _MAX_GAP_BLOCKS = 15
 """Blocks that need no change are written along when they separate two that do."""
+_MAX_GENERATION = (1 << 64) - 1
 
 _ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 _MIXED, _ZERO, _ONE, _COPY = 0, 1, 2, 3
 
+Blocks: TypeAlias = npt.NDArray[np.uint64]
+"""Rows of one block each: shape (blocks, 512)."""
+Producer: TypeAlias = Callable[[int, int], Callable[[], bytes]]
+"""Given first and end row of some blocks, what makes their content again."""
+
+
+# -- super blocks
+
+
+def plan_superblock(plan: Plan, geometry: TargetGeometry, number: int, superblock: SuperBlock) -> None:
+    """Write the super block of set ``number`` at the place that it names, and flush."""
+    device, offset_bytes = geometry.locate(superblock.sb_block)
+    plan.write(device, offset_bytes, superblock.pack(), f"{SET_NAMES[number]} super block")
+    plan.flush(device)
+
+
+def plan_tertiary(plan: Plan, geometry: TargetGeometry, member: Member, superblock: SuperBlock) -> None:
+    """Write the super block of a zoned member; a sequential zone is reset for it."""
+    zone = member.first_zone
+    if geometry.sequential[zone] and geometry.not_empty[zone]:
+        plan.manage(
+            member.index, ZoneOperation.RESET, member.start_bytes // geometry.zone_bytes, 1, "rewrite super block"
+        )
+    plan.write(member.index, member.start_bytes, superblock.pack(), f"tertiary super block of {member.path}")
+    plan.flush(member.index)
+
+
+def set_superblocks(state: TargetState, source: int, superblock: SuperBlock, *, changed: bool) -> list[SuperBlock]:
+    """Super blocks of both sets after the repair; of a newer generation when the source set has to be ``changed``."""
+    layout = state.layout_of(source)
+    kept = replace(superblock, sb_block=layout.set_block(source))
+    changed = changed or kept.pack() != state.sets[source].raw
+    gen = _newer_generation(state, superblock.gen) if changed else superblock.gen
+    return [replace(superblock, sb_block=layout.set_block(n), gen=gen) for n in range(NR_SETS)]
+
+
+def _newer_generation(state: TargetState, gen: int) -> int:
+    """A generation above those of both sets, as long as there is one."""
+    highest = max([gen, *(s.superblock.gen for s in state.sets if s.usable and s.superblock is not None)])
+    return min(highest + 1, _MAX_GENERATION)
+
+
+def plan_sets(plan: Plan, state: TargetState, source: int, wanted: list[SuperBlock], tables: list[list[Step]]) -> None:
+    """Both sets, in the order that the module's docstring tells."""
+    other = 1 - source
+    stale, good = state.sets[other].superblock, state.sets[source].superblock
+    assert good is not None
+    rewrite = [wanted[n].pack() != state.sets[n].raw for n in range(NR_SETS)]
+    if tables[other] and state.sets[other].usable and stale is not None and stale.gen >= good.gen:
+        _make_older(plan, state, other, stale, good.gen)
+        rewrite[other] = True
+    for number in (other, source):
+        if tables[number]:
+            plan.steps += tables[number]
+            plan.flush(0, f"{SET_NAMES[number]} tables are durable before their super block")
+        if rewrite[number]:
+            plan_superblock(plan, state.geometry, number, wanted[number])
+
+
+def _make_older(plan: Plan, state: TargetState, number: int, superblock: SuperBlock, gen: int) -> None:
+    """Before its tables change, a set must not be mistaken for a complete one."""
+    device, offset_bytes = state.geometry.locate(state.sets[number].block)
+    raw = replace(superblock, gen=gen - 1).pack() if gen else bytes(BLOCK_BYTES)
+    plan.steps.append(Write(device, offset_bytes, raw, f"{SET_NAMES[number]} super block made older"))
+    plan.steps.append(Flush(device))
+
+
+# -- zones
+
+
+def plan_resets(plan: Plan, geometry: TargetGeometry, zones: IntArray) -> None:
+    """Reset written zones that no chunk names; after everything else is durable."""
+    for zone in zones.tolist():
+        member = geometry.member_of(zone)
+        on_device = zone - member.first_zone + member.start_bytes // geometry.zone_bytes
+        plan.manage(member.index, ZoneOperation.RESET, on_device, 1, f"zone {zone} belongs to no chunk")
+
+
+def refuse_dead_zones(plan: Plan, geometry: TargetGeometry, layout: MetadataLayout) -> None:
+    """Refuse a plan that writes to a metadata zone, or to a member's first zone, that takes no writes any more.
+
+    Raises:
+        RefusedError: names the zone.
+    """
+    dead = geometry.dead & held_zones(geometry, layout)
+    if not dead.any():
+        return
+    for step in plan.steps:
+        member = geometry.members[step.device]
+        first, end = _zones_of(step, geometry, member)
+        for zone in np.flatnonzero(dead[first:end])[:1].tolist():
+            condition = "offline" if geometry.offline[first + zone] else "read-only"
+            kind = "first" if first + zone in geometry.tertiary_zones else "metadata"
+            raise RefusedError(
+                f"{kind} zone {first + zone} cannot be written any more, it is {condition}", device=member.path
+            )
+
+
+def _zones_of(step: Step, geometry: TargetGeometry, member: Member) -> tuple[int, int]:
+    """First and end zone id that a step changes."""
+    match step:
+        case Flush():
+            return 0, 0
+        case ManageZones():
+            first = step.first_zone - member.start_bytes // geometry.zone_bytes
+            end = first + step.count
+        case Write() | Produce() | Fill() | Copy():
+            start = step.offset_bytes - member.start_bytes
+            first, end = start // geometry.zone_bytes, -(-(start + step.length_bytes) // geometry.zone_bytes)
+    return member.first_zone + first, member.first_zone + end
+
+
+# -- mapping table and bitmaps
+
 
 def table_steps(
-    blocks: TargetBlocks, layout: MetadataLayout, source: int, table: MapArray, edits: BitmapEdits
+    blocks: TargetBlocks, survey: SetSurvey, table: MapArray, edits: BitmapEdits, *, equal: bool
 ) -> list[list[Step]]:
-    """Steps for set 0 and set 1 to get mapping table ``table`` and the edited bitmaps of set ``source``.
+    """Steps for set 0 and set 1 to get mapping table ``table`` and the edited bitmaps of the surveyed set.
 
     Those of the other set copy from the source, so they have to run before the source's.
+
+    Args:
+        equal: the other set's tables are known to be the same.
     """
+    layout, source = survey.layout, survey.number
     steps: list[list[Step]] = [[], []]
-    wanted, kept = as_blocks(table), as_blocks(read_map(blocks, layout, source))
+    wanted, kept = as_blocks(table), as_blocks(survey.map.table)
     for number in range(NR_SETS):
-        actual = kept if number == source else as_blocks(read_map(blocks, layout, number))
+        actual = kept if equal or number == source else as_blocks(read_map(blocks, layout, number))
         origin = Origin(layout.map_block(source), kept) if number != source else None
         note = f"{SET_NAMES[number]} mapping table"
         steps[number] += difference_steps(blocks, layout.map_block(number), wanted, actual, note, origin)
+    if equal and not edits and not survey.bits.beyond.any():
+        return steps
+    bitmaps = WantedBitmaps.of(blocks, layout, source, edits)
     other = bitmap_words(layout, min(stream_zones(layout), layout.nr_zones))
     original = other.copy()
     for zone, words in stream_bitmaps(blocks, layout, source):
         before = original[: len(words)]
         before[...] = words
-        _edit(blocks, layout, source, zone, words, edits)
+        bitmaps.edit(zone, words)
         for number in range(NR_SETS):
             actual_words = before
-            if number != source:
+            if number != source and not equal:
                 actual_words = other[: len(words)]
                 blocks.read_into(layout.bitmap_block(number, zone), actual_words.data.cast("B"))
             block = layout.bitmap_block(number, zone)
             note = f"{SET_NAMES[number]} bitmap blocks"
             origin = Origin(layout.bitmap_block(source, zone), as_blocks(before)) if number != source else None
-            steps[number] += difference_steps(blocks, block, as_blocks(words), as_blocks(actual_words), note, origin)
+            producer = partial(bitmaps.producer, zone)
+            steps[number] += difference_steps(
+                blocks, block, as_blocks(words), as_blocks(actual_words), note, origin, producer
+            )
     return steps
+
+
+@dataclass(frozen=True, slots=True)
+class WantedBitmaps:
+    """The bitmaps after a repair, made from those of the source set as often as they are asked for.
+
+    A zone's new bits follow from its old ones, and making them again from the new ones changes nothing: so
+    it does not matter whether the source set was rewritten meanwhile. Zones whose new bits depend on
+    another zone's are kept (``combined``, compressed).
+    """
+
+    blocks: TargetBlocks
+    layout: MetadataLayout
+    source: int
+    edits: BitmapEdits
+    combined: dict[int, bytes]
+
+    @classmethod
+    def of(cls, blocks: TargetBlocks, layout: MetadataLayout, source: int, edits: BitmapEdits) -> WantedBitmaps:
+        """Read what has to be kept."""
+        bitmaps = cls(blocks, layout, source, edits, {})
+        zones, step = edits.combined, stream_zones(layout)
+        for start in range(0, len(zones), step):
+            bitmaps._combine(zones[start : start + step])
+        return bitmaps
+
+    def _combine(self, zones: IntArray) -> None:
+        """Keep the new bits of zones that get or lose another zone's bits."""
+        words = self._read(zones)
+        self._edit_own(zones, words)
+        merged, subtracted = self.edits.merge[zones], self.edits.subtract[zones]
+        rows = np.flatnonzero(merged != NO_ZONE)
+        moved = self._read(merged[rows])
+        take_beyond(moved, self.layout.zone_blocks)
+        words[rows] |= moved
+        rows = np.flatnonzero(subtracted != NO_ZONE)
+        won = self._read(subtracted[rows])
+        keep_below(won, self.edits.subtract_below[zones[rows]])
+        words[rows] &= ~won
+        for zone, row in zip(zones.tolist(), words, strict=True):
+            self.combined[zone] = zlib.compress(row.tobytes(), 1)
+
+    def _read(self, zones: IntArray) -> Words:
+        return read_rows(self.blocks, self.layout, self.source, zones)
+
+    def _edit_own(self, zones: IntArray, words: Words) -> None:
+        """What follows from a zone's own bits."""
+        take_beyond(words, self.layout.zone_blocks)
+        words[self.edits.clear[zones]] = 0
+        rows = np.flatnonzero(self.edits.cut[zones])
+        if len(rows):
+            late = words[rows]
+            keep_below(late, self.blocks.geometry.wp_blocks[zones[rows]])
+            words[rows] = late
+
+    def edit(self, first_zone: int, words: Words) -> None:
+        """Turn the bitmaps of the source set from ``first_zone`` on into the wanted ones, in place."""
+        zones = np.arange(first_zone, first_zone + len(words))
+        self._edit_own(zones, words)
+        if self.combined:
+            for row in np.flatnonzero(np.isin(zones, self.edits.combined)).tolist():
+                words[row] = np.frombuffer(zlib.decompress(self.combined[first_zone + row]), "<u8")
+
+    def producer(self, first_zone: int, start: int, end: int) -> Callable[[], bytes]:
+        """What makes the blocks from ``start`` to ``end`` of the bitmaps from ``first_zone`` on."""
+        return partial(self.produce, first_zone * self.layout.bitmap_blocks_per_zone + start, end - start)
+
+    def produce(self, first_block: int, count: int) -> bytes:
+        """Some blocks of the wanted bitmaps; counted from the first bitmap block."""
+        per_zone = self.layout.bitmap_blocks_per_zone
+        first_zone, end_zone = first_block // per_zone, -(-(first_block + count) // per_zone)
+        words = self._read(np.arange(first_zone, end_zone))
+        self.edit(first_zone, words)
+        skip = first_block - first_zone * per_zone
+        return as_blocks(words)[skip : skip + count].tobytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,55 +288,27 @@ class Origin:
     """Content, as blocks, that is on the same device from absolute block ``block`` on."""
 
     block: int
-    rows: npt.NDArray[np.uint64]
+    rows: Blocks
 
 
-def as_blocks(array: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.uint64]:
+def as_blocks(array: npt.NDArray[np.unsignedinteger]) -> Blocks:
     """Rows of one block each."""
     return array.reshape(-1).view("<u8").reshape(-1, _BLOCK_WORDS)
-
-
-def _edit(
-    blocks: TargetBlocks, layout: MetadataLayout, source: int, first_zone: int, words: Words, edits: BitmapEdits
-) -> None:
-    """Apply ``edits`` to the bitmaps of the zones from ``first_zone`` on, in place."""
-    zones = range(first_zone, first_zone + len(words))
-    part = slice(zones.start, zones.stop)
-    take_beyond(words, layout.zone_blocks)
-    words[edits.clear[part]] = 0
-    for row in np.flatnonzero(edits.cut[part]).tolist():
-        _keep_below(words[row], int(blocks.geometry.wp_blocks[first_zone + row]))
-    for zone, origin in edits.merge.items():
-        if zone in zones:
-            moved = read_bitmap(blocks, layout, source, origin)
-            _keep_below(moved, layout.zone_blocks)
-            words[zone - first_zone] |= moved
-    for zone, (winner, wp) in edits.subtract.items():
-        if zone in zones:
-            won = read_bitmap(blocks, layout, source, winner)
-            _keep_below(won, wp)
-            words[zone - first_zone] &= ~won
-
-
-def _keep_below(words: Words, count: int) -> None:
-    """Clear the bits of one zone's bitmap from block ``count`` on."""
-    whole, rest = divmod(count, WORD_BITS)
-    if whole < len(words):
-        words[whole] &= np.uint64((1 << rest) - 1)
-        words[whole + 1 :] = 0
 
 
 def difference_steps(
     blocks: TargetBlocks,
     block: int,
-    wanted: npt.NDArray[np.uint64],
-    actual: npt.NDArray[np.uint64],
+    wanted: Blocks,
+    actual: Blocks,
     note: str,
     origin: Origin | None = None,
+    producer: Producer | None = None,
 ) -> Iterator[Step]:
     """Steps that turn ``actual``, the content from absolute block ``block`` on, into ``wanted``.
 
-    Blocks that ``origin`` has at the same row are copied from there where that saves memory.
+    Blocks that ``origin`` has at the same row are copied from there where that saves memory; what cannot be
+    filled or copied is kept in the step, or made again by what ``producer`` gives.
     """
     if np.array_equal(wanted, actual):
         return
@@ -132,36 +316,31 @@ def difference_steps(
     source_bytes = blocks.geometry.locate(origin.block)[1] if origin is not None else 0
     same = (wanted == origin.rows).all(axis=1) if origin is not None else np.zeros(len(wanted), np.bool_)
     changed = np.flatnonzero((wanted != actual).any(axis=1))
-    breaks = np.flatnonzero(np.diff(changed) > _MAX_GAP_BLOCKS + 1)
-    starts = changed[np.concatenate(([0], breaks + 1))]
-    ends = changed[np.concatenate((breaks, [len(changed) - 1]))] + 1
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+    for start, end in runs(changed, _MAX_GAP_BLOCKS + 1):
         for first, last, kind in _kinds(wanted[start:end], same[start:end]):
             skip, length = (start + first) * BLOCK_BYTES, (last - first) * BLOCK_BYTES
-            if kind == _MIXED:
-                yield Write(device, offset_bytes + skip, wanted[start + first : start + last].tobytes(), note)
-            elif kind == _COPY:
-                yield Copy(device, source_bytes + skip, offset_bytes + skip, length, note)
+            at = offset_bytes + skip
+            if kind == _COPY:
+                yield Copy(device, source_bytes + skip, at, length, note)
+            elif kind != _MIXED:
+                yield Fill(device, at, length, 0xFFFF if kind == _ONE else 0, note)
+            elif producer is not None:
+                yield Produce(device, at, length, producer(start + first, start + last), note)
             else:
-                yield Fill(device, offset_bytes + skip, length, 0xFFFF if kind == _ONE else 0, note)
+                yield Write(device, at, wanted[start + first : start + last].tobytes(), note)
 
 
-def _kinds(rows: npt.NDArray[np.uint64], same: BoolArray) -> Iterator[tuple[int, int, int]]:
+def _kinds(rows: Blocks, same: BoolArray) -> Iterator[tuple[int, int, int]]:
     """``(first, end, kind)`` of runs of blocks; ``same`` are those that can be copied."""
     kinds = np.where((rows == 0).all(axis=1), _ZERO, np.where((rows == _ONES).all(axis=1), _ONE, _MIXED))
     kinds = np.where(same & _is_short(kinds), _COPY, kinds)
     kinds[_is_short(kinds)] = _MIXED
-    edges = _run_edges(kinds)
-    for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+    for start, end in value_runs(kinds).tolist():
         yield start, end, int(kinds[start])
-
-
-def _run_edges(kinds: IntArray) -> IntArray:
-    return np.concatenate(([0], np.flatnonzero(np.diff(kinds)) + 1, [len(kinds)]))
 
 
 def _is_short(kinds: IntArray) -> BoolArray:
     """Mask of the blocks that are not in a long run of one kind; mixed blocks never are."""
-    lengths = np.diff(_run_edges(kinds))
+    lengths = np.diff(value_runs(kinds), axis=1)[:, 0]
     short: BoolArray = np.repeat(lengths < _LONG_RUN_BLOCKS, lengths) | (kinds == _MIXED)
     return short

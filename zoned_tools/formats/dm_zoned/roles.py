@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from zoned_tools.device.zones import IntArray
 from zoned_tools.errors import MetadataError
+from zoned_tools.formats.dm_zoned.judge import read_state
 from zoned_tools.formats.dm_zoned.layout import UNMAPPED
-from zoned_tools.formats.dm_zoned.metadata import open_blocks, read_map
-from zoned_tools.formats.dm_zoned.superblocks import read_state
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.dm_zoned.open import open_blocks, read_map
+
+if TYPE_CHECKING:
+    from zoned_tools.device.zones import IntArray
+    from zoned_tools.formats.contract import Target
 
 
 def zone_roles(target: Target) -> dict[str, IntArray]:

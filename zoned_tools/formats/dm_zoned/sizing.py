@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zoned_tools.errors import GeometryError
+from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, nr_first_write_zones
 from zoned_tools.formats.dm_zoned.layout import (
     BLOCK_BITS,
     DEFAULT_RESERVED_SEQUENTIAL,
@@ -18,9 +19,7 @@ from zoned_tools.formats.dm_zoned.layout import (
     MIN_CACHE_ZONES,
     NR_SETS,
     MetadataLayout,
-    TargetGeometry,
     ceil_div,
-    nr_first_write_zones,
 )
 
 _REFERENCE_STATUS = 255

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Set
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoned_tools.device.runs import runs
+from zoned_tools.formats.inplace_compress.entries import Array, pack_entries, swap_words, unpack_entries
 from zoned_tools.formats.inplace_compress.extents import Extents, join, scan
 from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, NIBBLE, SECTOR_BYTES, TAIL
-from zoned_tools.formats.inplace_compress.metadata import Array, pack_entries, swap_words, unpack_entries
-from zoned_tools.formats.inplace_compress.volume import Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Set
+
+    from zoned_tools.formats.inplace_compress.open import Volume
 
 _PART_BYTES = 20480
 """Five blocks of bitmap: the smallest whole number of blocks that holds whole entries."""
@@ -168,10 +173,5 @@ class Bitmap:
 
     def dirty_writes(self) -> list[tuple[int, int]]:
         """``(first page, last page)`` of the runs of dirty pages, ascending."""
-        runs: list[tuple[int, int]] = []
-        for page in sorted(self.dirty_pages):
-            if runs and runs[-1][1] == page - 1:
-                runs[-1] = (runs[-1][0], page)
-            else:
-                runs.append((page, page))
-        return runs
+        pages = np.array(sorted(self.dirty_pages), np.int64)
+        return [(first, end - 1) for first, end in runs(pages)]

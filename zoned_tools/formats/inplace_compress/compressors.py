@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
-from zoned_tools.device.base import Buffer
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.inplace_compress.rejection import Outcome, Rejected
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zoned_tools.device.base import Buffer
 
 
 class Compressor(IntEnum):

@@ -7,8 +7,8 @@ decoded, and only where the bitmap calls the block raw or a hole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,14 +21,19 @@ from zoned_tools.formats.inplace_compress.layout import (
     TAG_MAGIC,
     TAIL,
 )
-from zoned_tools.formats.inplace_compress.metadata import Array
+from zoned_tools.formats.inplace_compress.open import CHUNK_ENTRIES, Volume
 from zoned_tools.formats.inplace_compress.verify import (
     PAYLOAD_MAX_SECTORS,
+    Payloads,
     VerifyingPayload,
     minimal_sectors,
     verifying_payload,
 )
-from zoned_tools.formats.inplace_compress.volume import CHUNK_ENTRIES, Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from zoned_tools.formats.inplace_compress.entries import Array
 
 _PASS_BYTES = 4 << 20
 _OVERLAP = 512
@@ -46,6 +51,39 @@ class Shadow:
     block: int
     blocks: int
     payload: VerifyingPayload
+
+
+@dataclass(frozen=True, slots=True)
+class Shadows:
+    """Shadows as columns, ascending by block.
+
+    Attributes:
+        payloads: what verifies.
+        blocks: length of the raw extent, or of the payload in a hole (int64).
+        is_raw: RAW_SHADOW, else HOLE_SHADOW (bool).
+    """
+
+    payloads: Payloads
+    blocks: Array
+    is_raw: Array
+
+    @classmethod
+    def of(cls, shadows: Iterable[Shadow]) -> Shadows:
+        """Columns of shadows that come in ascending order."""
+        found = list(shadows)
+        return cls(
+            Payloads.of(shadow.payload for shadow in found),
+            np.array([shadow.blocks for shadow in found], np.int64),
+            np.array([shadow.code == "RAW_SHADOW" for shadow in found], bool),
+        )
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __iter__(self) -> Iterator[Shadow]:
+        rows = zip(self.payloads, self.blocks.tolist(), self.is_raw.tolist(), strict=True)
+        for payload, blocks, is_raw in rows:
+            yield Shadow("RAW_SHADOW" if is_raw else "HOLE_SHADOW", payload.block, blocks, payload)
 
 
 def _candidate_blocks(volume: Volume, first_block: int, end_block: int) -> Array:
@@ -68,12 +106,16 @@ def _candidate_blocks(volume: Volume, first_block: int, end_block: int) -> Array
     return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
 
 
-def shadows(volume: Volume, mistagged: frozenset[int] = frozenset()) -> Iterator[Shadow]:
-    """All shadows of a volume, ascending.
+def find_shadows(volume: Volume, mistagged: frozenset[int] = frozenset()) -> Shadows:
+    """All shadows of a volume; reads its whole data area.
 
     Args:
         mistagged: heads of raw extents that are reported as EXT_MISTAG already.
     """
+    return Shadows.of(_shadows(volume, mistagged))
+
+
+def _shadows(volume: Volume, mistagged: frozenset[int]) -> Iterator[Shadow]:
     end_of_last = 0
     for start in range(0, volume.data_blocks, CHUNK_ENTRIES):
         end = min(start + CHUNK_ENTRIES, volume.data_blocks)

@@ -9,19 +9,34 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoned_tools.device.plan import Plan
 from zoned_tools.errors import MetadataError
 from zoned_tools.formats.inplace_compress import layout
+from zoned_tools.formats.inplace_compress.entries import (
+    ALIGNED_BYTES,
+    ALIGNED_ENTRIES,
+    Array,
+    extent_entries,
+    pack_entries,
+)
 from zoned_tools.formats.inplace_compress.extents import Extents, scan
-from zoned_tools.formats.inplace_compress.layout import BLOCK_SECTORS, SECTOR_BYTES
-from zoned_tools.formats.inplace_compress.metadata import ALIGNED_ENTRIES, Array, extent_entries, pack_entries
-from zoned_tools.formats.inplace_compress.volume import SuperBlock, Volume, open_volume, super_block_faults, volume_of
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.inplace_compress.judge import super_block_faults
+from zoned_tools.formats.inplace_compress.layout import BLOCK_SECTORS, SECTOR_BYTES, SuperBlock
+from zoned_tools.formats.inplace_compress.open import Volume, open_volume, volume_of
+from zoned_tools.formats.shared.documents import DocumentPart
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from zoned_tools.formats.contract import Target
+
+DUMP_VERSION = 1
+_OLD_VERSION_KEY = "version"
+"""Spelling of the version's key in dumps of earlier releases."""
 
 RUNS_MAX = 200_000
 """Runs that are listed; volumes with more carry the packed bitmap."""
@@ -37,7 +52,7 @@ def dump(target: Target) -> dict[str, object]:
     """
     volume = open_volume(target.device, target.start_bytes)
     document: dict[str, object] = {
-        "version": 1,
+        "dump_version": DUMP_VERSION,
         "meta_blocks": volume.meta_blocks,
         "data_blocks": volume.data_blocks,
         "comp_alg": volume.comp_alg,
@@ -84,13 +99,6 @@ def _packed(volume: Volume) -> str:
     return base64.b64encode(b"".join([*parts, packer.flush()])).decode()
 
 
-def _number(document: Mapping[str, object], key: str) -> int:
-    value = document.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
-        raise MetadataError(f"the document's {key!r} is not a number of this layout")
-    return value
-
-
 def restore(target: Target, document: Mapping[str, object]) -> Plan:
     """Changes that write a dumped super block and bitmap back; payloads are left alone.
 
@@ -98,84 +106,84 @@ def restore(target: Target, document: Mapping[str, object]) -> Plan:
         MetadataError: the document is not a dump of this layout, or does not fit the device.
     """
     device, start = target.device, target.start_bytes
+    part = DocumentPart.of(document, device.path)
+    part.require_version("dump_version" if part.has("dump_version") else _OLD_VERSION_KEY, DUMP_VERSION)
     sizes = SuperBlock(
-        layout.MAGIC, _number(document, "meta_blocks"), _number(document, "data_blocks"), _number(document, "comp_alg")
+        layout.MAGIC,
+        part.number("meta_blocks", 1 << 63),
+        part.number("data_blocks", 1 << 63),
+        part.number("comp_alg", 256),
     )
-    if sizes.comp_alg > 255 or super_block_faults(sizes, device.geometry.size_bytes - start):
+    if super_block_faults(sizes, device.geometry.size_bytes - start):
         raise MetadataError("the document's sizes or compressor do not fit the device", device=device.path)
     volume = volume_of(device, start, sizes)
-    raw = _unpacked(document, volume) if "bitmap_zlib_base64" in document else _rebuilt(document, volume)
+    raw = _unpacked(part, volume) if part.has("bitmap_zlib_base64") else _rebuilt(part, volume)
     plan = Plan(f"restore {layout.NAME} metadata: {sizes.data_blocks} data blocks")
     stored = -(-len(raw) // SECTOR_BYTES) * SECTOR_BYTES
     raw = raw.ljust(stored, b"\0")
     for offset in range(0, stored, _CHUNK_BYTES):
         plan.write(0, volume.bitmap_offset_bytes + offset, raw[offset : offset + _CHUNK_BYTES], "bitmap")
     plan.flush(0)
-    head = sizes.build()
+    head = sizes.pack()
     rest = device.read(start + len(head), SECTOR_BYTES - len(head))
     plan.write(0, start, head + rest, "super block")
     plan.flush(0)
     return plan
 
 
-def _unpacked(document: Mapping[str, object], volume: Volume) -> bytes:
+def _unpacked(part: DocumentPart, volume: Volume) -> bytes:
+    """The packed bitmap, no more of it than the volume has."""
+    text = part.text("bitmap_zlib_base64", 2 * volume.bitmap_bytes + 1024)
     try:
-        packed = base64.b64decode(str(document["bitmap_zlib_base64"]), validate=True)
-        raw = zlib.decompressobj().decompress(packed, volume.bitmap_bytes + 1)
+        raw = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), volume.bitmap_bytes + 1)
     except (ValueError, zlib.error):
-        raise MetadataError("the document's bitmap is damaged") from None
+        raise part.damaged("bitmap_zlib_base64", "a packed bitmap") from None
     if len(raw) != volume.bitmap_bytes:
-        raise MetadataError("the document's bitmap has another size than its data blocks need")
+        raise part.damaged("bitmap_zlib_base64", f"a bitmap of {volume.bitmap_bytes} bytes")
     return raw
 
 
-def _rebuilt(document: Mapping[str, object], volume: Volume) -> bytes:
-    total = volume.bitmap_bytes // 20 * ALIGNED_ENTRIES + ALIGNED_ENTRIES
+def _rebuilt(part: DocumentPart, volume: Volume) -> bytes:
+    total = volume.bitmap_bytes // ALIGNED_BYTES * ALIGNED_ENTRIES + ALIGNED_ENTRIES
     entries = np.zeros(total, np.uint8)
-    try:
-        for first, blocks, payload, count in _rows(document, "extents", 4):
-            _place(
-                entries, volume, first, np.tile(extent_entries(_extent(volume, blocks, payload, count), payload), count)
-            )
-        for first, values in _rows(document, "irregular", 2):
-            _place(entries, volume, first, np.array([int(v) for v in values], np.uint8))
-    except (TypeError, ValueError, OverflowError):
-        raise MetadataError("the document's extents are damaged") from None
+    for name, first, blocks, payload, count in _extent_rows(part, volume):
+        _place(part, name, entries[: volume.data_blocks], first, np.tile(extent_entries(blocks, payload), count))
+    for name, first, values in _irregular_rows(part):
+        _place(part, name, entries[: volume.data_blocks], first, values)
     raw = bytearray(pack_entries(entries)[: volume.bitmap_bytes])
-    slack = _number(document, "slack_bits") if "slack_bits" in document else 0
     used = layout.ENTRY_BITS * volume.data_blocks - 8 * (volume.bitmap_bytes - layout.WORD_BYTES)
+    slack = part.number("slack_bits", 1 << (32 - used)) if part.has("slack_bits") else 0
     word = int.from_bytes(raw[-layout.WORD_BYTES :], "little") | slack << used
-    if word >= 1 << 32:
-        raise MetadataError("the document's slack bits do not fit")
     raw[-layout.WORD_BYTES :] = word.to_bytes(layout.WORD_BYTES, "little")
     return bytes(raw)
 
 
-def _rows(document: Mapping[str, object], key: str, width: int) -> Iterator[list[Any]]:
-    rows = document.get(key, [])
-    if not isinstance(rows, list):
-        raise MetadataError(f"the document's {key!r} is not a list")
-    for row in rows:
+def _rows(part: DocumentPart, name: str, width: int) -> Iterator[tuple[str, list[object]]]:
+    """Rows of a list with their places in it; an absent list has none."""
+    for number, row in enumerate(part.items(name) if part.has(name) else ()):
         if not isinstance(row, list) or len(row) != width:
-            raise MetadataError(f"a row of the document's {key!r} is damaged")
-        yield row
+            raise part.damaged(f"{name}[{number}]", f"a list of {width}")
+        yield f"{name}[{number}]", row
 
 
-def _extent(volume: Volume, blocks: int, payload: int, count: int) -> int:
-    """The length of a listed extent, verified so that nothing too large is built."""
-    whole = all(isinstance(n, int) for n in (blocks, payload, count))
-    if (
-        not whole
-        or blocks < 1
-        or count < 1
-        or blocks * count > volume.data_blocks
-        or not 0 < payload <= BLOCK_SECTORS * blocks
-    ):
-        raise ValueError
-    return blocks
+def _extent_rows(part: DocumentPart, volume: Volume) -> Iterator[tuple[str, int, int, int, int]]:
+    """``(place, first block, blocks, payload sectors, count)``, verified so that nothing too large is built."""
+    for name, row in _rows(part, "extents", 4):
+        first, blocks, payload, count = DocumentPart({"row": row}, part.path, name).numbers("row", 1 << 63)
+        good = blocks and count and blocks * count <= volume.data_blocks and 0 < payload <= BLOCK_SECTORS * blocks
+        if not good:
+            raise part.damaged(name, "a row of extents that fit the volume")
+        yield name, first, blocks, payload, count
 
 
-def _place(entries: Array, volume: Volume, first: int, values: Array) -> None:
-    if not isinstance(first, int) or first < 0 or first + len(values) > volume.data_blocks or (values > 31).any():
-        raise ValueError
+def _irregular_rows(part: DocumentPart) -> Iterator[tuple[str, int, Array]]:
+    """``(place, first block, entries)``."""
+    for name, (first, values) in _rows(part, "irregular", 2):
+        row = DocumentPart({"first": first, "entries": values}, part.path, name)
+        yield name, row.number("first", 1 << 63), np.array(row.numbers("entries", 1 << layout.ENTRY_BITS), np.uint8)
+
+
+def _place(part: DocumentPart, name: str, entries: Array, first: int, values: Array) -> None:
+    if first + len(values) > len(entries):
+        raise part.damaged(name, "a row of blocks that the volume has")
     entries[first : first + len(values)] = values

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoned_tools.formats.inplace_compress.layout import BLOCK_SECTORS, NIBBLE, TAIL
-from zoned_tools.formats.inplace_compress.metadata import Array
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from zoned_tools.formats.inplace_compress.entries import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,11 @@ class Extents:
         return Extents(
             self.head[wanted], self.blocks[wanted], self.payload[wanted], self.bad_nibble[wanted], self.uneven[wanted]
         )
+
+    @property
+    def with_payload(self) -> Extents:
+        """Those whose entries are possible and speak of a payload."""
+        return self.select((self.payload > 0) & ~self.bad_nibble)
 
     @property
     def is_raw(self) -> Array:

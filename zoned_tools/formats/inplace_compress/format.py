@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from zoned_tools.device.base import Device
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from zoned_tools.device.plan import Plan
 from zoned_tools.errors import GeometryError, UsageError
 from zoned_tools.formats.inplace_compress import layout
-from zoned_tools.formats.inplace_compress.compressors import WRITABLE, Compressor
-from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, SECTOR_BYTES
-from zoned_tools.formats.inplace_compress.volume import SuperBlock
+from zoned_tools.formats.inplace_compress.compressors import WRITABLE, Compressor, compressor_by_name
+from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, SECTOR_BYTES, SuperBlock
+from zoned_tools.formats.inplace_compress.table import known_data_blocks, parse_table
+from zoned_tools.formats.shared.zones import ZoneFacts
 
-_CONVENTIONAL = 1
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Device
+    from zoned_tools.formats.contract import Settings, Target
 
 
 def volume_sizes(device: Device, start_bytes: int = 0, data_blocks: int | None = None) -> tuple[int, int]:
@@ -48,8 +53,7 @@ def _require_random_writes(device: Device, start_bytes: int, length_bytes: int) 
     if not geometry.is_zoned:
         return
     first, last = geometry.zone_of(start_bytes), geometry.zone_of(start_bytes + length_bytes - 1)
-    kinds = device.zones(first, last - first + 1)["type"]
-    if (kinds != _CONVENTIONAL).any():
+    if not ZoneFacts(device.zones(first, last - first + 1)).conventional.all():
         raise GeometryError(
             "the target overwrites in place, but the range holds sequential zones",
             device=device.path,
@@ -57,7 +61,51 @@ def _require_random_writes(device: Device, start_bytes: int, length_bytes: int) 
         )
 
 
-def plan_format(
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a new volume shall be.
+
+    Attributes:
+        data_blocks: None for as many as the device allows.
+        notes: what the driver would understand otherwise in the table line.
+    """
+
+    compressor: Compressor
+    data_blocks: int | None
+    notes: tuple[str, ...] = ()
+
+
+def wanted_volume(settings: Settings) -> Wanted:
+    """Compressor (lzo unless told) and size from ``compressor``, ``data-blocks`` and ``table``.
+
+    Raises:
+        UsageError: they contradict each other or cannot be meant.
+    """
+    line, name = settings.text("table"), settings.text("compressor")
+    arguments = parse_table(line) if line else None
+    named = arguments.compressor if arguments is not None else ""
+    if name and named and compressor_by_name(name).label != named:
+        raise UsageError(f"compressor={name}, but the table line says {named}")
+    notes = arguments.notes if arguments is not None else ()
+    return Wanted(compressor_by_name(name or named or "lzo"), known_data_blocks(settings), notes)
+
+
+def plan_format(target: Target, settings: Settings) -> Plan:
+    """Steps that create an empty volume on the target's device; settings as in :func:`wanted_volume`.
+
+    Raises:
+        GeometryError, UsageError: as :func:`plan_volume`.
+    """
+    wanted = wanted_volume(settings)
+    return plan_volume(
+        target.device,
+        compressor=wanted.compressor,
+        start_bytes=target.start_bytes,
+        data_blocks=wanted.data_blocks,
+    )
+
+
+def plan_volume(
     device: Device, *, compressor: Compressor, start_bytes: int = 0, data_blocks: int | None = None
 ) -> Plan:
     """Steps that create an empty volume of one device.
@@ -76,7 +124,7 @@ def plan_format(
     plan.flush(0)
     plan.fill(0, start_bytes + BLOCK_BYTES, meta_blocks * BLOCK_BYTES, 0, "bitmap: all holes")
     plan.flush(0)
-    raw = SuperBlock(layout.MAGIC, meta_blocks, blocks, int(compressor)).build()
+    raw = SuperBlock(layout.MAGIC, meta_blocks, blocks, int(compressor)).pack()
     plan.write(0, start_bytes, raw.ljust(SECTOR_BYTES, b"\0"), "super block")
     plan.flush(0)
     return plan

@@ -9,22 +9,26 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoned_tools.device.base import Device
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.errors import DeviceError, GeometryError, UsageError
 from zoned_tools.formats.inplace_compress import layout
 from zoned_tools.formats.inplace_compress.compressors import Compressor
-from zoned_tools.formats.inplace_compress.format import plan_format, volume_sizes
-from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, BLOCK_SECTORS, SECTOR_BYTES
-from zoned_tools.formats.inplace_compress.metadata import ALIGNED_BYTES, ALIGNED_ENTRIES, fill_extents, pack_entries
+from zoned_tools.formats.inplace_compress.entries import ALIGNED_BYTES, ALIGNED_ENTRIES, fill_extents, pack_entries
+from zoned_tools.formats.inplace_compress.format import plan_volume, volume_sizes
+from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, BLOCK_SECTORS, SECTOR_BYTES, SuperBlock
+from zoned_tools.formats.inplace_compress.open import Volume, volume_of
 from zoned_tools.formats.inplace_compress.payload import encode_extents
-from zoned_tools.formats.inplace_compress.volume import SuperBlock, Volume, volume_of
 from zoned_tools.formats.inplace_compress.workers import ordered, pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from zoned_tools.device.base import Device
 
 PART_BLOCKS = 1024
 """Blocks of the source that are read, compressed and written at a time; a multiple of every window."""
@@ -221,7 +225,7 @@ def import_volume(
     start_bytes: int = 0,
     processes: int = 1,
     exact: bool = False,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> ImportResult:
     """Create a volume on ``device`` with the content of ``source``.
 
@@ -243,7 +247,7 @@ def import_volume(
     if source.blocks > blocks:
         raise GeometryError(f"{source.size_bytes} bytes do not fit a volume of {blocks} blocks", device=device.path)
     super_block = SuperBlock(layout.MAGIC, meta_blocks, blocks, int(compressor))
-    plan = plan_format(device, compressor=compressor, start_bytes=start_bytes, data_blocks=blocks)
+    plan = plan_volume(device, compressor=compressor, start_bytes=start_bytes, data_blocks=blocks)
     last = plan.steps[-2:]  # the super block and its flush
     apply_plan([device], plan.steps[:-2])
     volume = volume_of(device, start_bytes, super_block)

@@ -5,20 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from zoned_tools.errors import MetadataError, UsageError
+from zoned_tools.formats.contract import Settings, Target
 from zoned_tools.formats.inplace_compress import layout
 from zoned_tools.formats.inplace_compress.extents import scan
+from zoned_tools.formats.inplace_compress.judge import series_of, super_block_faults
 from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, SECTOR_BYTES
+from zoned_tools.formats.inplace_compress.open import Volume, is_old_series, read_super_block, volume_of
 from zoned_tools.formats.inplace_compress.statistics import Statistics
 from zoned_tools.formats.inplace_compress.table import ACTIVATION_WARNING, table_line
-from zoned_tools.formats.inplace_compress.volume import (
-    Volume,
-    is_old_series,
-    read_super_block,
-    series_of,
-    super_block_faults,
-    volume_of,
-)
-from zoned_tools.formats.registry import Target
 
 LISTED_MAX = 100_000
 """Extents that are listed; all are counted."""
@@ -39,7 +33,7 @@ def inspect(target: Target) -> dict[str, object]:
     if super_block is None:
         raise MetadataError("too small for a super block", device=device.path)
     size_bytes = device.geometry.size_bytes - start
-    faults = ["OLD_SERIES"] if is_old_series(device, start) else super_block_faults(super_block, size_bytes)
+    faults = ["OLD_SERIES"] if is_old_series(device, start) else list(super_block_faults(super_block, size_bytes))
     magic_text = "right" if super_block.magic == layout.MAGIC else f"should be {layout.MAGIC:#018x}"
     volume = volume_of(device, start, super_block)
     compressor = volume.compressor
@@ -62,7 +56,7 @@ def inspect(target: Target) -> dict[str, object]:
         "unused_bytes": size_bytes - (1 + volume.meta_blocks + volume.data_blocks) * BLOCK_BYTES,
     }
     try:
-        tree["table"] = _field(table_line(target, {}), ACTIVATION_WARNING)
+        tree["table"] = _field(table_line(target, Settings()).line, ACTIVATION_WARNING)
     except (UsageError, MetadataError) as reason:
         tree["table"] = _field(None, reason.message)
     _add_extents(volume, tree)

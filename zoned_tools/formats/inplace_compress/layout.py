@@ -10,7 +10,9 @@ mainline. Positions below count from the start of the layout on its device::
 
 from __future__ import annotations
 
-from construct import Int8ul, Int64ul, Struct
+import struct
+from dataclasses import dataclass
+from typing import ClassVar
 
 NAME = "inplace-compress"
 TARGET_TYPE = "inplacecompress"
@@ -21,21 +23,8 @@ SECTOR_BYTES = 512
 BLOCK_BYTES = 4096
 BLOCK_SECTORS = BLOCK_BYTES // SECTOR_BYTES
 
-SUPER_BLOCK = Struct(
-    "magic" / Int64ul,
-    "meta_blocks" / Int64ul,
-    "data_blocks" / Int64ul,
-    "comp_alg" / Int8ul,
-)
-SUPER_BLOCK_BYTES = SUPER_BLOCK.sizeof()
-
-OLD_SUPER_BLOCK = Struct(
-    "magic" / Int64ul,
-    "version" / Int64ul,
-    "meta_blocks" / Int64ul,
-    "data_blocks" / Int64ul,
-    "comp_alg" / Int8ul,
-)
+SUPER_BLOCK_BYTES = 25
+VERSION_1_SUPER_BLOCK_BYTES = 33
 """The 2013 series (target ``insitu-comp``), recognised to be refused by name."""
 
 ENTRY_BITS = 5
@@ -57,6 +46,45 @@ WINDOWS = (2, 32)
 WINDOW_MAX_BLOCKS = 32
 EXTENT_MAX_BLOCKS = 8191
 """The driver counts an extent's sectors in 16 bits; a payload of a longer one is never decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuperBlock:
+    """The 25 defined bytes of block 0."""
+
+    magic: int
+    meta_blocks: int
+    data_blocks: int
+    comp_alg: int
+
+    _FORMAT: ClassVar = struct.Struct("<QQQB")
+
+    @classmethod
+    def parse(cls, raw: bytes) -> SuperBlock:
+        """Decode the first 25 bytes of ``raw``."""
+        return cls(*cls._FORMAT.unpack_from(raw))
+
+    def pack(self) -> bytes:
+        """The 25 bytes as stored."""
+        return self._FORMAT.pack(self.magic, self.meta_blocks, self.data_blocks, self.comp_alg)
+
+
+@dataclass(frozen=True, slots=True)
+class Version1SuperBlock:
+    """The 33 defined bytes of block 0 of the 2013 series."""
+
+    magic: int
+    version: int
+    meta_blocks: int
+    data_blocks: int
+    comp_alg: int
+
+    _FORMAT: ClassVar = struct.Struct("<QQQQB")
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Version1SuperBlock:
+        """Decode the first 33 bytes of ``raw``."""
+        return cls(*cls._FORMAT.unpack_from(raw))
 
 
 def meta_blocks_for(data_blocks: int) -> int:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-from zoned_tools.device.base import Buffer
 from zoned_tools.formats.inplace_compress import lzo1x
 from zoned_tools.formats.inplace_compress.rejection import Outcome, Rejected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from zoned_tools.device.base import Buffer
 
 _LIBRARY = "liblzo2.so.2"
 _WORK_BYTES = 16384 * ctypes.sizeof(ctypes.c_void_p)
@@ -52,7 +55,7 @@ def _decode_bounded(stream: bytes, capacity: int) -> Outcome:
 
 
 @functools.cache
-def _load_library() -> Any:
+def _load_library() -> ctypes.CDLL | None:
     """liblzo2, None when it is not installed or too old."""
     try:
         library = ctypes.CDLL(_LIBRARY)
@@ -80,7 +83,7 @@ def fast_encoder() -> Callable[[bytes], bytes]:
     return _library_encoder(library.lzo1x_1_compress)
 
 
-def _library_encoder(function: Any) -> Callable[[bytes], bytes]:
+def _library_encoder(function: Callable[..., object]) -> Callable[[bytes], bytes]:
     work = ctypes.create_string_buffer(_WORK_BYTES)
     written = ctypes.c_size_t()
     reference = ctypes.byref(written)

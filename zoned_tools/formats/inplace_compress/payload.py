@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoned_tools.formats.inplace_compress import layout
 from zoned_tools.formats.inplace_compress.compressors import Compressor, decode_many, encode_many
-from zoned_tools.formats.inplace_compress.extents import Extents
 from zoned_tools.formats.inplace_compress.layout import (
     BLOCK_BYTES,
     BLOCK_SECTORS,
@@ -23,9 +22,14 @@ from zoned_tools.formats.inplace_compress.layout import (
     TAG_BYTES,
     TAG_MAGIC,
 )
-from zoned_tools.formats.inplace_compress.metadata import Array
 from zoned_tools.formats.inplace_compress.rejection import Outcome, Rejected
-from zoned_tools.formats.inplace_compress.volume import Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from zoned_tools.formats.inplace_compress.entries import Array
+    from zoned_tools.formats.inplace_compress.extents import Extents
+    from zoned_tools.formats.inplace_compress.open import Volume
 
 SPAN_BYTES = 4 << 20
 """Payloads that are read and decoded at a time."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from zoned_tools.device.base import Device
+from typing import TYPE_CHECKING
+
 from zoned_tools.errors import DeviceError
+from zoned_tools.formats.contract import Identity
 from zoned_tools.formats.inplace_compress import layout
-from zoned_tools.formats.inplace_compress.volume import is_old_series, read_super_block, series_of
-from zoned_tools.formats.registry import Identity
+from zoned_tools.formats.inplace_compress.judge import series_of
+from zoned_tools.formats.inplace_compress.open import is_old_series, read_super_block
+
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Device
 
 
 def probe(device: Device, start_bytes: int) -> Identity | None:

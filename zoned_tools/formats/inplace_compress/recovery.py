@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from zoned_tools.device.base import Device
 from zoned_tools.formats.inplace_compress import layout
-from zoned_tools.formats.inplace_compress.analysis import analyse
-from zoned_tools.formats.inplace_compress.check import expected_geometry
 from zoned_tools.formats.inplace_compress.compressors import WRITABLE, compressor_by_name, compressor_by_number
-from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES
-from zoned_tools.formats.inplace_compress.table import arguments_from_options
-from zoned_tools.formats.inplace_compress.volume import SuperBlock, Volume, super_block_faults, volume_of
+from zoned_tools.formats.inplace_compress.judge import sizes_are_possible
+from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, SuperBlock
+from zoned_tools.formats.inplace_compress.open import volume_of
+from zoned_tools.formats.inplace_compress.survey import verifies
+from zoned_tools.formats.inplace_compress.table import arguments_from_settings, known_data_blocks
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-def _fits(sizes: SuperBlock, size_bytes: int) -> bool:
-    return not {"SB_SIZE", "SB_DEVICE"} & set(super_block_faults(sizes, size_bytes))
-
-
-def _verifies(volume: Volume) -> bool:
-    """Whether nothing is wrong with the bitmap and every payload, of which there is at least one."""
-    analysis = analyse(volume, stop_at_problem=True)
-    return not analysis.counts and analysis.good_compressed > 0
+    from zoned_tools.device.base import Device
+    from zoned_tools.formats.contract import Settings
 
 
 def _with_compressors(sizes: SuperBlock) -> Iterator[SuperBlock]:
@@ -32,7 +27,7 @@ def _with_compressors(sizes: SuperBlock) -> Iterator[SuperBlock]:
 
 
 def find_super_block(
-    device: Device, start_bytes: int, stored: SuperBlock, settings: Mapping[str, str]
+    device: Device, start_bytes: int, stored: SuperBlock, settings: Settings
 ) -> tuple[SuperBlock | None, str]:
     """The super block that the volume must have had, and how it is known.
 
@@ -41,13 +36,13 @@ def find_super_block(
     None with the reason when they cannot be known.
     """
     size_bytes = device.geometry.size_bytes - start_bytes
-    expected = expected_geometry(settings)
+    expected = known_data_blocks(settings)
     if expected is not None:
         return _from_user(device, start_bytes, stored, settings, expected)
     as_stored = SuperBlock(layout.MAGIC, stored.meta_blocks, stored.data_blocks, stored.comp_alg)
-    if _fits(as_stored, size_bytes):
+    if sizes_are_possible(as_stored, size_bytes):
         for candidate in _with_compressors(as_stored):
-            if _verifies(volume_of(device, start_bytes, candidate)):
+            if verifies(volume_of(device, start_bytes, candidate)):
                 return candidate, "the stored sizes verify"
     blocks = size_bytes // BLOCK_BYTES
     most = layout.max_data_blocks(blocks)
@@ -57,8 +52,8 @@ def find_super_block(
     found = []
     for meta_blocks, data_blocks in sorted(pairs):
         sizes = SuperBlock(layout.MAGIC, meta_blocks, data_blocks, stored.comp_alg)
-        if _fits(sizes, size_bytes):
-            verified = (c for c in _with_compressors(sizes) if _verifies(volume_of(device, start_bytes, c)))
+        if sizes_are_possible(sizes, size_bytes):
+            verified = (c for c in _with_compressors(sizes) if verifies(volume_of(device, start_bytes, c)))
             found += list(verified)[:1]
     if len(found) == 1:
         return found[0], "the only sizes for which bitmap and payloads verify"
@@ -67,15 +62,15 @@ def find_super_block(
 
 
 def _from_user(
-    device: Device, start_bytes: int, stored: SuperBlock, settings: Mapping[str, str], data_blocks: int
+    device: Device, start_bytes: int, stored: SuperBlock, settings: Settings, data_blocks: int
 ) -> tuple[SuperBlock | None, str]:
     sizes = SuperBlock(layout.MAGIC, layout.meta_blocks_for(data_blocks), data_blocks, stored.comp_alg)
-    if not _fits(sizes, device.geometry.size_bytes - start_bytes):
+    if not sizes_are_possible(sizes, device.geometry.size_bytes - start_bytes):
         return None, f"{data_blocks} data blocks do not fit the device"
     for candidate in _with_compressors(sizes):
-        if _verifies(volume_of(device, start_bytes, candidate)):
+        if verifies(volume_of(device, start_bytes, candidate)):
             return candidate, "given, and bitmap and payloads verify"
-    name = arguments_from_options(settings).compressor
+    name = arguments_from_settings(settings).compressor
     number = int(compressor_by_name(name)) if name else stored.comp_alg
     if compressor_by_number(number) is None:
         return None, "the compressor is unknown; give a table line with compressor="

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoned_tools.formats.inplace_compress import layout, verify
 from zoned_tools.formats.inplace_compress.bitmap import Bitmap
-from zoned_tools.formats.inplace_compress.extents import Extents
 from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, ENTRY_BITS, SECTOR_BYTES
-from zoned_tools.formats.inplace_compress.volume import Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.formats.inplace_compress.extents import Extents
+    from zoned_tools.formats.inplace_compress.open import Volume
 
 
 class Meaning(Enum):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from zoned_tools.errors import UsageError
+from zoned_tools.formats.contract import Settings, Target
 from zoned_tools.formats.inplace_compress import layout
 from zoned_tools.formats.inplace_compress.extents import scan
+from zoned_tools.formats.inplace_compress.open import known_compressor, open_volume
 from zoned_tools.formats.inplace_compress.statistics import Statistics
 from zoned_tools.formats.inplace_compress.table import table_line
-from zoned_tools.formats.inplace_compress.volume import known_compressor, open_volume
-from zoned_tools.formats.registry import Target
 
 
 def statistics(target: Target, window_blocks: int = layout.WINDOWS[0]) -> dict[str, object]:
@@ -37,7 +37,7 @@ def statistics(target: Target, window_blocks: int = layout.WINDOWS[0]) -> dict[s
         "logical_bytes": volume.data_blocks * layout.BLOCK_BYTES,
     }
     try:
-        facts["table"] = table_line(target, {})
+        facts["table"] = table_line(target, Settings()).line
     except UsageError:
         facts["table"] = None
     return {**facts, **sums.as_json()}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoned_tools.formats.inplace_compress.extents import Extents
 from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, BLOCK_SECTORS, SECTOR_BYTES, WINDOW_MAX_BLOCKS
-from zoned_tools.formats.inplace_compress.metadata import Array
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.inplace_compress.entries import Array
+    from zoned_tools.formats.inplace_compress.extents import Extents
 
 _LENGTHS = WINDOW_MAX_BLOCKS + 2
 """Histogram of extent lengths: 0 to 32 blocks, and everything longer."""

@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from zoned_tools.device.partition import start_of_view
 from zoned_tools.errors import UsageError
-from zoned_tools.formats.inplace_compress.choices import switch
+from zoned_tools.formats.contract import Settings, TableLine, Target
 from zoned_tools.formats.inplace_compress.compressors import WRITABLE, compressor_by_name
 from zoned_tools.formats.inplace_compress.layout import BLOCK_SECTORS, SECTOR_BYTES, TARGET_TYPE
-from zoned_tools.formats.inplace_compress.volume import Volume, open_volume
-from zoned_tools.formats.registry import TABLE_SWITCHES, Target, require_known
+from zoned_tools.formats.inplace_compress.open import Volume, open_volume
+from zoned_tools.formats.inplace_compress.settings import TABLE_WORDS
 
 ACTIVATION_WARNING = (
     "activating this line formats the device, without asking, if the magic of its super block is damaged; "
     "check it first"
 )
-
-OPTIONS = ("table", "mode", "device", "writethrough", "writethough", "writeback", "compressor", "critical")
-"""Options of :func:`arguments_from_options`."""
 
 _WRITEBACK_MAX_SECONDS = 2**31 - 1
 _C_NUMBER = re.compile(r"\+?(0[xX][0-9a-fA-F]+|[0-9]+)\Z")
@@ -179,28 +175,46 @@ def _c_number(piece: str, text: str) -> int:
     return number
 
 
-def arguments_from_options(options: Mapping[str, str]) -> TableArguments:
-    """What single options and the option ``table`` (a line) ask for.
+def arguments_from_settings(settings: Settings) -> TableArguments:
+    """What single settings and the setting ``table`` (a line) ask for.
 
-    The options are the words of a line: ``device``, ``writethrough``, ``writeback``,
-    ``compressor``, ``critical``; and ``mode`` (``writeback=5``). Single options override the line,
-    later ones earlier ones.
+    The settings are the words of a line (:data:`~.settings.TABLE_WORDS`). Single ones override the
+    line, later ones earlier ones.
 
     Raises:
         UsageError: one of them cannot be meant.
     """
-    found = parse_table(options["table"]) if options.get("table") else TableArguments()
-    return _parse_pieces([_piece(options, key) for key in options if key in OPTIONS and key != "table"], found)
+    line = settings.text("table")
+    found = parse_table(line) if line else TableArguments()
+    words = [name for name in settings if name in TABLE_WORDS and name != "table"]
+    return _parse_pieces([_piece(settings, name) for name in words], found)
 
 
-def _piece(options: Mapping[str, str], key: str) -> str:
-    """An option as it would stand in a table line; empty when it is switched off."""
-    if key == "mode":
-        return options[key]
-    if key in TABLE_SWITCHES:
-        on = switch(options, key)
-        return f"critical={int(on)}" if key == "critical" else key if on else ""
-    return f"{key}={options[key]}"
+def _piece(settings: Settings, name: str) -> str:
+    """A setting as it would stand in a table line; empty when it is switched off."""
+    match name:
+        case "mode":
+            return settings.text(name)
+        case "critical":
+            return f"critical={int(settings.on(name))}"
+        case "writethrough" | "writethough":
+            return name if settings.on(name) else ""
+        case _:
+            return f"{name}={settings.text(name)}"
+
+
+def known_data_blocks(settings: Settings) -> int | None:
+    """Data blocks that the user knows the volume to have (from ``table`` or ``data-blocks``).
+
+    Raises:
+        UsageError: the two contradict each other, or a word of the table line cannot be meant.
+    """
+    sectors = arguments_from_settings(settings).length_sectors
+    from_table = None if sectors is None else sectors // BLOCK_SECTORS
+    given = settings.number("data-blocks")
+    if None not in (from_table, given) and from_table != given:
+        raise UsageError(f"data-blocks={given}, but the table line is for {from_table} blocks")
+    return from_table if given is None else given
 
 
 def format_table(volume: Volume, arguments: TableArguments, device: str = "") -> str:
@@ -221,21 +235,29 @@ def format_table(volume: Volume, arguments: TableArguments, device: str = "") ->
     return f"0 {volume.data_blocks * BLOCK_SECTORS} {TARGET_TYPE} {','.join(pieces)}"
 
 
-def table_line(target: Target, options: Mapping[str, str]) -> str:
-    """The ``dmsetup`` table line of a volume; options as in :func:`arguments_from_options`.
+def require_length(volume: Volume, arguments: TableArguments) -> None:
+    """Refuse a table line of another length than the volume's.
 
     Raises:
-        MetadataError: the super block is damaged: activation would format the device.
-        UsageError: the options contradict the volume, or it does not start at sector 0.
+        UsageError: it is.
     """
-    require_known(options, OPTIONS)
-    volume = open_volume(target.device, target.start_bytes)
-    arguments = arguments_from_options(options)
     sectors = volume.data_blocks * BLOCK_SECTORS
     if arguments.length_sectors not in (None, sectors):
         raise UsageError(
-            f"the line is for {arguments.length_sectors} sectors, the volume has {sectors}", device=target.device.path
+            f"the line is for {arguments.length_sectors} sectors, the volume has {sectors}", device=volume.device.path
         )
+
+
+def table_line(target: Target, settings: Settings) -> TableLine:
+    """The ``dmsetup`` table line of a volume; settings as in :func:`arguments_from_settings`.
+
+    Raises:
+        MetadataError: the super block is damaged: activation would format the device.
+        UsageError: the settings contradict the volume, or it does not start at sector 0.
+    """
+    volume = open_volume(target.device, target.start_bytes)
+    arguments = arguments_from_settings(settings)
+    require_length(volume, arguments)
     start = target.start_bytes + start_of_view(target.device)
     if start and not arguments.device:
         raise UsageError(
@@ -243,4 +265,4 @@ def table_line(target: Target, options: Mapping[str, str]) -> str:
             device=target.device.path,
             hint="name its partition with device=PATH",
         )
-    return format_table(volume, arguments)
+    return TableLine(format_table(volume, arguments), ACTIVATION_WARNING)

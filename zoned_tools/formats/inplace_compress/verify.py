@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoned_tools.formats.inplace_compress import layout
 from zoned_tools.formats.inplace_compress.compressors import Compressor, decode_many
-from zoned_tools.formats.inplace_compress.extents import Extents
 from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, BLOCK_SECTORS, SECTOR_BYTES, TAG_BYTES, TAG_MAGIC
-from zoned_tools.formats.inplace_compress.metadata import Array
 from zoned_tools.formats.inplace_compress.payload import Span, decode_streams, failed_rules, spans
 from zoned_tools.formats.inplace_compress.rejection import Rejected
-from zoned_tools.formats.inplace_compress.volume import Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from zoned_tools.formats.inplace_compress.entries import Array
+    from zoned_tools.formats.inplace_compress.extents import Extents
+    from zoned_tools.formats.inplace_compress.open import Volume
 
 GOOD, EXT_TAG, EXT_LEN, EXT_DECOMP, EXT_SHORT, EXT_PAD, EXT_MISTAG = range(7)
 RULE_NAMES = ("", "EXT_TAG", "EXT_LEN", "EXT_DECOMP", "EXT_SHORT", "EXT_PAD", "EXT_MISTAG")
@@ -53,10 +58,10 @@ def judge(volume: Volume, extents: Extents, *, find_others: bool = False) -> Ite
         find_others: also try the other compressors on batches where everything fails.
     """
     for span in spans(volume, extents):
-        yield _judge_span(volume.compressor, span, find_others)
+        yield _judge_span(volume.compressor, span, find_others=find_others)
 
 
-def _judge_span(compressor: Compressor | None, span: Span, find_others: bool) -> Judged:
+def _judge_span(compressor: Compressor | None, span: Span, *, find_others: bool) -> Judged:
     extents = span.extents
     compressed = extents.is_compressed
     rule = np.where(compressed, failed_rules(span), GOOD).astype(np.uint8)
@@ -133,13 +138,53 @@ class VerifyingPayload:
     Attributes:
         block: data block at whose start it lies.
         blocks, payload_sectors: the extent that it would make.
-        content: what it decodes to.
+        crc32: of what it decodes to.
     """
 
     block: int
     blocks: int
     payload_sectors: int
-    content: bytes
+    crc32: int
+
+
+@dataclass(frozen=True, slots=True)
+class Payloads:
+    """Payloads that verify as columns (int64), ascending by block."""
+
+    block: Array
+    blocks: Array
+    payload_sectors: Array
+    crc32: Array
+
+    @classmethod
+    def of(cls, payloads: Iterable[VerifyingPayload]) -> Payloads:
+        """Columns of payloads that come in ascending order."""
+        rows = [(p.block, p.blocks, p.payload_sectors, p.crc32) for p in payloads]
+        columns = np.array(rows, np.int64).reshape(-1, 4).T
+        return cls(*columns)
+
+    def __len__(self) -> int:
+        return len(self.block)
+
+    def __iter__(self) -> Iterator[VerifyingPayload]:
+        columns = self.block.tolist(), self.blocks.tolist(), self.payload_sectors.tolist(), self.crc32.tolist()
+        for row in zip(*columns, strict=True):
+            yield VerifyingPayload(*row)
+
+    def find(self, blocks: Array) -> tuple[Array, Array]:
+        """For each of ``blocks`` whether a payload starts there (bool), and its row (int64, only then meaningful)."""
+        if not len(self):
+            return np.zeros(len(blocks), bool), np.zeros(len(blocks), np.int64)
+        rows = np.minimum(np.searchsorted(self.block, blocks), len(self) - 1)
+        return self.block[rows] == blocks, rows
+
+    def at(self, block: int) -> VerifyingPayload | None:
+        """The payload that starts at ``block``."""
+        found, rows = self.find(np.array([block]))
+        if not found[0]:
+            return None
+        row = int(rows[0])
+        return VerifyingPayload(block, int(self.blocks[row]), int(self.payload_sectors[row]), int(self.crc32[row]))
 
 
 PAYLOAD_MAX_SECTORS = 255
@@ -174,4 +219,4 @@ def verify_candidate(volume: Volume, block: int, sectors: int, stream: memoryvie
     blocks = len(outcome) // BLOCK_BYTES
     if sectors >= blocks * BLOCK_SECTORS or block + blocks > volume.data_blocks:
         return None
-    return VerifyingPayload(block, blocks, sectors, outcome)
+    return VerifyingPayload(block, blocks, sectors, zlib.crc32(outcome))

@@ -71,12 +71,14 @@ class ActionGroup:
         consent: what the action asks.
         waits: not planned, because the user has not agreed.
         rows: a sentence for each place, which names what is lost.
+        needs: what else than ``--allow`` of the code agrees to it (a setting), for what a code does not cover.
     """
 
     id: str
     consent: Consent
     waits: bool
     rows: Rows
+    needs: str = ""
 
     def __len__(self) -> int:
         return self.rows.length
@@ -84,7 +86,7 @@ class ActionGroup:
     @property
     def option(self) -> str:
         """What agrees to it on a command line."""
-        return f"--allow {self.id}"
+        return self.needs or f"--allow {self.id}"
 
     def sentences(self, most: int | None = None) -> Iterator[str]:
         """One sentence a place; those that wait say what they wait for."""
@@ -161,10 +163,22 @@ class Rules(Mapping[str, Rule]):
     # -- actions
 
     def action(
-        self, code: str, sentence: str, /, *, consent: Consent = Consent.CERTAIN, agreed: bool = False, **where: object
+        self,
+        code: str,
+        sentence: str,
+        /,
+        *,
+        consent: Consent = Consent.CERTAIN,
+        agreed: bool = False,
+        needs: str = "",
+        **where: object,
     ) -> ActionGroup:
-        """One action of a repair for ``code``; one that asks and is not ``agreed`` to waits."""
-        return self._action(code, Rows.single(sentence, where), consent, agreed=agreed)
+        """One action of a repair for ``code``; one that asks and is not ``agreed`` to waits.
+
+        Args:
+            needs: what agrees where no code does (``--use-set N``).
+        """
+        return self._action(code, Rows.single(sentence, where), consent, agreed=agreed, needs=needs)
 
     def actions(
         self,
@@ -174,18 +188,19 @@ class Rules(Mapping[str, Rule]):
         *,
         consent: Consent = Consent.CERTAIN,
         agreed: bool = False,
+        needs: str = "",
         words: Mapping[str, Column | Words] | None = None,
         **places: Column,
     ) -> ActionGroup:
-        """Actions of one kind as columns, as :meth:`findings`."""
-        return self._action(code, Rows.of(sentence, places, words), consent, agreed=agreed)
+        """Actions of one kind as columns, as :meth:`findings`; ``needs`` names what agrees where no code does."""
+        return self._action(code, Rows.of(sentence, places, words), consent, agreed=agreed, needs=needs)
 
-    def _action(self, code: str, rows: Rows, consent: Consent, *, agreed: bool) -> ActionGroup:
+    def _action(self, code: str, rows: Rows, consent: Consent, *, agreed: bool, needs: str = "") -> ActionGroup:
         rule = self._table[code]
         asks = consent is not Consent.CERTAIN
         if asks and not rule.can_wait:
             raise ValueError(f"{self.layout}.{code}: an action asks for consent, its rule does not")
-        return ActionGroup(f"{self.layout}.{code}", consent, asks and not agreed, rows)
+        return ActionGroup(f"{self.layout}.{code}", consent, asks and not agreed, rows, needs)
 
     # -- consent
 

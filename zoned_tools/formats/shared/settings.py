@@ -42,6 +42,7 @@ class Setting:
         default: value that counts when the setting is not given; empty for none.
         bare: may stand among the devices, as a word of a table line.
         flag: option of its own that generic commands offer (``--use-set``), empty for none.
+        aliases: older spellings of the name, accepted and not documented.
         verify: a layout's own test of a text; raises UsageError.
     """
 
@@ -55,6 +56,7 @@ class Setting:
     default: str = ""
     bare: bool = False
     flag: str = ""
+    aliases: tuple[str, ...] = ()
     verify: Callable[[str], object] | None = None
 
     @property
@@ -189,10 +191,12 @@ def parse_settings(layout: str, declared: Iterable[Setting], given: Mapping[str,
         UsageError: a setting that the layout does not have for any of ``journeys``, or an impossible value.
     """
     known = {setting.name: setting for setting in declared if setting.journeys & set(journeys)}
+    spellings = {name: setting for setting in known.values() for name in (setting.name, *setting.aliases)}
     values: dict[str, str] = {}
     for name, value in given.items():
-        if name not in known:
+        if name not in spellings:
             hint = f"its settings: {', '.join(sorted(known))}" if known else "it has none"
             raise UsageError(f"{layout} has no setting '{name}' for {' and '.join(journeys)}", hint=hint)
-        values[name] = known[name].normalise(value)
+        setting = spellings[name]
+        values[setting.name] = setting.normalise(value)
     return Settings(values, known.values())

@@ -9,12 +9,13 @@ a page than their memory traffic.
 from __future__ import annotations
 
 from functools import cache
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from zoned_tools.device.base import Buffer
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Buffer
 
 Words: TypeAlias = npt.NDArray[np.uint16]
 

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoned_tools.device.plan import Plan
+from zoned_tools.device.runs import mask_runs
 from zoned_tools.errors import MetadataError
-from zoned_tools.formats.registry import Target
+from zoned_tools.formats.shared.documents import DocumentPart
 from zoned_tools.formats.zdm import layout
 from zoned_tools.formats.zdm.inspect import inspect
 from zoned_tools.formats.zdm.layout import BLOCK_BYTES, Dialect, Geometry
-from zoned_tools.formats.zdm.state import State, load
+from zoned_tools.formats.zdm.open import State, load
 from zoned_tools.formats.zdm.volume import Volume
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from zoned_tools.formats.contract import Target
+
 VERSION = 1
+_OLD_VERSION_KEY = "zdm_dump_version"
 _CHUNK_BLOCKS = 1024
 _LABEL = slice(92, 156)
 _DEFAULTS = {"zero": bytes(BLOCK_BYTES), "empty table": layout.EMPTY_PAGE, "empty CRC page": layout.EMPTY_CRC_PAGE}
@@ -35,7 +42,7 @@ def dump(target: Target) -> dict[str, object]:
     """
     state = load(target)
     return {
-        "zdm_dump_version": VERSION,
+        "dump_version": VERSION,
         "dialect": str(state.dialect),
         "label": base64.b64encode(state.volume.read(0)[_LABEL]).decode(),
         "start_sector": state.geometry.start_sector,
@@ -64,10 +71,8 @@ def _runs(state: State) -> Iterator[tuple[int, bytes]]:
             rows = state.volume.read_rows(first, min(_CHUNK_BLOCKS, end - first))
             if first == 0:
                 rows[0, _LABEL] = 0
-            used = np.flatnonzero((rows != default).any(axis=1))
-            for run in np.split(used, np.flatnonzero(np.diff(used) != 1) + 1):
-                if len(run):
-                    yield first + int(run[0]), rows[run[0] : run[-1] + 1].tobytes()
+            for low, high in mask_runs((rows != default).any(axis=1)).tolist():
+                yield first + low, rows[low:high].tobytes()
 
 
 def restore(target: Target, document: Mapping[str, object]) -> Plan:
@@ -76,27 +81,18 @@ def restore(target: Target, document: Mapping[str, object]) -> Plan:
     Raises:
         MetadataError: the document is damaged, or from a partition of another size or place.
     """
-    part = Volume.rest_of(target.device, target.start_bytes)
-    geometry = _geometry_of(part, document)
+    volume = Volume.rest_of(target.device, target.start_bytes)
+    part = DocumentPart.of(document, target.device.path)
+    # Documents of older versions of this suite have their version under the first of these names.
+    part.require_version(_OLD_VERSION_KEY if part.has(_OLD_VERSION_KEY) else "dump_version", VERSION)
+    geometry = _geometry_of(volume, part)
+    rows = sorted(_rows_of(part, geometry), key=lambda row: row[0])
     plan = Plan("restore ZDM metadata")
-    offset = part.offset_bytes
-    rows = sorted(_decoded(document, geometry, part), key=lambda row: row[0])
+    offset = volume.offset_bytes
     plan.fill(0, offset, layout.ZEROED_BLOCKS * BLOCK_BYTES, 0, "keys and identity")
     plan.flush(0)
-    for start, end, kind in _regions(geometry):
-        pattern = int.from_bytes(_DEFAULTS[kind][:2], "little")
-        at = max(start, layout.ZEROED_BLOCKS)
-        for first, data in rows:
-            blocks = len(data) // BLOCK_BYTES
-            if not start <= first < end:
-                continue
-            if first > at:
-                plan.fill(0, offset + at * BLOCK_BYTES, (first - at) * BLOCK_BYTES, pattern)
-            if first >= layout.ZEROED_BLOCKS:
-                plan.write(0, offset + first * BLOCK_BYTES, data)
-            at = max(at, first + blocks)
-        if at < end:
-            plan.fill(0, offset + at * BLOCK_BYTES, (end - at) * BLOCK_BYTES, pattern)
+    for region in _regions(geometry):
+        _restore_region(plan, offset, region, rows)
     plan.flush(0)
     for first, data in rows:  # what makes the rest count is written last
         if first < layout.ZEROED_BLOCKS:
@@ -109,50 +105,69 @@ def restore(target: Target, document: Mapping[str, object]) -> Plan:
     return plan
 
 
-def _geometry_of(part: Volume, document: Mapping[str, object]) -> Geometry:
+def _restore_region(plan: Plan, offset: int, region: tuple[int, int, str], rows: list[tuple[int, bytes]]) -> None:
+    """Steps for one region behind the keys: its rows, and what a fresh format has between them."""
+    start, end, kind = region
+    pattern = int.from_bytes(_DEFAULTS[kind][:2], "little")
+    at = max(start, layout.ZEROED_BLOCKS)
+    for first, data in rows:
+        if not start <= first < end:
+            continue
+        if first > at:
+            plan.fill(0, offset + at * BLOCK_BYTES, (first - at) * BLOCK_BYTES, pattern)
+        if first >= layout.ZEROED_BLOCKS:
+            plan.write(0, offset + first * BLOCK_BYTES, data)
+        at = max(at, first + len(data) // BLOCK_BYTES)
+    if at < end:
+        plan.fill(0, offset + at * BLOCK_BYTES, (end - at) * BLOCK_BYTES, pattern)
+
+
+def _geometry_of(volume: Volume, part: DocumentPart) -> Geometry:
+    path = volume.device.path
     try:
-        dialect = Dialect(str(document.get("dialect")))
+        dialect = Dialect(part.text("dialect"))
     except ValueError:
-        raise MetadataError("not a dump of ZDM metadata", device=part.device.path) from None
-    numbers = [document.get(key) for key in ("start_sector", "partition_blocks", "data_start_zone")]
-    if document.get("zdm_dump_version") != VERSION or not all(isinstance(n, int) for n in numbers):
-        raise MetadataError("not a dump of ZDM metadata", device=part.device.path)
-    start, blocks, zdstart = (int(n) for n in numbers if isinstance(n, int))
-    if start != part.start_sector or not layout.ZEROED_BLOCKS <= blocks <= part.size_blocks:
+        raise part.damaged("dialect", "one that is known") from None
+    start = part.number("start_sector", 1 << 63)
+    blocks = part.number("partition_blocks", 1 << 60)
+    zdstart = part.number("data_start_zone", 1 << 32)
+    if start != volume.start_sector or not layout.ZEROED_BLOCKS <= blocks <= volume.size_blocks:
         raise MetadataError(
-            f"the dump is of {blocks} blocks from sector {start}, the partition has {part.size_blocks} "
-            f"from {part.start_sector}",
-            device=part.device.path,
+            f"the dump is of {blocks} blocks from sector {start}, the partition has {volume.size_blocks} "
+            f"from {volume.start_sector}",
+            device=path,
         )
-    geometry = Geometry.compute(start, blocks, zdstart, dialect, device=part.device.path)
+    geometry = Geometry.compute(start, blocks, zdstart, dialect, device=path)
     displaced = geometry.first_device_zone != zdstart and dialect is not Dialect.D5
     if geometry.data_start > blocks or displaced:
-        raise MetadataError("the dump's tables do not fit the partition", device=part.device.path)
+        raise MetadataError("the dump's tables do not fit the partition", device=path)
     return geometry
 
 
-def _decoded(document: Mapping[str, object], geometry: Geometry, part: Volume) -> Iterator[tuple[int, bytes]]:
-    rows = document.get("blocks")
-    fault = MetadataError("the dump's blocks are damaged", device=part.device.path)
-    if not isinstance(rows, list):
-        raise fault
-    try:
-        label = base64.b64decode(str(document.get("label")), validate=True)
-    except (binascii.Error, ValueError):
-        raise fault from None
+def _rows_of(part: DocumentPart, geometry: Geometry) -> Iterator[tuple[int, bytes]]:
+    """First block and content of each row, the label put back."""
+    label = _decoded(part, "label", part.text("label"))
     if len(label) != _LABEL.stop - _LABEL.start:
-        raise fault
-    for row in rows:
-        if not (isinstance(row, list) and len(row) == 2 and isinstance(row[0], int) and isinstance(row[1], str)):
-            raise fault
-        try:
-            data = base64.b64decode(row[1], validate=True)
-        except (binascii.Error, ValueError):
-            raise fault from None
-        if row[0] == 0 and len(data) >= BLOCK_BYTES:
-            data = data[: _LABEL.start] + label + data[_LABEL.stop :]
-        end = row[0] + len(data) // BLOCK_BYTES
-        inside = any(start <= row[0] and end <= stop for start, stop, _ in _regions(geometry))
+        raise part.damaged("label", "the bytes of a label")
+    regions = [(start, end) for start, end, _ in _regions(geometry)]
+    for number, row in enumerate(part.items("blocks")):
+        name = f"blocks[{number}]"
+        match row:
+            case [int(first), str(text)]:
+                data = _decoded(part, name, text)
+            case _:
+                raise part.damaged(name, "a block and its content")
+        end = first + len(data) // BLOCK_BYTES
+        inside = any(start <= first and end <= stop for start, stop in regions)
         if not data or len(data) % BLOCK_BYTES or not inside:
-            raise fault
-        yield row[0], data
+            raise part.damaged(name, "whole blocks of metadata")
+        if first == 0:
+            data = data[: _LABEL.start] + label + data[_LABEL.stop :]
+        yield first, data
+
+
+def _decoded(part: DocumentPart, name: str, text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise part.damaged(name, "base64") from None

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import uuid as uuids
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoned_tools.codec.fields import NIL_UUID
 from zoned_tools.device.base import Device, ZoneOperation
 from zoned_tools.device.plan import Plan
+from zoned_tools.device.runs import runs
 from zoned_tools.device.zones import SECTOR_BYTES
 from zoned_tools.errors import GeometryError
 from zoned_tools.formats.zdm import layout
-from zoned_tools.formats.zdm.identity import Identity
+from zoned_tools.formats.zdm.constants import DEFAULT_RESERVED
 from zoned_tools.formats.zdm.layout import BLOCK_BYTES, BLOCK_SECTORS, ZONE_BLOCKS, CreateLayout, Geometry
+from zoned_tools.formats.zdm.settings import GC_STATES
+from zoned_tools.formats.zdm.superblock import SuperBlock
 from zoned_tools.formats.zdm.volume import (
     Volume,
     data_zones,
@@ -22,7 +27,9 @@ from zoned_tools.formats.zdm.volume import (
     zone_size_refusal,
 )
 
-DEFAULT_RESERVED = 8
+if TYPE_CHECKING:
+    from zoned_tools.formats.contract import Settings, Target
+
 SEQUENTIAL_METADATA_STATUS = 4
 """Exit status of the original when the zones for metadata require sequential writes."""
 
@@ -57,13 +64,11 @@ def place_of(device: Device, start_sector: int, *, own_node: bool = False) -> Pl
 
 
 def identity_for(
-    place: Place, reserved: int, template: Identity | None = None, uuid: uuids.UUID | None = None
-) -> Identity:
+    place: Place, reserved: int, template: SuperBlock | None = None, uuid: uuids.UUID | None = None
+) -> SuperBlock:
     """The identity that create writes; ``template`` carries the user's options."""
-    from dataclasses import replace
-
     created = CreateLayout.compute(place.start_sector, place.size_sectors, reserved)
-    blank = template or Identity(uuids.UUID(int=0), 0, 0, 0, 0)
+    blank = template or SuperBlock(NIL_UUID, 0, 0, 0, 0)
     return replace(
         blank,
         uuid=uuid or uuids.uuid4(),
@@ -107,7 +112,30 @@ def check_place(place: Place, reserved: int) -> tuple[Geometry, CreateLayout]:
     return geometry, created
 
 
-def plan_create(place: Place, identity: Identity) -> Plan:
+def plan_format(target: Target, settings: Settings) -> Plan:
+    """Create a ZDM at ``target.start_bytes`` as the settings say.
+
+    Raises:
+        GeometryError: see :func:`check_place`.
+    """
+    place = place_of(target.device, target.start_bytes // SECTOR_BYTES)
+    bits = {layout.DISCARD_TRIM: settings.on("trim"), layout.DISCARD_RAID: settings.on("raid-trim")}
+    template = SuperBlock(
+        NIL_UUID,
+        0,
+        0,
+        0,
+        0,
+        label=settings.text("label"),
+        discard=sum(bit for bit, wanted in bits.items() if wanted),
+        gc_status=GC_STATES[settings.text("gc") or "on"],
+    )
+    uuid = uuids.UUID(settings.text("uuid")) if settings.text("uuid") else None
+    reserved = settings.number("reserve") or DEFAULT_RESERVED
+    return plan_create(place, identity_for(place, reserved, template, uuid))
+
+
+def plan_create(place: Place, identity: SuperBlock) -> Plan:
     """What create writes: zeroes, empty tables, their CRC pages, and last the identity.
 
     An old identity goes first, so that a power cut leaves no ZDM rather than half of one.
@@ -119,7 +147,7 @@ def plan_create(place: Place, identity: Identity) -> Plan:
     return format_plan(place, identity)
 
 
-def format_plan(place: Place, identity: Identity) -> Plan:
+def format_plan(place: Place, identity: SuperBlock) -> Plan:
     """The writes of :func:`plan_create` without its refusals."""
     created = CreateLayout.compute(place.start_sector, place.size_sectors, identity.reserved)
     plan = Plan(f"create ZDM {identity.uuid}")
@@ -132,7 +160,7 @@ def format_plan(place: Place, identity: Identity) -> Plan:
     crc_start = pool + table_blocks * BLOCK_BYTES
     plan.fill(0, crc_start, created.crc_pages * BLOCK_BYTES, layout.EMPTY_PAGE_CRC, "CRC pages")
     plan.flush(0)
-    plan.write(0, start, identity.build(), "identity super block")
+    plan.write(0, start, identity.pack(), "identity super block")
     plan.flush(0)
     return plan
 
@@ -150,8 +178,7 @@ def plan_wipe(place: Place, geometry: Geometry | None, *, reset_zones: bool = Fa
     if reset_zones and geometry is not None:
         zones = data_zones(place.volume, geometry)
         used = np.flatnonzero(zones.sequential & ~zones.dead & (zones.wp_blocks > 0))
-        for run in np.split(used, np.flatnonzero(np.diff(used) != 1) + 1):
-            if len(run):
-                plan.manage(0, ZoneOperation.RESET, geometry.first_device_zone + int(run[0]), len(run), "data zones")
+        for first, end in runs(used):
+            plan.manage(0, ZoneOperation.RESET, geometry.first_device_zone + first, end - first, "data zones")
         plan.flush(0)
     return plan

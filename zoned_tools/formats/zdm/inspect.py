@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoned_tools.formats.registry import Target
-from zoned_tools.formats.zdm import identity as identities
 from zoned_tools.formats.zdm import layout
-from zoned_tools.formats.zdm.generations import Candidate
 from zoned_tools.formats.zdm.layout import ZONE_BLOCKS, Geometry
-from zoned_tools.formats.zdm.state import State, load
+from zoned_tools.formats.zdm.open import State, load
+from zoned_tools.formats.zdm.superblock import as_json
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.contract import Target
+    from zoned_tools.formats.zdm.judge import Candidate
 
 _FLAGS = {
     layout.WP_RRECALC: "RRECALC",
@@ -33,7 +35,7 @@ def inspect(target: Target) -> dict[str, object]:
     state = load(target)
     current = state.current
     return {
-        "identity": identities.as_json(state.identity),
+        "identity": as_json(state.identity),
         "dialect": str(state.dialect),
         "geometry": geometry_json(state.geometry),
         "usable": not state.refusal,

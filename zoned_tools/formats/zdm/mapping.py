@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from zoned_tools.device.zones import IntArray
 from zoned_tools.formats.zdm import layout
-from zoned_tools.formats.zdm.generations import Candidate
-from zoned_tools.formats.zdm.pages import PageStore
 from zoned_tools.formats.zdm.tables import Direction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from zoned_tools.device.zones import IntArray
+    from zoned_tools.formats.zdm.judge import Candidate
+    from zoned_tools.formats.zdm.pages import PageStore
 
 UNMAPPED = -1
 """Physical block of a logical block that reads as zeroes."""

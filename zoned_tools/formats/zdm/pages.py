@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoned_tools.device.zones import IntArray
 from zoned_tools.errors import MetadataError
 from zoned_tools.formats.zdm.checksums import crc16
 from zoned_tools.formats.zdm.layout import CRC_PAGE_ENTRIES, PAGE_ENTRIES
-from zoned_tools.formats.zdm.tables import Direction, Entries, Tables
+
+if TYPE_CHECKING:
+    from zoned_tools.device.zones import IntArray
+    from zoned_tools.formats.zdm.tables import Direction, Entries, Tables
 
 _CLEAN_PAGES = 2048
 _BULK_PAGES = 16

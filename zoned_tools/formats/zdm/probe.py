@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from zoned_tools.device.base import Device
+from typing import TYPE_CHECKING
+
 from zoned_tools.errors import ZonedError
-from zoned_tools.formats.registry import Identity
-from zoned_tools.formats.zdm import generations, layout
+from zoned_tools.formats.contract import Identity
+from zoned_tools.formats.zdm import judge, layout
 from zoned_tools.formats.zdm.checksums import crc16
-from zoned_tools.formats.zdm.generations import Candidate
-from zoned_tools.formats.zdm.identity import RELEASES, decode
+from zoned_tools.formats.zdm.constants import NAME
 from zoned_tools.formats.zdm.layout import Dialect
+from zoned_tools.formats.zdm.superblock import RELEASES, SuperBlock
 from zoned_tools.formats.zdm.volume import Volume
+
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Device
+    from zoned_tools.formats.zdm.judge import Candidate
 
 
 def _is_placed(rest: Volume, key: Candidate) -> bool:
@@ -31,18 +36,18 @@ def probe(device: Device, start_bytes: int) -> Identity | None:
         rest = Volume.rest_of(device, start_bytes)
         if not rest.has(0, layout.ZEROED_BLOCKS):
             return None
-        identity = decode(rest.read(layout.IDENTITY_BLOCK))
+        identity = SuperBlock.parse(rest.read(layout.IDENTITY_BLOCK))
         if identity.magic_ok:
             version = identity.version_text
             if identity.form is not None:
                 version += f" (zdmadm {RELEASES[identity.form]})"
-            return Identity("zdm", version, str(identity.uuid), identity.label, start_bytes)
-        found = generations.scan(rest)
+            return Identity(NAME, version, str(identity.uuid), identity.label, start_bytes)
+        found = judge.scan(rest)
     except ZonedError:
         return None
     if found.unsupported:
-        return Identity("zdm", f"releases {found.unsupported}", start_bytes=start_bytes)
+        return Identity(NAME, f"releases {found.unsupported}", start_bytes=start_bytes)
     # Keys alone prove nothing about where the partition begins: with a wrong start they are seen shifted.
     if found.chosen is None or not _is_placed(rest, found.chosen):
         return None
-    return Identity("zdm", f"releases {found.chosen.dialect}", start_bytes=start_bytes)
+    return Identity(NAME, f"releases {found.chosen.dialect}", start_bytes=start_bytes)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from zoned_tools.formats.registry import Target, require_known
+from zoned_tools.formats.contract import Settings, TableLine, Target
 from zoned_tools.formats.zdm import layout
-from zoned_tools.formats.zdm.identity import Identity
-from zoned_tools.formats.zdm.state import load, require_usable
+from zoned_tools.formats.zdm.open import load, require_usable
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.zdm.superblock import SuperBlock
 
 TARGET_NAME = "zdm"
-ACTIVATION_WARNING = ""
-OPTIONS = ("create", "force", "meta", "mirror")
 
 
 def line_of(
-    identity: Identity, device: str, *, create: bool = False, force: bool = False, meta: str = "", mirror: bool = False
+    identity: SuperBlock,
+    device: str,
+    *,
+    create: bool = False,
+    force: bool = False,
+    meta: str = "",
+    mirror: bool = False,
 ) -> str:
     """The table line of create, or of restore."""
     words = ["0", str(identity.zdm_blocks), TARGET_NAME, device, str(identity.data_start)]
@@ -36,7 +42,7 @@ def line_of(
     return " ".join(words)
 
 
-def messages_of(identity: Identity) -> list[str]:
+def messages_of(identity: SuperBlock) -> list[str]:
     """The run-time parameters as messages, in the original's order."""
     prio, wm = identity.gc_prio, identity.gc_wm
     values = {
@@ -58,27 +64,27 @@ def messages_of(identity: Identity) -> list[str]:
     return [f"{key}={value}" for key, value in values.items()]
 
 
-def mapping_name(identity: Identity, device: str) -> str:
+def mapping_name(identity: SuperBlock, device: str) -> str:
     """Name of the device-mapper device: after the label, else after the device."""
     return f"zdm_{identity.label or device.rstrip('/').rsplit('/', 1)[-1]}"
 
 
-def table_line(target: Target, options: Mapping[str, str]) -> str:
-    """The restore line; with ``create`` set the create line. Also: ``force``, ``meta=PATH``, ``mirror``.
+def table_line(target: Target, settings: Settings) -> TableLine:
+    """The restore line; with ``create`` among the settings the create line.
 
     Raises:
         MetadataError: there is no ZDM, or repair is needed first.
         GeometryError: the reference would corrupt this layout.
-        UsageError: an option is unknown.
     """
-    require_known(options, OPTIONS)
     state = load(target)
     require_usable(state)
-    return line_of(
-        state.identity,
-        target.device.path,
-        create="create" in options,
-        force="force" in options,
-        meta=options.get("meta", ""),
-        mirror="mirror" in options,
+    return TableLine(
+        line_of(
+            state.identity,
+            target.device.path,
+            create=settings.on("create"),
+            force=settings.on("force"),
+            meta=settings.text("meta"),
+            mirror=settings.on("mirror"),
+        )
     )

@@ -6,18 +6,22 @@ chunks that are compared with the empty page before anything else is done.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from zoned_tools.device.zones import BoolArray, IntArray
 from zoned_tools.formats.zdm import layout
 from zoned_tools.formats.zdm.checksums import Words, crc16_pages
 from zoned_tools.formats.zdm.layout import BLOCK_BYTES, CRC_PAGE_ENTRIES, Geometry
-from zoned_tools.formats.zdm.volume import Bytes2D, Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.device.zones import BoolArray, IntArray
+    from zoned_tools.formats.zdm.volume import Bytes2D, Volume
 
 CHUNK_PAGES = 512
 _EMPTY_CHUNK = layout.EMPTY_PAGE * CHUNK_PAGES

@@ -1,27 +1,21 @@
-"""The partition as blocks, and the drive's view of its data zones."""
+"""The partition as blocks, and what the drive says about its zones."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from zoned_tools.device.base import Buffer, Device
 from zoned_tools.device.partition import partitions
-from zoned_tools.device.zones import (
-    DEAD_CONDITIONS,
-    SECTOR_BYTES,
-    BoolArray,
-    IntArray,
-    ZoneCondition,
-    ZoneType,
-    has_condition,
-    is_sequential,
-    written_sectors,
-)
+from zoned_tools.device.zones import SECTOR_BYTES, ZoneType, make_table
 from zoned_tools.errors import GeometryError
-from zoned_tools.formats.zdm.layout import BLOCK_BYTES, BLOCK_SECTORS, ZONE_BLOCKS, ZONE_BYTES, Geometry
+from zoned_tools.formats.shared.zones import ZoneFacts
+from zoned_tools.formats.zdm.layout import BLOCK_BYTES, BLOCK_SECTORS, ZONE_BYTES, ZONE_SECTORS, Geometry
+
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Buffer, Device
 
 Bytes2D = npt.NDArray[np.uint8]
 
@@ -82,29 +76,6 @@ class Volume:
         return block >= 0 and block + count <= self.size_blocks
 
 
-@dataclass(slots=True)
-class DataZones:
-    """What the drive says about the data zones, one element a zone.
-
-    Attributes:
-        sequential: the zone has a write pointer.
-        dead: read-only or offline.
-        offline: nothing can be read.
-        wp_blocks: blocks below the write pointer; -1 where there is none.
-        capacity_blocks: blocks that can be written.
-    """
-
-    sequential: BoolArray
-    dead: BoolArray
-    offline: BoolArray
-    wp_blocks: IntArray
-    capacity_blocks: IntArray
-
-    @property
-    def conventional(self) -> BoolArray:
-        return ~self.sequential
-
-
 def partition_sectors(device: Device, start_bytes: int) -> int:
     """Length of the partition that begins at ``start_bytes``; without a partition table, up to the device's end."""
     size = device.geometry.size_bytes
@@ -112,30 +83,20 @@ def partition_sectors(device: Device, start_bytes: int) -> int:
     return (end - start_bytes) // SECTOR_BYTES
 
 
-def data_zones(volume: Volume, geometry: Geometry) -> DataZones:
-    """Look the data zones up in the drive's zone report; on a regular device all are conventional.
+def data_zones(volume: Volume, geometry: Geometry) -> ZoneFacts:
+    """What the drive says about the data zones, one element a zone; on a regular device all are conventional.
 
     Zones that the geometry has but the drive has not count as conventional ones.
     """
     count = geometry.data_zones
-    flags = [np.zeros(count, np.bool_) for _ in range(3)]
-    zones = DataZones(flags[0], flags[1], flags[2], np.full(count, -1, np.int64), np.full(count, ZONE_BLOCKS, np.int64))
+    table = make_table(count * ZONE_SECTORS, ZONE_SECTORS, nr_conventional=count)
     drive = volume.device.geometry
-    if not drive.is_zoned or drive.zone_bytes != ZONE_BYTES:
-        return zones
-    first = geometry.zdstart if geometry.table_base == geometry.data_start else geometry.first_device_zone
-    wanted = min(count, drive.nr_zones - first)
-    if first < 0 or wanted <= 0:
-        return zones
-    table = volume.device.zones(first, wanted)
-    zones.sequential[:wanted] = is_sequential(table)
-    zones.dead[:wanted] = has_condition(table, *DEAD_CONDITIONS)
-    zones.offline[:wanted] = has_condition(table, ZoneCondition.OFFLINE)
-    capacity = np.minimum(table["capacity_sectors"].astype(np.int64) // BLOCK_SECTORS, ZONE_BLOCKS)
-    zones.capacity_blocks[:wanted] = np.where(zones.sequential[:wanted], capacity, ZONE_BLOCKS)
-    below = written_sectors(table)
-    zones.wp_blocks[:wanted] = np.where(below >= 0, below // BLOCK_SECTORS, -1)
-    return zones
+    if drive.is_zoned and drive.zone_bytes == ZONE_BYTES:
+        first = geometry.zdstart if geometry.table_base == geometry.data_start else geometry.first_device_zone
+        wanted = min(count, drive.nr_zones - first)
+        if first >= 0 and wanted > 0:
+            table[:wanted] = volume.device.zones(first, wanted)
+    return ZoneFacts(table)
 
 
 def zone_size_refusal(device: Device) -> str:
@@ -160,7 +121,7 @@ def metadata_zone_refusal(volume: Volume, geometry: Geometry) -> str:
             f"metadata needs conventional zones up to zone {end - 1}, "
             f"but zone {first + int(required[0])} requires sequential writes"
         )
-    dead = np.flatnonzero(has_condition(table, *DEAD_CONDITIONS))
+    dead = np.flatnonzero(ZoneFacts(table).dead)
     if len(dead):
         return f"metadata zone {first + int(dead[0])} is read-only or offline"
     return ""

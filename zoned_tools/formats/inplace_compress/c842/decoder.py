@@ -11,11 +11,10 @@ Every count is bounded by the capacity before memory for it is taken.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoned_tools.device.base import Buffer
 from zoned_tools.formats.inplace_compress.c842 import sequential
 from zoned_tools.formats.inplace_compress.c842.templates import (
     CODE_BITS,
@@ -38,6 +37,11 @@ from zoned_tools.formats.inplace_compress.c842.templates import (
     crc32_msb,
 )
 from zoned_tools.formats.inplace_compress.rejection import Outcome, Rejected
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zoned_tools.device.base import Buffer
 
 _FRAME_MAGIC = b"\xf8\x42"
 _FRAME_GROUPS_MAX = 32

@@ -9,11 +9,10 @@ the tokens of each 64-bit word.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoned_tools.device.base import Buffer
 from zoned_tools.formats.inplace_compress.c842.templates import (
     CODE_BITS,
     CRC_BITS,
@@ -37,6 +36,11 @@ from zoned_tools.formats.inplace_compress.c842.templates import (
     Array,
     crc32_msb,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zoned_tools.device.base import Buffer
 
 _SLOTS = {2: 256, 4: 512, 8: 256}
 _TRAILER_GROUPS = 2

@@ -63,6 +63,19 @@ def _put_template(bits: _Bits, code: int, output: bytearray) -> None:
             _copy_indexed(bits, size, output, group_start)
 
 
+def _put_repeat(bits: _Bits, output: bytearray) -> None:
+    if len(output) < 8:
+        raise Rejected("repeat with no output before it")
+    output += output[-8:] * (bits.take(REPEAT_BITS) + 1)
+
+
+def _put_short_data(bits: _Bits, output: bytearray) -> None:
+    count = bits.take(SHORT_COUNT_BITS)
+    if count == 0:
+        raise Rejected("short data of no bytes")
+    output += bits.take(8 * count).to_bytes(count, "big")
+
+
 def decode(stream: bytes, capacity: int) -> bytes:
     """Decode ``stream`` into at most ``capacity`` bytes.
 
@@ -77,14 +90,9 @@ def decode(stream: bytes, capacity: int) -> bytes:
         elif code == ZEROS:
             output += bytes(8)
         elif code == REPEAT:
-            if len(output) < 8:
-                raise Rejected("repeat with no output before it")
-            output += output[-8:] * (bits.take(REPEAT_BITS) + 1)
+            _put_repeat(bits, output)
         elif code == SHORT_DATA:
-            count = bits.take(SHORT_COUNT_BITS)
-            if count == 0:
-                raise Rejected("short data of no bytes")
-            output += bits.take(8 * count).to_bytes(count, "big")
+            _put_short_data(bits, output)
         elif code == END:
             if bits.take(CRC_BITS) != crc32_msb(bytes(output)):
                 raise Rejected("the CRC does not match")

@@ -1,0 +1,268 @@
+"""What a survey means: findings by the rules of the format, as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+
+from zoned_tools.device.zones import BoolArray, IntArray
+from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, ZoneKind, held_zones
+from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState
+from zoned_tools.formats.dm_zoned.rules import RULES
+from zoned_tools.formats.dm_zoned.survey import NO_CHUNK, MapSurvey, SetSurvey, Shared
+from zoned_tools.formats.shared.columns import Words
+from zoned_tools.formats.shared.findings import FindingGroup
+
+_REFUSED = "(the kernel refuses to activate)"
+_EXPOSED = "(the kernel activates and overwrites its own metadata)"
+_SHOWN_CHUNKS = 8
+_KERNELS_SET = 0
+"""What the kernel uses of two valid sets with one generation."""
+
+
+# -- super blocks
+
+
+def superblock_findings(state: TargetState) -> Iterator[FindingGroup]:
+    """The first fault of each super block, and the oddities of valid ones."""
+    both_bad = not any(s.valid for s in state.sets)
+    for found in (*state.sets, *state.tertiary):
+        if found.faults:
+            fault = found.faults[0]
+            danger = _kernel_danger(state, found, both_bad=both_bad)
+            yield RULES.finding(fault.code, f"{found.place.name}: {fault.message}{danger}", **found.place.where)
+        for code, message in found.notes:
+            yield RULES.finding(code, f"{found.place.name}: {message}", **found.place.where)
+
+
+def _kernel_danger(state: TargetState, found: SuperBlockState, *, both_bad: bool) -> str:
+    """What the 6.1 kernel target does with this fault, when that is worse than refusing."""
+    if found.place.is_tertiary:
+        return ""
+    if both_bad:
+        return "; both super blocks are bad: activating crashes the kernel"
+    if found.place.number != 0:
+        return ""
+    geometry = state.geometry
+    conventional = int(np.count_nonzero((geometry.kinds == ZoneKind.RANDOM) & ~geometry.dead))
+    if conventional <= 1:
+        return "; activating crashes the kernel, repair first"
+    if state.layout is not None and state.layout.set_zones > 1:
+        return "; the kernel looks for the other set in the wrong place and refuses, repair first"
+    return ""
+
+
+# -- the two sets
+
+
+def generations_differ(generations: Sequence[int]) -> FindingGroup:
+    """One set is older."""
+    return RULES.finding(
+        "sets-gen-differ",
+        f"metadata sets have generations {generations[0]} and {generations[1]} and need a sync "
+        "(the kernel would go on without one and can lose a commit)",
+        gen=list(generations),
+    )
+
+
+def content_differs(chosen: SetSurvey, own: int, theirs: int) -> FindingGroup:
+    """Sets of one generation differ; ``own`` and ``theirs`` are the numbers of their findings."""
+    other = 1 - chosen.number
+    if own == theirs:
+        verdict = "neither is the better one, only --use-set can decide"
+    else:
+        better = other if theirs < own else chosen.number
+        verdict = f"set {better} is the better one"
+        if better != _KERNELS_SET:
+            verdict += f" (the kernel would use set {_KERNELS_SET})"
+    return RULES.finding(
+        "sets-content-differ",
+        f"metadata sets have the same generation but {chosen.differing_blocks} blocks differ; set {chosen.number} has "
+        f"{own} findings, set {other} has {theirs}: {verdict}",
+        blocks=chosen.differing_blocks,
+    )
+
+
+# -- one set
+
+
+def set_findings(geometry: TargetGeometry, survey: SetSurvey) -> Iterator[FindingGroup]:
+    """Everything about the content of one set, in the order of the specification."""
+    yield from _chunk_findings(survey.map)
+    yield _shared_findings(survey.map.owners.shared)
+    yield RULES.findings(
+        "map-tail", "mapping table entry {entry} after the last chunk is in use", entry=survey.map.tail
+    )
+    yield from _bitmap_findings(geometry, survey)
+    yield from _condition_findings(geometry, survey)
+
+
+def _chunk_findings(found: MapSurvey) -> Iterator[FindingGroup]:
+    data_rules = [
+        ("map-dzone-range", found.data_range, f"data zone {{zone}} does not exist {_REFUSED}"),
+        ("map-meta-zone", found.data_meta, f"data zone {{zone}} holds metadata {_EXPOSED}"),
+        (
+            "map-bzone-on-random",
+            found.buffer_on_random,
+            "data zone {zone} is not sequential but there is a buffer zone",
+        ),
+        ("map-empty-seq", found.empty_sequential, "data zone {zone} is sequential and empty"),
+    ]
+    buffer_rules = [
+        ("map-bzone-range", found.buffer_range, f"buffer zone {{zone}} does not exist {_REFUSED}"),
+        ("map-bzone-without-dzone", found.buffer_without_data, "buffer zone {zone} without a data zone"),
+        ("map-meta-zone", found.buffer_meta, f"buffer zone {{zone}} holds metadata {_EXPOSED}"),
+        ("map-bzone-is-dzone", found.buffer_is_data, f"buffer zone {{zone}} is the data zone {_REFUSED}"),
+        ("map-bzone-not-random", found.buffer_not_random, f"buffer zone {{zone}} is of the wrong kind {_REFUSED}"),
+    ]
+    for rules, zones in ((data_rules, found.data), (buffer_rules, found.buffer)):
+        for code, mask, text in rules:
+            chunks = np.flatnonzero(mask)
+            yield RULES.findings(code, f"chunk {{chunk}}: {text}", chunk=chunks, zone=zones[chunks])
+
+
+@dataclass(frozen=True, slots=True)
+class _ChunkLists(Sequence[list[int]]):
+    """The chunks of each shared zone, made when somebody looks."""
+
+    shared: Shared
+
+    def __len__(self) -> int:
+        return len(self.shared)
+
+    @overload
+    def __getitem__(self, index: int) -> list[int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[list[int]]: ...
+    def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
+        if isinstance(index, slice):
+            return [self.shared.chunks_of(i) for i in range(*index.indices(len(self)))]
+        return self.shared.chunks_of(index)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkNames(Sequence[str]):
+    """The same as words of a sentence."""
+
+    shared: Shared
+
+    def __len__(self) -> int:
+        return len(self.shared)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [_chunk_names(self.shared.chunks_of(i)) for i in range(*index.indices(len(self)))]
+        return _chunk_names(self.shared.chunks_of(index))
+
+
+def _chunk_names(chunks: list[int]) -> str:
+    shown = ", ".join(map(str, chunks[:_SHOWN_CHUNKS]))
+    more = f" and {len(chunks) - _SHOWN_CHUNKS} more" if len(chunks) > _SHOWN_CHUNKS else ""
+    return f"chunks {shown}{more}" if len(set(chunks)) > 1 else f"chunk {chunks[0]} twice"
+
+
+def _shared_findings(shared: Shared) -> FindingGroup:
+    return RULES.findings(
+        "map-zone-shared",
+        "zone {zone} is named by {names} (activating it crashes the kernel)",
+        zone=shared.zones,
+        chunks=_ChunkLists(shared),
+        words={"names": ChunkNames(shared)},
+    )
+
+
+def _bitmap_findings(geometry: TargetGeometry, survey: SetSurvey) -> Iterator[FindingGroup]:
+    bits, mapping = survey.bits, survey.map
+    late = np.flatnonzero(bits.after_wp)
+    reset = reclaim_crashed(geometry, survey, late).astype(np.int8)
+    yield RULES.findings(
+        "bits-after-wp",
+        "zone {zone} of chunk {chunk}: {count} blocks are marked valid at or after the write pointer "
+        "(block {wp}){hint}",
+        zone=late,
+        count=bits.after_wp[late],
+        words={
+            "chunk": mapping.owners.any_of(late),
+            "wp": geometry.wp_blocks[late],
+            "hint": Words(reset, ("", "; the zone was reset during reclaim, the blocks are still in the buffer zone")),
+        },
+    )
+    both = np.flatnonzero(bits.overlap)
+    yield RULES.findings(
+        "bits-overlap-buffer",
+        "chunk {chunk}: {count} blocks are marked valid in data zone {zone} and in buffer zone {bzone}",
+        zone=mapping.data[both],
+        bzone=mapping.buffer[both],
+        count=bits.overlap[both],
+        words={"chunk": both},
+    )
+    yield _counted(
+        "bits-unmapped", bits.weight, ~mapping.owners.named, "{count} blocks are marked valid but no chunk names it"
+    )
+    yield _counted("bits-beyond-zone", bits.beyond, None, "{count} bits are set past its end")
+
+
+def _counted(code: str, counts: IntArray, mask: BoolArray | None, text: str) -> FindingGroup:
+    """Zones with a count above 0, in ``mask`` if given."""
+    zones = np.flatnonzero((counts > 0) & mask if mask is not None else counts > 0)
+    return RULES.findings(code, f"zone {{zone}}: {text}", zone=zones, count=counts[zones])
+
+
+def reclaim_crashed(geometry: TargetGeometry, survey: SetSurvey, zones: IntArray) -> BoolArray:
+    """True for buffered chunks' data zones that are empty although blocks in them are marked valid.
+
+    The 6.1 target resets the zone after copying it to the buffer zone but before it commits
+    that, so the bytes are in the buffer zone at the same places.
+    """
+    mapping = survey.map
+    chunks = mapping.owners.data[zones]
+    chunk = np.where(chunks != NO_CHUNK, chunks, 0)
+    buffered = (chunks != NO_CHUNK) & mapping.buffer_usable[chunk] & ~mapping.buffer_meta[chunk]
+    buffers = np.where(buffered, mapping.buffer[chunk], 0)
+    found: BoolArray = (
+        buffered & (geometry.wp_blocks[zones] == 0) & (survey.bits.after_wp[zones] > 0) & geometry.cache[buffers]
+    )
+    return found
+
+
+def _condition_findings(geometry: TargetGeometry, survey: SetSurvey) -> Iterator[FindingGroup]:
+    owners = survey.map.owners
+    held = held_zones(geometry, survey.layout)
+    idle = np.flatnonzero(geometry.sequential & ~owners.named & geometry.not_empty & ~geometry.dead & ~held)
+    yield RULES.findings(
+        "zone-unmapped-not-empty",
+        "zone {zone}: no chunk names it but {wp} blocks were written (normal after a crash)",
+        zone=idle,
+        wp=geometry.wp_blocks[idle],
+    )
+    conditions = (
+        ("zone-offline-mapped", geometry.offline, "is offline: its data are lost"),
+        ("zone-readonly-mapped", geometry.read_only, "is read-only: writes to it fail"),
+    )
+    for code, mask, text in conditions:
+        zones = np.flatnonzero(mask & owners.named)
+        chunks = owners.any_of(zones)
+        first = chunks * geometry.zone_blocks
+        yield RULES.findings(
+            code,
+            f"zone {{zone}} of chunk {{chunk}} (logical blocks {{first}} to {{last}}) {text}",
+            chunk=chunks,
+            zone=zones,
+            words={"first": first, "last": first + geometry.zone_blocks - 1},
+        )
+
+
+def runt_findings(geometry: TargetGeometry) -> FindingGroup:
+    """Runt zones of zoned members; the runt emulated zone of a regular device is never used."""
+    return RULES.findings(
+        "zone-runt",
+        "zone {zone} is shorter than the others (kernel 6.1 may choose it for reclaim and then hangs all writers)",
+        zone=np.flatnonzero(geometry.runt & (geometry.kinds != ZoneKind.CACHE)),
+    )

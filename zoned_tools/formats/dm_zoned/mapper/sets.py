@@ -1,0 +1,310 @@
+"""Opening a target's metadata: which set, is it fit to be written to, making both sets equal.
+
+The kernel target activates the newer set, set 0 on a tie, and then goes on with whatever is
+in the other one; after a power cut between the two halves of a commit that loses the newer
+commit at the second activation after it. Here a mapper that writes copies the chosen set
+over the other one before anything else, and does not start on damaged metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from zoned_tools.errors import MetadataError, RefusedError
+from zoned_tools.formats.contract import Target
+from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
+from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState, fits_without_deaths, read_state
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, NR_SETS, MetadataLayout, SuperBlock
+from zoned_tools.formats.dm_zoned.mapper.commit import CURRENT_SET, MetadataStore
+from zoned_tools.formats.dm_zoned.mapper.disk import TargetDisk
+from zoned_tools.formats.dm_zoned.open import STREAM_BYTES, TargetBlocks, open_blocks, read_map
+from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_set
+
+REPAIR_HINT = "check it and repair it first"
+_COMPARE_BLOCKS = STREAM_BYTES // BLOCK_BYTES
+_MAX_GENERATION = (1 << 64) - (1 << 32)
+
+
+@dataclass(slots=True)
+class Opened:
+    """What a mapper works on.
+
+    Attributes:
+        number: the metadata set that was chosen.
+        warnings: sentences for the user about the choice.
+    """
+
+    disk: TargetDisk
+    store: MetadataStore
+    number: int
+    warnings: list[str] = field(default_factory=list)
+
+
+def open_for_reading(target: Target, *, use_set: int | None, accept_members: bool) -> Opened:
+    """Choose a set as the kernel target does, or the user's; nothing is written.
+
+    Raises:
+        MetadataError: no set is usable, or not the one that the user wants.
+        RefusedError: a member is foreign or out of order.
+    """
+    state = read_state(open_blocks(target))
+    number, layout = _choose(state, use_set, target)
+    warnings = [f"set {n}: {s.faults[0].message}" for n, s in enumerate(state.sets) if s.faults]
+    for tertiary in state.tertiary:
+        if _is_foreign(tertiary) and not accept_members:
+            raise RefusedError(
+                f"device {tertiary.place.number} does not belong here: {tertiary.faults[0].message}",
+                device=target.devices[tertiary.place.number].path,
+                hint="name the devices in the order of the format, the regular one first",
+            )
+        warnings += [f"device {tertiary.place.number}: {fault.message}" for fault in tertiary.faults[:1]]
+    if use_set is None and _is_tie(state):
+        count = sum(1 for _ in _differing_blocks(state.blocks, layout, number))
+        if count:
+            warnings.append(
+                f"the metadata sets have the same generation, but {count} blocks differ; "
+                f"set {number} is used as the kernel would, use_set={1 - number} shows the other"
+            )
+    disk = TargetDisk(target.devices, state.geometry)
+    store = MetadataStore(disk, layout, number, read_map(state.blocks, layout, number), (_superblock(state, number),))
+    return Opened(disk, store, number, warnings)
+
+
+def open_for_writing(target: Target, *, use_set: int | None) -> Opened:
+    """Check the chosen set and bring the other one up to date.
+
+    Raises:
+        MetadataError: no set is usable, or not the one that the user wants.
+        RefusedError: the metadata are damaged; writing could destroy what repair can still save.
+    """
+    state = read_state(open_blocks(target))
+    number, layout = _choose(state, use_set, target)
+    _refuse_damaged_superblocks(state, number, target)
+    if use_set is None and _is_tie(state):
+        examination = survey_set(state.blocks, layout, number, compare_with=1 - number)
+        if examination.differing_blocks:
+            raise RefusedError(
+                f"the metadata sets have the same generation, but {examination.differing_blocks} blocks differ",
+                device=target.device.path,
+                hint=f"{REPAIR_HINT}, or choose one with use_set",
+            )
+    else:
+        examination = survey_set(state.blocks, layout, number)
+    damage = next(_damage(state, examination), None)
+    if damage is not None:
+        raise RefusedError(f"damaged metadata: {damage}", device=target.device.path, hint=REPAIR_HINT)
+    disk = TargetDisk(target.devices, state.geometry)
+    superblocks = _synchronize(disk, state, layout, number)
+    store = MetadataStore(disk, layout, CURRENT_SET, read_map(state.blocks, layout, CURRENT_SET), superblocks)
+    warnings = []
+    if any(one.pack() != found.raw for one, found in zip(superblocks, state.sets, strict=True)):
+        warnings.append(_synchronized(state, number))
+    return Opened(disk, store, number, warnings)
+
+
+def _synchronized(state: TargetState, number: int) -> str:
+    generations = " and ".join(str(_superblock(state, n).gen) for n in range(NR_SETS))
+    return (
+        f"the metadata sets had generations {generations}: set {number} was copied to set {1 - number} "
+        "before anything was written"
+    )
+
+
+def _choose(state: TargetState, use_set: int | None, target: Target) -> tuple[int, MetadataLayout]:
+    if use_set is not None:
+        wanted = state.sets[use_set]
+        if not wanted.usable or state.layout is None:
+            fault = wanted.faults[0].message if wanted.faults else "it does not fit the device"
+            raise MetadataError(f"metadata set {use_set} cannot be used: {fault}", device=target.device.path)
+        return use_set, state.layout_of(use_set)
+    if state.chosen is None or state.layout is None:
+        raise MetadataError(
+            "no usable dm-zoned metadata set", device=target.device.path, hint=_first_faults(state) or REPAIR_HINT
+        )
+    return state.chosen, state.layout
+
+
+def _first_faults(state: TargetState) -> str:
+    return "; ".join(f"set {n}: {s.faults[0].message}" for n, s in enumerate(state.sets) if s.faults)
+
+
+def _superblock(state: TargetState, number: int) -> SuperBlock:
+    superblock = state.sets[number].superblock
+    assert superblock is not None  # a usable set has one
+    return superblock
+
+
+def _is_sound(found: SuperBlockState, geometry: TargetGeometry) -> bool:
+    """Valid, but for chunks that zones are missing for which died since the format."""
+    if found.superblock is None or any(fault.code != "sb-bad-chunks" for fault in found.faults):
+        return False
+    return not found.faults or fits_without_deaths(found.superblock, geometry)
+
+
+def _is_tie(state: TargetState) -> bool:
+    return (
+        all(_is_sound(s, state.geometry) for s in state.sets) and _superblock(state, 0).gen == _superblock(state, 1).gen
+    )
+
+
+def _is_foreign(tertiary: SuperBlockState) -> bool:
+    """An intact super block that names another target, or another place in this one."""
+    codes = {fault.code for fault in tertiary.faults}
+    damaged = codes & {"sb-bad-magic", "sb-bad-crc"}
+    return not damaged and bool(codes & {"sb-uuid-mismatch", "sb-bad-location"})
+
+
+# -- may it be written to?
+
+
+def _sizes(superblock: SuperBlock) -> tuple[int, int]:
+    """What the other sizes follow from."""
+    return superblock.nr_chunks, superblock.nr_reserved_seq
+
+
+def _refuse_damaged_superblocks(state: TargetState, number: int, target: Target) -> None:
+    faults = [(f"set {number}", state.sets[number])]
+    faults += [(f"device {t.place.number}", t) for t in state.tertiary]
+    chosen = _superblock(state, number)
+    for name, found in faults:
+        if not _is_sound(found, state.geometry):
+            raise RefusedError(
+                f"super block of {name}: {found.faults[0].message}", device=target.device.path, hint=REPAIR_HINT
+            )
+        if found.superblock is not None and _sizes(found.superblock) != _sizes(chosen):
+            raise RefusedError(
+                f"super block of {name}: its sizes are not those of set {number}",
+                device=target.device.path,
+                hint=REPAIR_HINT,
+            )
+    if max(_superblock(state, n).gen for n in range(NR_SETS)) > _MAX_GENERATION:
+        raise RefusedError("the generation counter is at its end", device=target.device.path, hint=REPAIR_HINT)
+
+
+def _damage(state: TargetState, found: SetSurvey) -> Iterator[str]:
+    """What makes writing dangerous, worst first."""
+    mapping, bits = found.map, found.bits
+    chunk_faults = {
+        "data zone is not on the device": mapping.data_range,
+        "data zone is a metadata zone": mapping.data_meta,
+        "buffer zone is not on the device": mapping.buffer_range,
+        "buffer zone is a metadata zone": mapping.buffer_meta,
+        "has a buffer zone but no data zone": mapping.buffer_without_data,
+        "buffer zone is its data zone": mapping.buffer_is_data,
+        "buffer zone is not a random zone": mapping.buffer_not_random,
+        "has a buffer zone for a random zone": mapping.buffer_on_random,
+    }
+    for text, mask in chunk_faults.items():
+        if mask.any():
+            yield f"chunk {int(np.argmax(mask))}: {text}"
+    shared = mapping.owners.shared
+    if len(shared):
+        yield f"zone {shared.zones[0]} is used by chunks {', '.join(map(str, shared.chunks_of(0)[:8]))}"
+    zone_faults = {
+        "valid blocks after the write pointer": bits.after_wp,
+        "valid blocks, but no chunk names the zone": np.where(mapping.owners.named, 0, bits.weight),
+    }
+    for text, counts in zone_faults.items():
+        if counts.any():
+            zone = int(np.argmax(counts > 0))
+            yield f"zone {zone}: {int(counts[zone])} {text}"
+    if bits.overlap.any():
+        chunk = int(np.argmax(bits.overlap > 0))
+        yield f"chunk {chunk}: {int(bits.overlap[chunk])} blocks valid in the data zone and in the buffer zone"
+
+
+# -- making both sets equal
+
+
+def _differing_blocks(blocks: TargetBlocks, layout: MetadataLayout, number: int) -> Iterator[tuple[int, bytes]]:
+    """``(block, content)`` of the map and bitmap blocks of set ``number`` that the other set has otherwise.
+
+    Blocks are counted from the super block. Parts that both sets never stored anything in
+    (holes of an image) are not read.
+    """
+    device_index, _ = blocks.geometry.locate(layout.set_block(0))
+    device = blocks.devices[device_index]
+    for first in range(1, layout.nr_meta_blocks, _COMPARE_BLOCKS):
+        count = min(_COMPARE_BLOCKS, layout.nr_meta_blocks - first)
+        places = [layout.set_block(n) + first for n in (number, 1 - number)]
+        offsets = [blocks.geometry.locate(place)[1] for place in places]
+        if not any(any(True for _ in device.data_extents(offset, count * BLOCK_BYTES)) for offset in offsets):
+            continue
+        good, other = (blocks.read(place, count) for place in places)
+        if good == other:
+            continue
+        rows = [np.frombuffer(raw, np.uint64).reshape(count, -1) for raw in (good, other)]
+        for row in np.flatnonzero((rows[0] != rows[1]).any(axis=1)).tolist():
+            yield first + row, good[row * BLOCK_BYTES : (row + 1) * BLOCK_BYTES]
+
+
+def _same_names(one: SuperBlock, other: SuperBlock) -> bool:
+    """True when two super blocks differ only in generation, place and reserved bytes."""
+    aside = {"gen": 0, "sb_block": 0, "crc": 0, "reserved": b""}
+    return replace(one, **aside) == replace(other, **aside)  # type: ignore[arg-type]  # mypy takes the values for a union
+
+
+def _synchronize(
+    disk: TargetDisk, state: TargetState, layout: MetadataLayout, number: int
+) -> tuple[SuperBlock, SuperBlock]:
+    """Copy set ``number`` over the other one, super block last; nothing is written when they are equal.
+
+    The chosen set stays the one that every reader prefers until the copy is complete.
+
+    Returns:
+        Both super blocks as they are now on the drive, of one generation that is at least 1.
+    """
+    good = _superblock(state, number)
+    found = state.sets[1 - number]
+    other = found.superblock if _is_sound(found, state.geometry) else None
+    changes = _differing_blocks(state.blocks, layout, number)
+    first_change = next(changes, None)
+    in_sync = (
+        other is not None
+        and first_change is None
+        and other.gen == good.gen
+        and good.gen > 0
+        and _same_names(good, other)
+    )
+    if in_sync and other is not None:
+        return (good, other) if number == CURRENT_SET else (other, good)
+    writer = _SetWriter(disk, layout)
+    generation = good.gen
+    if other is not None and other.gen >= good.gen:
+        # Equal or newer, and not trusted: it has to be the older one before its content changes.
+        generation = other.gen + 1
+        if good.gen > 0:
+            writer.superblock(1 - number, replace(other, gen=good.gen - 1))
+        else:
+            good = writer.superblock(number, replace(good, gen=generation))
+    generation = max(generation, 1)
+    while first_change is not None:
+        writer.block(1 - number, *first_change)
+        first_change = next(changes, None)
+    disk.flush_metadata()
+    reserved = other.reserved if other is not None else good.reserved
+    other = writer.superblock(
+        1 - number, replace(good, gen=generation, sb_block=layout.set_block(1 - number), reserved=reserved)
+    )
+    if good.gen != generation:
+        good = writer.superblock(number, replace(good, gen=generation))
+    return (good, other) if number == CURRENT_SET else (other, good)
+
+
+class _SetWriter:
+    """Writes into the metadata sets; a super block is durable when its method returns."""
+
+    def __init__(self, disk: TargetDisk, layout: MetadataLayout) -> None:
+        self._disk = disk
+        self._layout = layout
+
+    def block(self, number: int, relative: int, content: bytes) -> None:
+        self._disk.write_blocks(self._layout.set_block(number) + relative, content)
+
+    def superblock(self, number: int, superblock: SuperBlock) -> SuperBlock:
+        self._disk.write_blocks(self._layout.set_block(number), superblock.pack())
+        self._disk.flush_metadata()
+        return superblock

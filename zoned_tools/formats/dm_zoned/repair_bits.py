@@ -1,0 +1,155 @@
+"""Decisions about the validity bitmaps of the set that is repaired."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoned_tools.device.zones import BoolArray, IntArray
+from zoned_tools.formats.dm_zoned.layout import UNMAPPED
+from zoned_tools.formats.dm_zoned.repair_map import MapRepair, logical_ranges
+from zoned_tools.formats.dm_zoned.rules import RULES
+from zoned_tools.formats.dm_zoned.settings import OVERLAP, RECLAIM
+from zoned_tools.formats.dm_zoned.survey import sound_pairs
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.contract import Settings
+    from zoned_tools.formats.shared.rules import ActionGroup
+
+NO_ZONE = -1
+
+
+@dataclass(slots=True)
+class BitmapEdits:
+    """What changes in the bitmaps; all arrays have the shape (zones,).
+
+    Attributes:
+        clear: zones whose bits all go.
+        cut: zones whose bits at and after the write pointer go.
+        merge: zone whose bits a zone gets too, else -1.
+        subtract: zone whose bits below block ``subtract_below`` a zone loses, else -1.
+    """
+
+    clear: BoolArray
+    cut: BoolArray
+    merge: IntArray
+    subtract: IntArray
+    subtract_below: IntArray
+
+    @classmethod
+    def none(cls, nr_zones: int) -> BitmapEdits:
+        """Nothing changes."""
+        none, nobody = np.zeros(nr_zones, np.bool_), np.full(nr_zones, NO_ZONE, np.int64)
+        return cls(none, none.copy(), nobody, nobody.copy(), nobody.copy())
+
+    @property
+    def combined(self) -> IntArray:
+        """Zones whose new bits depend on another zone's."""
+        zones: IntArray = np.flatnonzero((self.merge != NO_ZONE) | (self.subtract != NO_ZONE))
+        return zones
+
+    def __bool__(self) -> bool:
+        return bool(self.clear.any() or self.cut.any() or len(self.combined))
+
+
+class BitmapRepair:
+    """Decides about the bitmaps once the mapping table is decided.
+
+    Attributes:
+        edits: the outcome.
+        actions: what is done, in order.
+    """
+
+    def __init__(self, mapping: MapRepair, settings: Settings) -> None:
+        self.geometry = mapping.geometry
+        self.edits = BitmapEdits.none(mapping.geometry.nr_zones)
+        self._mapping = mapping
+        self._bits = mapping.survey.bits
+        self._moves = settings.text(RECLAIM) != "clear"
+        self._buffer_wins = settings.text(OVERLAP) == "buffer"
+        named = mapping.named
+        self.edits.clear[:] = ~named & (self._bits.weight > 0)
+        self.edits.cut[:] = named & (self._bits.after_wp > 0) & ~mapping.frozen
+        self.actions: list[ActionGroup] = [
+            action for action in (*self._cleared(), *self._cut(), *self._overlaps()) if len(action)
+        ]
+
+    def _cleared(self) -> Iterator[ActionGroup]:
+        owners, bits = self._mapping.survey.map.owners, self._bits
+        zones = np.flatnonzero(self.edits.clear & ~owners.named)
+        yield RULES.actions(
+            "bits-unmapped",
+            "zone {zone}: {count} valid bits are cleared, no chunk names it",
+            zone=zones,
+            words={"count": bits.weight[zones]},
+        )
+        zones = np.flatnonzero(bits.beyond)
+        yield RULES.actions(
+            "bits-beyond-zone",
+            "zone {zone}: {count} bits past its end are cleared",
+            zone=zones,
+            words={"count": bits.beyond[zones]},
+        )
+
+    def _cut(self) -> Iterator[ActionGroup]:
+        """Bits after the write pointer go, or to the buffer zone when the data zone was reset during reclaim."""
+        geometry, data, buffer = self.geometry, self._mapping.data, self._mapping.buffer
+        owner = np.full(geometry.nr_zones, NO_ZONE, np.int64)
+        mapped = np.flatnonzero(data < geometry.nr_zones)
+        owner[data[mapped]] = mapped
+        zones = np.flatnonzero(self.edits.cut)
+        chunks = owner[zones]
+        owned = chunks != NO_ZONE
+        buffers = np.where(owned, buffer[np.where(owned, chunks, 0)], UNMAPPED)
+        sound = buffers < geometry.nr_zones
+        sound &= geometry.cache[np.where(sound, buffers, 0)]
+        moved = sound & (geometry.wp_blocks[zones] == 0) & self._moves
+        self.edits.merge[buffers[moved]] = zones[moved]
+        yield self._late(
+            "chunk {chunk} (logical blocks {first} to {last}): data zone {zone} was reset during reclaim, {count} "
+            "valid blocks are taken from buffer zone {bzone}",
+            zones[moved],
+            chunks[moved],
+            buffers[moved],
+        )
+        gone = (
+            "{count} blocks from offset {wp} of zone {zone} on are not valid any more, they are after the write "
+            "pointer and read as zeroes"
+        )
+        for text, mask in (
+            (f"chunk {{chunk}} (logical blocks {{first}} to {{last}}): {gone}", owned & ~moved),
+            (f"zone {{zone}}: {gone}", ~owned),
+        ):
+            yield self._late(text, zones[mask], chunks[mask], buffers[mask])
+
+    def _late(self, sentence: str, zones: IntArray, chunks: IntArray, buffers: IntArray) -> ActionGroup:
+        words = {
+            "chunk": chunks,
+            "bzone": buffers,
+            "count": self._bits.after_wp[zones],
+            "wp": self.geometry.wp_blocks[zones],
+            **logical_ranges(self.geometry, chunks),
+        }
+        return RULES.actions("bits-after-wp", sentence, zone=zones, words=words)
+
+    def _overlaps(self) -> Iterator[ActionGroup]:
+        """One of two copies of a block."""
+        mapping, geometry = self._mapping, self.geometry
+        pairs = sound_pairs(geometry, mapping.held, mapping.data, mapping.buffer)
+        zones, buffers = mapping.data[pairs], mapping.buffer[pairs]
+        wanted = (self._bits.overlap[pairs] > 0) & (self.edits.merge[buffers] == NO_ZONE)
+        wanted &= ~mapping.frozen[zones] & ~mapping.frozen[buffers]
+        pairs, zones, buffers = pairs[wanted], zones[wanted], buffers[wanted]
+        winners, losers = (buffers, zones) if self._buffer_wins else (zones, buffers)
+        self.edits.subtract[losers] = winners
+        self.edits.subtract_below[losers] = geometry.wp_blocks[zones]
+        yield RULES.actions(
+            "bits-overlap-buffer",
+            "chunk {chunk} (logical blocks {first} to {last}): {count} blocks valid in both zones are taken from zone "
+            "{winner}",
+            chunk=pairs,
+            words={"count": self._bits.overlap[pairs], "winner": winners, **logical_ranges(geometry, pairs)},
+        )

@@ -1,0 +1,292 @@
+"""Every finding of the dm-zoned check: severity, meaning, causes, what the kernel does, what repair does and asks.
+
+Source: section 8 of the specification of the format (``docs/formats/dm-zoned.md``).
+"""
+
+from __future__ import annotations
+
+from zoned_tools.formats.dm_zoned.constants import NAME
+from zoned_tools.formats.shared.findings import Severity
+from zoned_tools.formats.shared.rules import Consent, Rule, Rules
+
+_ERROR, _WARNING, _NOTE = Severity.ERROR, Severity.WARNING, Severity.INFO
+_GUESSES, _LOSES = Consent.GUESSES, Consent.LOSES
+
+_REWRITE = "rewritten from the good metadata set"
+_USED_ZONE = (
+    f"{_REWRITE}; with consent also in the first zone of a member that holds more than a super block: "
+    "that zone is reset, and whatever it holds is lost"
+)
+_DROP_BUFFER = "the buffer zone is dropped; with consent also when it holds valid blocks, which are lost"
+_MEDIUM = "a medium error, or something overwrote the metadata zones"
+_SOFTWARE = "a bug in a driver or a repair tool, or a hand-edited table"
+_REFUSES = "refuses to activate"
+
+
+def _lost_data_zone(buffer: str = "") -> str:
+    return (
+        f"the chunk is unmapped, which loses nothing that can be read, and the logical range is named; {buffer}with "
+        "consent a buffer zone that holds valid blocks becomes the data zone, the rest of the range reads as zeroes"
+    )
+
+
+RULES = Rules(
+    NAME,
+    {
+        "sb-bad-magic": Rule(
+            _ERROR,
+            "a super block does not start with the dm-zoned magic",
+            _MEDIUM,
+            _USED_ZONE,
+            kernel="takes the other set; crashes when both are bad",
+            asks=_GUESSES,
+        ),
+        "sb-bad-crc": Rule(
+            _ERROR,
+            "a super block's checksum does not match its content",
+            _MEDIUM,
+            _USED_ZONE,
+            kernel="takes the other set; crashes when both are bad",
+            asks=_GUESSES,
+        ),
+        "sb-bad-version": Rule(
+            _ERROR,
+            "a super block has metadata version 0 or one above 2",
+            "metadata of a newer tool, or damage",
+            _REWRITE,
+            kernel="takes 0 for 1 and refuses versions above 2",
+        ),
+        "sb-null-uuid": Rule(
+            _ERROR,
+            "a version 2 super block has no target UUID; the kernel refuses it",
+            "dmzadm --repair or --relabel of a version 1 device",
+            _REWRITE,
+            kernel="refuses the super block",
+        ),
+        "sb-uuid-mismatch": Rule(
+            _ERROR,
+            "a super block belongs to another target",
+            "a member of another target, wrong device order, or leftovers of an earlier format",
+            f"{_REWRITE}; that of a member only with consent, which takes the device over into this target",
+            kernel="overlooks it in a member that is not the last one",
+            asks=_GUESSES,
+        ),
+        "sb-null-label": Rule(
+            _ERROR,
+            "a version 2 super block has an empty label",
+            "an interrupted relabel",
+            _REWRITE,
+            kernel="adopts the next label",
+        ),
+        "sb-label-mismatch": Rule(
+            _ERROR,
+            "the label differs from the first good super block's",
+            "an interrupted relabel",
+            _REWRITE,
+            kernel="refuses the super block",
+        ),
+        "sb-null-dev-uuid": Rule(
+            _ERROR,
+            "a super block has no device UUID; the kernel refuses it",
+            "dmzadm --relabel with a damaged tertiary super block",
+            f"{_REWRITE}, with a new device UUID",
+            kernel="refuses the super block",
+        ),
+        "sb-bad-location": Rule(
+            _ERROR,
+            "a super block says that it belongs elsewhere",
+            "a copied or shifted image, wrong device order",
+            _REWRITE,
+            kernel=_REFUSES,
+        ),
+        "sb-bad-meta-blocks": Rule(
+            _ERROR,
+            "the number of metadata blocks is not the sum of its parts",
+            _MEDIUM,
+            _REWRITE,
+            kernel="does not test it",
+        ),
+        "sb-bad-map-blocks": Rule(
+            _ERROR,
+            "the number of mapping table blocks does not fit the number of chunks; the kernel indexes past its array",
+            _MEDIUM,
+            _REWRITE,
+            kernel="indexes past its array",
+        ),
+        "sb-bad-bitmap-blocks": Rule(
+            _ERROR,
+            "the number of bitmap blocks does not fit the number of zones",
+            "another zone size or damage",
+            _REWRITE,
+            kernel="does not test it",
+        ),
+        "sb-bad-reserved": Rule(
+            _ERROR,
+            "the number of reserved sequential zones is 0 or above the number of cache zones",
+            _MEDIUM,
+            _REWRITE,
+            kernel="refuses 0, and a reserve as large as the drive",
+        ),
+        "sb-bad-chunks": Rule(
+            _ERROR,
+            "the number of chunks is 0 or more than the usable zones allow; the kernel refuses the set",
+            "damage, or zones that became read-only or offline after the format",
+            f"{_REWRITE}; when zones died, the reserve is lowered",
+            kernel="refuses the set",
+        ),
+        "sb-short-chunks": Rule(
+            _NOTE, "fewer chunks than would fit", "an older tool, or the reference tool's estimate of the table size"
+        ),
+        "sb-reserved-nonzero": Rule(
+            _NOTE, "bytes that the format reserves are not zero", "an unknown tool", "zeroed", kernel="keeps them"
+        ),
+        "sb-tertiary-gen": Rule(
+            _NOTE,
+            "a tertiary super block has a generation",
+            "an unknown tool",
+            "rewritten with 0",
+            kernel="warns",
+        ),
+        "sets-gen-differ": Rule(
+            _WARNING,
+            "the metadata sets have different generations and need a sync",
+            "a power cut during a commit; the kernel then logs into the older set without completing it, "
+            "and after the next commit a whole commit can be lost",
+            "the newer set is copied to the older one, super block last; --use-set decides otherwise",
+            kernel="takes the newer set and does not bring the older one up to date",
+        ),
+        "sets-content-differ": Rule(
+            _ERROR,
+            "the metadata sets have the same generation but different content",
+            "the kernel target ran after a power cut between its two super block writes, which leaves a set without "
+            "the blocks of one commit; or a power cut while the kernel filled the other set",
+            "both sets are checked and the one with fewer findings is copied; on a tie nothing is written until "
+            "--use-set N says which set is copied to the other one",
+            kernel="takes set 0",
+            asks=_GUESSES,
+        ),
+        "map-dzone-range": Rule(
+            _ERROR,
+            "a chunk names a data zone that does not exist; the kernel refuses to activate",
+            _MEDIUM,
+            _lost_data_zone(),
+            kernel=_REFUSES,
+            asks=_GUESSES,
+        ),
+        "map-bzone-range": Rule(
+            _ERROR,
+            "a chunk names a buffer zone that does not exist; the kernel refuses to activate",
+            _MEDIUM,
+            "the buffer zone is dropped",
+            kernel=_REFUSES,
+        ),
+        "map-meta-zone": Rule(
+            _ERROR,
+            "a chunk names a zone that holds metadata; the kernel activates and exposes or overwrites its own super "
+            "block",
+            _SOFTWARE,
+            _lost_data_zone("a buffer zone that holds metadata is dropped; "),
+            kernel="activates, and exposes or overwrites its own super block",
+            asks=_GUESSES,
+        ),
+        "map-zone-shared": Rule(
+            _ERROR,
+            "a zone is named by two chunks or in two roles; the kernel stops with a BUG while activating",
+            _SOFTWARE,
+            "with consent the chunk whose write pointer and bits fit keeps the zone, else the lowest; the others are "
+            "unmapped, or their buffer zone becomes the data zone",
+            kernel="stops with a BUG while activating",
+            asks=_GUESSES,
+        ),
+        "map-bzone-without-dzone": Rule(
+            _ERROR,
+            "a chunk has a buffer zone but no data zone",
+            _SOFTWARE,
+            "the buffer zone is dropped when it holds nothing; with consent one that holds valid blocks becomes the "
+            "data zone (setting bzone=drop: it is dropped and its blocks are lost)",
+            kernel="activates",
+            asks=_GUESSES,
+        ),
+        "map-bzone-not-random": Rule(
+            _ERROR,
+            "a buffer zone is not a conventional or cache zone; the kernel refuses to activate",
+            _SOFTWARE,
+            _DROP_BUFFER,
+            kernel=_REFUSES,
+            asks=_LOSES,
+        ),
+        "map-bzone-on-random": Rule(
+            _ERROR,
+            "a chunk on a conventional zone has a buffer zone",
+            _SOFTWARE,
+            _DROP_BUFFER,
+            kernel="activates",
+            asks=_LOSES,
+        ),
+        "map-bzone-is-dzone": Rule(
+            _ERROR,
+            "a chunk's buffer zone is its data zone; the kernel refuses to activate",
+            _SOFTWARE,
+            "the buffer zone is dropped",
+            kernel="refuses to activate, or stops with a BUG",
+        ),
+        "map-empty-seq": Rule(
+            _WARNING,
+            "a chunk without a buffer is on an empty sequential zone",
+            "a zone was reset behind the target's back, or a stale metadata set",
+            "unmapped: it reads as zeroes already",
+            kernel="activates; the chunk reads as zeroes",
+        ),
+        "map-tail": Rule(
+            _NOTE, "an entry after the last chunk is in use", "a shrunk target", "set to all ones", kernel="ignores it"
+        ),
+        "bits-after-wp": Rule(
+            _ERROR,
+            "blocks are marked valid at or after the write pointer",
+            "a zone was reset or lost writes; the kernel's reclaim resets a zone before it commits the move to the "
+            "buffer",
+            "cleared; when the zone is empty and the chunk buffered, the bits move to the buffer zone, which has the "
+            "bytes (setting reclaim=clear: cleared there too)",
+            kernel="may read beyond the write pointer, or return zeroes",
+        ),
+        "bits-overlap-buffer": Rule(
+            _ERROR,
+            "blocks are marked valid in a data zone and in its buffer zone",
+            _SOFTWARE,
+            "the data zone wins as in the kernel: the buffer's bits are cleared (setting overlap=buffer: the other "
+            "way)",
+            kernel="reads the data zone",
+        ),
+        "bits-unmapped": Rule(
+            _ERROR,
+            "blocks are marked valid in a zone that no chunk names",
+            "an interrupted write of the bitmaps",
+            "cleared",
+            kernel="ignores them until the zone is used again",
+        ),
+        "bits-beyond-zone": Rule(
+            _NOTE, "bits are set past the end of a zone", "an unknown tool", "cleared", kernel="ignores them"
+        ),
+        "zone-unmapped-not-empty": Rule(
+            _WARNING,
+            "a sequential zone that no chunk names has been written",
+            "a power cut during reclaim, which is normal; or a stale metadata set that does not know the zone",
+            "kept, as it may hold lost data; with consent it is reset, and what was written to it is lost",
+            kernel="resets it when it needs the zone",
+            asks=_LOSES,
+        ),
+        "zone-offline-mapped": Rule(
+            _ERROR, "a mapped zone is offline: its data are lost", "a dying drive", kernel="fails reads and writes"
+        ),
+        "zone-readonly-mapped": Rule(
+            _WARNING, "a mapped zone is read-only: writes to the chunk fail", "a dying drive", kernel="fails writes"
+        ),
+        "zone-runt": Rule(
+            _WARNING,
+            "a zone is shorter than the others; the kernel (6.1) may pick it for reclaim and then retries for ever",
+            "a drive whose size is not a multiple of its zone size",
+            kernel="may pick it for reclaim and then retries for ever",
+        ),
+    },
+)
+"""Specification code to rule; printed by ``zoned explain``."""

@@ -1,0 +1,75 @@
+"""What a user can choose about a dm-zoned target."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from zoned_tools.formats.shared.settings import Journey, Setting, choice, number, switch, text
+
+USE_SET = "use-set"
+OVERLAP, RECLAIM, BZONE = "overlap", "reclaim", "bzone"
+RLOW, IDLE_RLOW = "rlow", "idle_rlow"
+ACCEPT_MEMBERS = "accept_members"
+LEGACY = "legacy"
+LABEL, UUID, DEVICE_UUID, SEQ, METADATA_VERSION = "label", "uuid", "device-uuid", "seq", "metadata-version"
+
+SETTINGS: tuple[Setting, ...] = (
+    replace(
+        choice(
+            USE_SET,
+            ("0", "1"),
+            "metadata set to trust, whatever the other one says",
+            Journey.CHECK,
+            Journey.REPAIR,
+            Journey.LOGICAL,
+            flag="--use-set",
+        ),
+        aliases=("use_set",),
+    ),
+    choice(
+        OVERLAP,
+        ("data", "buffer"),
+        "zone that keeps a block which is valid in a data zone and in its buffer zone",
+        Journey.CHECK,
+        Journey.REPAIR,
+        default="data",
+    ),
+    choice(
+        RECLAIM,
+        ("move", "clear"),
+        "what becomes of the valid bits of an empty data zone whose chunk has a buffer zone",
+        Journey.CHECK,
+        Journey.REPAIR,
+        default="move",
+    ),
+    choice(
+        BZONE,
+        ("promote", "drop"),
+        "what becomes of a buffer zone with valid blocks whose chunk has no usable data zone: the data zone "
+        "(with --allow), or lost",
+        Journey.CHECK,
+        Journey.REPAIR,
+        default="promote",
+    ),
+    number(
+        RLOW,
+        "percentage of free random zones at which writers reclaim",
+        Journey.LOGICAL,
+        Journey.TABLE,
+        maximum=100,
+    ),
+    number(
+        IDLE_RLOW,
+        "the same while the target is idle",
+        Journey.LOGICAL,
+        Journey.TABLE,
+        maximum=100,
+    ),
+    switch(ACCEPT_MEMBERS, "read although a member says that it belongs elsewhere", Journey.LOGICAL),
+    switch(LEGACY, "the table line of the original driver, with rlow= and idle_rlow=", Journey.TABLE, flag="--legacy"),
+    text(LABEL, "name of the target, at most 31 bytes", Journey.FORMAT),
+    text(UUID, "UUID of the target", Journey.FORMAT, kind="uuid"),
+    text(DEVICE_UUID, "UUIDs of the devices in order, separated by commas", Journey.FORMAT),
+    number(SEQ, "sequential zones kept for reclaim", Journey.FORMAT, minimum=1, maximum=(1 << 32) - 2),
+    choice(METADATA_VERSION, ("1", "2"), "version of the metadata", Journey.FORMAT, default="2"),
+)

@@ -1,0 +1,43 @@
+"""Opening the logical device: what can be read, what may be written."""
+
+from __future__ import annotations
+
+import uuid as uuids
+from typing import TYPE_CHECKING
+
+from zoned_tools.errors import MetadataError, RefusedError
+from zoned_tools.formats.zdm.layout import Dialect
+from zoned_tools.formats.zdm.mapper.read import ZdmReader
+from zoned_tools.formats.zdm.mapper.write import ZdmMapper
+from zoned_tools.formats.zdm.open import load, require_usable
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.contract import Settings, Target
+
+
+def open_mapper(target: Target, *, writable: bool, settings: Settings) -> ZdmReader:
+    """Open the logical device. ``sb-uuid`` among the settings counts for a first start.
+
+    Raises:
+        MetadataError: nothing usable is there, or repair is needed first.
+        GeometryError: the reference would corrupt this layout.
+        RefusedError: writing was asked for and the dialect is not the current one.
+    """
+    state = load(target)
+    require_usable(state)
+    if not writable:
+        return ZdmReader(state)
+    if state.dialect is not Dialect.D3:
+        raise RefusedError(
+            f"metadata of releases {state.dialect} are only read",
+            device=state.path,
+            hint="copy the content to a new ZDM",
+        )
+    if state.geometry_faults:
+        raise MetadataError(
+            f"the identity does not fit: {state.geometry_faults[0]}", device=state.path, hint="it can only be read"
+        )
+    if state.current is not None:
+        return ZdmMapper(state, state.current.key.super.uuid)
+    wanted = settings.text("sb-uuid")
+    return ZdmMapper(state, uuids.UUID(wanted) if wanted else uuids.uuid4())

@@ -1,0 +1,106 @@
+"""The logical device of a ZDM for reading, whatever releases wrote it."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoned_tools.errors import DeviceError
+from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, MapExtent
+from zoned_tools.formats.shared.mapper import MapperBase
+from zoned_tools.formats.zdm.layout import BLOCK_BYTES, ZONE_BLOCKS, Dialect
+from zoned_tools.formats.zdm.mapping import (
+    FROM_CACHE,
+    FROM_DISCARD,
+    FROM_TABLE,
+    UNMAPPED,
+    DiscardExtents,
+    ExtentCache,
+    LogicalMap,
+    MapCache,
+    cache_of,
+    discards_of,
+)
+from zoned_tools.formats.zdm.pages import PageStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.formats.zdm.open import State
+
+
+class ZdmReader(MapperBase):
+    """Read-only view of any dialect that can be read.
+
+    Attributes:
+        state: the metadata.
+        pages, cache, discards, map: from tables, map cache and discard extents to physical blocks.
+    """
+
+    def __init__(self, state: State, *, writable: bool = False) -> None:
+        super().__init__(state.path, state.logical_blocks, writable=writable)
+        self.state = state
+        self.geometry = state.geometry
+        self.pages = PageStore(state.tables)
+        current = state.current
+        start = self.geometry.data_start
+        self.discards: DiscardExtents = discards_of(current, start)
+        wide = current is not None and current.dialect in (Dialect.D4, Dialect.D5)
+        self.cache: MapCache = MapCache() if wide else cache_of(current, start)
+        shift = np.array([start, 0, 0], np.int64)
+        self.map = LogicalMap(
+            self.pages,
+            ExtentCache(current.cache - shift) if wide and current is not None else self.cache,
+            self.discards,
+        )
+
+    @property
+    def warnings(self) -> list[str]:
+        """Oddities of the metadata that do not keep it from being read, one sentence each."""
+        state, found = self.state, []
+        current = state.current
+        if state.dialect is not Dialect.D3:
+            found.append(f"written by releases {state.dialect}")
+        if current is not None and current.dirty:
+            found.append("not stopped cleanly, what was written after the last sync is lost")
+        if state.generations.torn:
+            found.append("a newer generation of the metadata is incomplete")
+        if state.geometry_faults:
+            found.append(f"the identity does not fit: {state.geometry_faults[0]}")
+        return found
+
+    def read_blocks_into(self, block: int, buffer: memoryview) -> None:
+        count = len(buffer) // BLOCK_BYTES
+        volume = self.state.volume
+        for logical, blocks, physical, _ in self.map.runs(block, count):
+            part = buffer[(logical - block) * BLOCK_BYTES : (logical - block + blocks) * BLOCK_BYTES]
+            if physical == UNMAPPED:
+                part[:] = bytes(len(part))
+                continue
+            if not volume.has(physical, blocks):
+                raise DeviceError(
+                    f"logical block {logical} is mapped to block {physical}, which is not on the partition",
+                    device=self.state.path,
+                    hint="repair it",
+                    errno=errno.EIO,
+                )
+            volume.device.read_into(volume.offset_bytes + physical * BLOCK_BYTES, part)
+
+    def lookup_blocks(self, block: int, count: int) -> Iterator[MapExtent]:
+        first = self.state.volume.offset_bytes // LOGICAL_BLOCK_BYTES
+        for logical, blocks, physical, source in self.map.runs(block, count):
+            why = self._why(physical, source)
+            yield MapExtent(logical, blocks, 0, None if physical == UNMAPPED else first + physical, why)
+
+    def _why(self, physical: int, source: int) -> str:
+        if physical == UNMAPPED:
+            return {FROM_DISCARD: "discarded (discard extent)", FROM_CACHE: "discarded (map cache)"}.get(
+                source, "never written"
+            )
+        by = "forward table" if source == FROM_TABLE else "map cache"
+        zone, offset = divmod(physical - self.geometry.table_base, ZONE_BLOCKS)
+        if not 0 <= zone < self.geometry.data_zones:
+            return f"{by}, outside the data area"
+        return f"data zone {zone} block {offset} ({by})"
