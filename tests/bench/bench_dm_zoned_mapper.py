@@ -19,7 +19,7 @@ from zoned_tools.device.base import Device, Geometry
 from zoned_tools.device.image import create_image, open_image
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.device.zones import Model, make_table
-from zoned_tools.formats.contract import Target
+from zoned_tools.formats.contract import Settings, Target
 from zoned_tools.formats.dm_zoned.format import FormatOptions, format_target
 from zoned_tools.formats.dm_zoned.mapper.open import open_mapper
 from zoned_tools.formats.dm_zoned.mapper.write import DmZonedMapper
@@ -148,7 +148,7 @@ def main() -> None:
         zones = conventional + arguments.size_mib // arguments.zone_mib + 32
         image = directory / "bench.img"
         device = make_image(image, zones, arguments.zone_mib * MIB, conventional)
-        mapper = open_mapper(Target("dm-zoned", (device,)), writable=True, options={})
+        mapper = open_mapper(Target("dm-zoned", (device,)), writable=True, settings=Settings())
         timed(
             "bulk writes (8 MiB each, with reclaim)",
             "MiB",

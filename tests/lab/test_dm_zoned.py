@@ -28,7 +28,8 @@ from tests.lab.devices import MIB, run
 from tests.lab.programs import program
 from zoned_tools.device.opening import open_devices
 from zoned_tools.device.zones import ZoneCondition
-from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Mapper, Target
+from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Journey, Mapper, Target
+from zoned_tools.formats.dm_zoned import LAYOUT
 from zoned_tools.formats.dm_zoned.mapper.open import open_mapper
 
 pytestmark = pytest.mark.lab(memory="3G", **devices.ZNS_MACHINE)
@@ -285,7 +286,8 @@ class MapperModel:
 
 def write_with_mapper(members: tuple[str, ...], expected: Path, seed: int, steps: int = 600) -> None:
     with open_devices(members, writable=True) as opened:
-        model = MapperModel(open_mapper(Target("dm-zoned", opened), writable=True, options={}), expected, seed)
+        settings = LAYOUT.parse_settings({}, Journey.LOGICAL)
+        model = MapperModel(open_mapper(Target("dm-zoned", opened), writable=True, settings=settings), expected, seed)
         model.work(steps)
         model.close()
 

@@ -22,8 +22,8 @@ _TABLE = ("table=", "table:")
 def parse_settings(words: Iterable[str] | None) -> dict[str, str]:
     """``KEY=VALUE`` or ``KEY:VALUE`` words as a mapping; a bare word is a switch and becomes ``"1"``.
 
-    Several may be joined by commas, as in a table line; of the same key the last counts, and
-    its place in the order.
+    Several may be joined by commas, as in a table line, unless the first one's value is a list; of the
+    same key the last counts, and its place in the order.
 
     Raises:
         UsageError: a word has no key.
@@ -41,10 +41,18 @@ def parse_settings(words: Iterable[str] | None) -> dict[str, str]:
 
 def _pieces(words: Iterable[str]) -> Iterator[str]:
     for word in words:
-        if word.startswith(_TABLE):
+        if word.startswith(_TABLE) or ("," in word and _is_list(word)):
             yield word
         else:
             yield from filter(None, word.split(","))
+
+
+def _is_list(word: str) -> bool:
+    """Whether a word's key is a setting whose value is a list with commas (``features=aggr_cnv,uid=0``)."""
+    from zoned_tools.formats import registry
+
+    key = re.split("[=:]", word, maxsplit=1)[0]
+    return any(s.kind == "list" and s.name == key for layout in registry.ours() for s in layout.settings)
 
 
 def split_settings(arguments: Sequence[str], options: Iterable[str] | None) -> tuple[list[str], dict[str, str]]:

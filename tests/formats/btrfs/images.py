@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoned_tools.device.base import Geometry, ZoneOperation
 from zoned_tools.device.image import create_image, open_image
 from zoned_tools.device.zones import SECTOR_BYTES, Model, ZoneTable, make_table
 from zoned_tools.formats.btrfs.checksum import seal
 from zoned_tools.formats.btrfs.layout import MIRROR_BYTENR, SUPER_BLOCK_OFFSETS, pack, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zoned_tools.formats.btrfs.copies import Copy
+    from zoned_tools.formats.btrfs.survey import MirrorSurvey
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "btrfs-zoned"
 EXPECTED: dict[str, Any] = json.loads((VECTORS / "expected.json").read_text())
@@ -124,3 +129,9 @@ def poke(image: Path, offset: int, data: bytes) -> None:
 def manage(image: Path, operation: ZoneOperation, zone: int) -> None:
     with open_image(str(image), writable=True) as drive:
         drive.manage(operation, zone)
+
+
+def head_of(survey: MirrorSurvey) -> Copy:
+    """The kernel's choice, which is there."""
+    assert survey.head is not None
+    return survey.head

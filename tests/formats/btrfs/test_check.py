@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.formats.btrfs.images import MIB, SUPER_BYTES, Drive, change_zones, make_super, poke, reseal
+from tests.formats.btrfs.images import MIB, SUPER_BYTES, Drive, change_zones, head_of, make_super, poke, reseal
 from tests.programs import Result
 from zoned_tools.device.base import ZoneOperation
 from zoned_tools.device.image import open_image
@@ -153,7 +153,7 @@ def test_drive_with_few_active_zones(tmp_path: Path, own_image: Image, program: 
 @pytest.mark.parametrize(
     ("zone_bytes", "fault"), [(2 * MIB, True), (4 * MIB, False), (8 << 30, False), (16 << 30, True)]
 )
-def test_zone_size_limits(zone_bytes: int, fault: bool, tmp_path: Path, program: Program) -> None:
+def test_zone_size_limits(zone_bytes: int, *, fault: bool, tmp_path: Path, program: Program) -> None:
     head = make_super(7, zone_bytes=zone_bytes)
     path = Drive(tmp_path / "disk.img", zone_bytes=zone_bytes, contents={0: [head]}).make()
     assert ("zone-size" in findings(program, path)) is fault
@@ -296,7 +296,7 @@ def test_any_tree_node(tmp_path_factory: pytest.TempPathFactory, vector_image: I
 
     with open_image(str(vector_image("p02-inuse0"))) as image:
         survey = survey_device(image)
-        block = survey.super_block(survey.mirrors[0].head)
+        block = survey.super_block(head_of(survey.mirrors[0]))
         chunks = TreeReader({1: image}).chunk_map(block)
         [(_, place)] = chunks.places(data.draw(st.sampled_from([block.root, block.chunk_root])), block.nodesize)
         node = bytearray(image.read(place, block.nodesize))
@@ -369,7 +369,7 @@ def test_files_without_copy_on_write(own_image: Image, program: Program) -> None
     image = own_image("p02-inuse0")
     with open_image(str(image)) as drive:
         survey = survey_device(drive)
-        block = survey.super_block(survey.mirrors[0].head)
+        block = survey.super_block(head_of(survey.mirrors[0]))
         reader = TreeReader({1: drive})
         chunks, rules = reader.chunk_map(block), NodeRules.of(block)
         items = reader.items(chunks, rules, block.root, block.generation, block.root_level)

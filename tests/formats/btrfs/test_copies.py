@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +15,10 @@ from zoned_tools.device.image import open_image
 from zoned_tools.errors import DeviceError
 from zoned_tools.formats.btrfs.copies import Scanner, decode_one
 from zoned_tools.formats.btrfs.crc_runs import SoundRuns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 SLOTS = 4352
 """More than one batch of the scanner, and not a whole number of its chunks' batches."""
@@ -28,7 +32,7 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 METADATA = uuid.UUID(int=9)
-SPOTS = {
+SPOTS: dict[str, Callable[[bytes], bytes]] = {
     "csum": lambda block: bytes([block[0] ^ 1]) + block[1:],
     "unused part of the checksum": lambda block: block[:9] + b"x" + block[10:],
     "body": lambda block: block[:3000] + b"x" + block[3001:],

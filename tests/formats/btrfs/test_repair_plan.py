@@ -12,7 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.formats.btrfs.images import MIB, SUPER_BYTES, Drive, change_zones, make_super, manage, poke, reseal, torn
+from tests.formats.btrfs.images import (
+    MIB,
+    SUPER_BYTES,
+    Drive,
+    change_zones,
+    head_of,
+    make_super,
+    manage,
+    poke,
+    reseal,
+    torn,
+)
 from tests.programs import Result
 from zoned_tools.device.base import ZoneOperation
 from zoned_tools.device.image import open_image
@@ -116,10 +127,9 @@ def test_any_ring_is_repaired_whatever_the_power_does(
         if before.newest is None:
             assert recorder.log == []
             return
-        newest = before.newest_copy
-        wanted = int(newest["generation"])
+        wanted = before.newest_generation
         assert after.head_is_valid
-        assert int(after.head["generation"]) == wanted
+        assert int(head_of(after)["generation"]) == wanted
         assert not ring_errors(Target("btrfs", (recorder,)))
         for cut in range(len(recorder.log)):
             device = Overlay(image)
@@ -127,7 +137,7 @@ def test_any_ring_is_repaired_whatever_the_power_does(
             repair_on(device)
             survey = survey_device(device).mirrors[0]
             assert survey.head_is_valid
-            assert int(survey.head["generation"]) == wanted
+            assert int(head_of(survey)["generation"]) == wanted
 
 
 def test_unaligned_write_pointer(tmp_path: Path) -> None:
@@ -140,7 +150,7 @@ def test_unaligned_write_pointer(tmp_path: Path) -> None:
         assert "wp-unaligned" in ring_errors(target)
         repair_on(drive)
         assert not ring_errors(target)
-        assert int(survey_device(drive).mirrors[0].head["generation"]) == 8
+        assert int(head_of(survey_device(drive).mirrors[0])["generation"]) == 8
 
 
 def test_dead_zone_is_reported_and_left_alone(tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.formats.btrfs.images import MIB, SUPER_BYTES, Drive, make_super, poke
-from zoned_tools.device.base import Device
+from tests.formats.btrfs.images import MIB, SUPER_BYTES, Drive, head_of, make_super, poke
 from zoned_tools.device.image import open_image
 from zoned_tools.device.overlay import Overlay, Recorder, replay_cut
 from zoned_tools.device.plan import Plan, apply_plan
@@ -29,6 +29,9 @@ from zoned_tools.formats.btrfs.ring import (
 )
 from zoned_tools.formats.btrfs.ring_writer import append_super
 from zoned_tools.formats.btrfs.survey import survey_device
+
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Device
 
 GIB = 1 << 30
 START = 4 * MIB
@@ -168,7 +171,7 @@ def test_commits_at_any_capacity(
             assert survey.state is RingState.OK
             assert survey.copies["generation"].tolist() == model.copies
             assert survey.copies["valid"].all()
-            assert int(survey.head["offset_bytes"]) == model.head_bytes
+            assert int(head_of(survey)["offset_bytes"]) == model.head_bytes
             assert survey.head_row == survey.newest
             latest = find_latest(device)
             assert latest is not None
@@ -195,7 +198,7 @@ def test_a_power_cut_leaves_the_old_or_the_new_block(tmp_path: Path, slots: int)
                 survey = survey_device(device).mirrors[0]
                 assert survey.state is RingState.OK
                 assert survey.head_is_valid
-                assert int(survey.head["generation"]) - (9 + done) in (0, 1)
+                assert int(head_of(survey)["generation"]) - (9 + done) in (0, 1)
 
 
 # -- finding only the latest
@@ -241,7 +244,7 @@ SLOTS = 4 * MIB // SUPER_BYTES
     ],
 )
 @pytest.mark.parametrize("has_table", [True, False])
-def test_the_latest_needs_few_reads(tmp_path: Path, first: int, second: int, newer: int, has_table: bool) -> None:
+def test_the_latest_needs_few_reads(tmp_path: Path, first: int, second: int, newer: int, *, has_table: bool) -> None:
     counts = (first, second)
     generations = [range(1000, 1000 + first), range(1000, 1000 + second)]
     generations[newer] = range(5000, 5000 + counts[newer])
@@ -286,13 +289,13 @@ def test_derived_states_agree_with_the_zone_table(
         one, other = told.mirrors[0], derived.mirrors[0]
         assert other.state is one.state is RingState.OK
         assert other.copies.tolist() == one.copies.tolist()
-        assert other.head.tolist() == one.head.tolist()
+        assert head_of(other).tolist() == head_of(one).tolist()
         assert other.newest == one.newest == other.head_row
         if other.next_write_bytes is not None:
             assert other.next_write_bytes == one.next_write_bytes
         latest = find_latest(raw)
         assert latest is not None
-        assert latest["offset_bytes"] == one.head["offset_bytes"]
+        assert latest["offset_bytes"] == head_of(one)["offset_bytes"]
 
 
 def test_ones_above_the_write_pointer_are_not_content(tmp_path: Path) -> None:
@@ -305,7 +308,7 @@ def test_ones_above_the_write_pointer_are_not_content(tmp_path: Path) -> None:
     with open_image(str(path)) as raw:
         survey = survey_device(raw).mirrors[0]
         assert survey.copies["generation"].tolist() == [7, 8]
-        assert int(survey.head["generation"]) == 8
+        assert int(head_of(survey)["generation"]) == 8
         latest = find_latest(raw)
         assert latest is not None
         assert int(latest["generation"]) == 8

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.formats.btrfs.images import SUPER_BYTES, make_super, poke
+from tests.formats.btrfs.images import SUPER_BYTES, head_of, make_super, poke
 from tests.programs import Result
 from zoned_tools.device.image import open_image
 from zoned_tools.device.overlay import Overlay, Recorder, replay_cut
@@ -122,7 +122,7 @@ def test_unreadable_tree_log_is_refused(own_image: Image, program: Program) -> N
     with open_image(str(image)) as drive:
         target = Target("btrfs", (drive,))
         survey = survey_device(drive)
-        raw = survey.block(survey.mirrors[0].head)
+        raw = survey.block(head_of(survey.mirrors[0]))
         assert plan_rollback(target, 9)
     # the log's node is in a single chunk: find it through the listing of chunks in the check's own map
     from zoned_tools.formats.btrfs.layout import parse
@@ -149,7 +149,7 @@ def test_unreadable_log_can_be_dropped_by_repair(own_image: Image, program: Prog
     # a log root that no chunk holds
     with open_image(str(image), writable=True) as drive:
         survey = survey_device(drive)
-        raw = survey.block(survey.mirrors[0].head)
+        raw = survey.block(head_of(survey.mirrors[0]))
         drive.write(14 * SUPER_BYTES, make_super(10, log_root=1 << 50, base=raw))
     assert program("zoned", "check", image).status == 4
     assert program("zoned", "check", "--repair", image).status == 4
@@ -172,7 +172,7 @@ def test_power_cuts_during_a_rollback(vector_image: Image) -> None:
     """Any cut leaves the old newest or the chosen one; both are what the kernel then finds."""
     for name, generation in (("p05-bothfull-1newer", 515), ("p03-full0-empty1", 250), ("p07-bothfull-0newer", 763)):
         with open_image(str(vector_image(name))) as image:
-            newest = int(survey_device(image).mirrors[0].head["generation"])
+            newest = int(head_of(survey_device(image).mirrors[0])["generation"])
             recorder = Recorder(Overlay(image))
             apply_plan([recorder], plan_rollback(Target("btrfs", (recorder,)), generation).steps)
             for cut in range(len(recorder.log) + 1):
@@ -180,7 +180,7 @@ def test_power_cuts_during_a_rollback(vector_image: Image) -> None:
                 replay_cut([device], recorder.log, cut, lambda index: False)
                 survey = survey_device(device).mirrors[0]
                 assert survey.head_is_valid
-                assert int(survey.head["generation"]) in (newest, generation)
+                assert int(head_of(survey)["generation"]) in (newest, generation)
 
 
 def test_lost_trees_are_announced(own_image: Image, program: Program) -> None:

@@ -14,15 +14,21 @@ from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import LogEntry, LoggedFlush, LoggedWrite, Overlay, Recorder, apply_entry, replay_cut
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.device.zones import Model
-from zoned_tools.findings import Severity
-from zoned_tools.formats.contract import CheckOptions, Target
+from zoned_tools.formats.contract import CheckOptions, Journey, Settings, Severity, Target
+from zoned_tools.formats.dm_zoned import LAYOUT
 from zoned_tools.formats.dm_zoned.check import check
 from zoned_tools.formats.dm_zoned.format import FormatOptions, format_target
-from zoned_tools.formats.dm_zoned.mapper.write import DmZonedMapper, open_mapper
+from zoned_tools.formats.dm_zoned.mapper.open import open_mapper
+from zoned_tools.formats.dm_zoned.mapper.write import DmZonedMapper
 
 KIB = 1024
 Log = list[tuple[int, LogEntry]]
 Seeds = npt.NDArray[np.uint64]
+
+
+def logical(**given: str) -> Settings:
+    """Settings of a mapper."""
+    return LAYOUT.parse_settings(given, Journey.LOGICAL)
 
 
 def formatted(devices: list[Device], reserved: int, version: int = 2) -> list[Device]:
@@ -133,7 +139,7 @@ class Workload:
     def __init__(self, devices: list[Device], chance: random.Random, log: Log) -> None:
         self._chance = chance
         self._target = Target("dm-zoned", tuple(devices))
-        self._options = {"rlow": str(chance.choice((0, 30, 60)))}
+        self._settings = logical(rlow=str(chance.choice((0, 30, 60))))
         self._log = log
         self.mapper = self._opened()
         self.history = History(seeds_of(self.mapper))
@@ -141,7 +147,7 @@ class Workload:
         self._zone_blocks = devices[-1].geometry.zone_bytes // BLOCK
 
     def _opened(self) -> DmZonedMapper:
-        return open_mapper(self._target, writable=True, options=self._options)
+        return open_mapper(self._target, writable=True, settings=self._settings)
 
     def request(self, seed: int) -> None:
         """One random request; what it writes carries ``seed``."""

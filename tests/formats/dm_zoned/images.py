@@ -15,7 +15,9 @@ from zoned_tools.device.emulated import EmulatedDrive, no_zones
 from zoned_tools.device.image import open_image
 from zoned_tools.device.overlay import Overlay
 from zoned_tools.device.zones import Model, ZoneTable, ZoneType, make_table
-from zoned_tools.formats.contract import Target
+from zoned_tools.formats.contract import CheckOptions, Journey, Target
+from zoned_tools.formats.dm_zoned import LAYOUT
+from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, check
 from zoned_tools.formats.dm_zoned.judge import read_state
 from zoned_tools.formats.dm_zoned.layout import UNMAPPED
 from zoned_tools.formats.dm_zoned.open import open_blocks, read_bitmap, read_map
@@ -183,6 +185,11 @@ def corrupted(images: Images, base: str, variant: dict[str, Any]) -> Target:
     for operation in variant.get("zone_ops", []):
         run_zone_operation(target.device, operation)
     return target
+
+
+def check_target(target: Target, **settings: str) -> DmZonedEvidence:
+    """Check with settings of the check, as a user spells them."""
+    return check(target, CheckOptions(settings=LAYOUT.parse_settings(settings, Journey.CHECK)))
 
 
 def logical_content(target: Target, number: int | None = None) -> bytes:

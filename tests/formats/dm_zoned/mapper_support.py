@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.formats.dm_zoned.crash_model import Log, content
+from tests.formats.dm_zoned.crash_model import Log, content, logical
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import LogEntry, Recorder
 from zoned_tools.formats.contract import Target
-from zoned_tools.formats.dm_zoned.mapper.write import DmZonedMapper, open_mapper
+from zoned_tools.formats.dm_zoned.mapper.open import open_mapper
+from zoned_tools.formats.dm_zoned.mapper.write import DmZonedMapper
 
 ZONE = 16
 """Blocks of a zone of the single-device target."""
 
 
 def opened(devices: list[Device], *, writable: bool = True, **options: str) -> DmZonedMapper:
-    return open_mapper(Target("dm-zoned", tuple(devices)), writable=writable, options=options)
+    return open_mapper(Target("dm-zoned", tuple(devices)), writable=writable, settings=logical(**options))
 
 
 def recorded(devices: list[Device], before: Callable[[LogEntry], None] | None = None) -> tuple[list[Device], Log]:

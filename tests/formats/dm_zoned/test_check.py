@@ -18,6 +18,7 @@ from tests.formats.dm_zoned.images import (
     MIB,
     NAMES,
     Images,
+    check_target,
     corrupted,
     corruptions,
     drive,
@@ -30,11 +31,12 @@ from zoned_tools.device.base import Device, ZoneOperation
 from zoned_tools.device.overlay import Overlay
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.device.zones import ZoneCondition
-from zoned_tools.findings import CheckReport, Finding, Severity, Verdict
-from zoned_tools.formats.contract import CheckOptions, Target
-from zoned_tools.formats.dm_zoned.check import CODES, NoValidSuperBlockError, check, check_target
+from zoned_tools.formats.contract import Severity, Target, Verdict
+from zoned_tools.formats.dm_zoned.check import NoValidSuperBlockError
 from zoned_tools.formats.dm_zoned.format import FormatOptions, format_target
 from zoned_tools.formats.dm_zoned.layout import SuperBlock
+from zoned_tools.formats.dm_zoned.rules import RULES
+from zoned_tools.formats.shared.findings import Finding, Findings
 
 CORRUPTIONS = corruptions()
 
@@ -43,10 +45,10 @@ def multiset(findings: list[tuple[str, dict[str, Any]]]) -> Counter[str]:
     return Counter(json.dumps([code, where], sort_keys=True) for code, where in findings)
 
 
-def split(report: CheckReport) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
+def split(report: Findings) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
     """Findings of the chosen set, and those of the other one without their mark."""
     own, other = [], []
-    for found in report.findings:
+    for found in report:
         where = dict(found.where)
         if not found.code.startswith("sb-") and "set" in where:
             del where["set"]
@@ -66,16 +68,16 @@ def test_published_corruption(images: Images, base: str, variant: dict[str, Any]
     try:
         result = check_target(target)
     except NoValidSuperBlockError as error:
-        report, used = error.report, None
+        findings, used = error.evidence.findings, None
     else:
-        report, used = result.report, result.state.chosen
-    own, other = split(report)
+        findings, used = result.findings, result.state.chosen
+    own, other = split(findings)
     assert multiset(own) == multiset(variant["findings"])
     assert multiset(other) == multiset(variant.get("findings_other_set") or [])
     if "set_used" in variant:
         assert used == variant["set_used"]
-    for found in report.findings:
-        assert found.severity is CODES[found.code].severity
+    for found in findings:
+        assert found.severity is RULES[found.code].severity
         assert found.message
 
 
@@ -87,10 +89,10 @@ def test_images_of_the_kernel_are_clean(images: Images, name: str, state: str) -
         assert state == "crash"
         return
     result = check_target(images.target(name, state))
-    assert result.report.verdict is Verdict.CLEAN
-    codes = {f.code for f in result.report.findings}
+    assert result.verdict is Verdict.CLEAN
+    codes = {f.code for f in result.findings}
     assert codes <= ({"zone-runt", "zone-unmapped-not-empty"} if name == "v1runt" else set())
-    mapping, weight = result.examined[0].map, result.examined[0].bits.weight
+    mapping, weight = result.chosen.map, result.chosen.bits.weight
     assert mapping.nr_mapped == len(expected.get("chunks", {}))
     for chunk, chunk_facts in expected.get("chunks", {}).items():
         zone, buffer_zone = int(mapping.data[int(chunk)]), int(mapping.buffer[int(chunk)])
@@ -105,14 +107,14 @@ def test_stale_primary_names_the_better_set(images: Images) -> None:
     """The kernel can leave set 0 without a whole commit although both generations are equal."""
     variant = next(v for _, v in CORRUPTIONS if v["id"] == "stale-primary")
     result = check_target(corrupted(images, "hm64x1", variant))
-    assert (result.state.chosen, result.recommended_set) == (0, 1)
-    differ = next(f for f in result.report.findings if f.code == "sets-content-differ")
+    assert (result.state.chosen, result.source) == (0, 1)
+    differ = next(f for f in result.findings if f.code == "sets-content-differ")
     assert "set 1 is the better one" in differ.message
 
 
 def test_reclaim_crash_says_where_the_blocks_are(images: Images) -> None:
     variant = next(v for _, v in CORRUPTIONS if v["id"] == "reclaim-crash")
-    findings = check_target(corrupted(images, "hm64x1", variant)).report.findings
+    findings = check_target(corrupted(images, "hm64x1", variant)).findings
     assert "still in the buffer zone" in findings[0].message
 
 
@@ -129,9 +131,9 @@ def test_dangers_for_a_kernel_are_named(images: Images, identifier: str, text: s
     for base, variant in matching:
         target = corrupted(images, base, variant)
         try:
-            findings = check_target(target).report.findings
+            findings = check_target(target).findings
         except NoValidSuperBlockError as error:
-            findings = error.report.findings
+            findings = error.evidence.findings
         assert any(text in f.message for f in findings), variant["id"]
 
 
@@ -146,7 +148,7 @@ DANGERS = {
 def test_needs_sync_is_no_error(images: Images) -> None:
     """A power cut between the kernel's two super block writes is a normal state."""
     variant = next(v for _, v in CORRUPTIONS if v["id"] == "pri-old-gen")
-    report = check(corrupted(images, "hm64x1", variant), CheckOptions())
+    report = check_target(corrupted(images, "hm64x1", variant))
     assert [f.severity for f in report.findings] == [Severity.WARNING]
     assert report.verdict is Verdict.CLEAN
 
@@ -174,19 +176,19 @@ def test_names_lost_in_both_sets_still_leave_the_content_readable(images: Images
     target = images.target("v1")
     rewrite(target, version=2, label_raw=b"dmz".ljust(32, b"\0"))
     result = check_target(target)
-    assert Counter(f.code for f in result.report.findings) == {"sb-null-uuid": 2}
-    assert result.examined[0].map.nr_mapped == 12
+    assert Counter(f.code for f in result.findings) == {"sb-null-uuid": 2}
+    assert result.chosen.map.nr_mapped == 12
 
 
 def test_zones_that_died_after_the_format(images: Images) -> None:
     base = images.target("hm64x1").device
     table = base.zones()
     result = check_target(images.target("hm64x1"))
-    mapped = int(result.examined[0].map.data[0])
+    mapped = int(result.chosen.map.data[0])
     table["condition"][mapped] = ZoneCondition.OFFLINE
     table["condition"][63] = ZoneCondition.READ_ONLY
     target = Target("dm-zoned", (overlay_with(base, table),))
-    findings = check_target(target).report.findings
+    findings = check_target(target).findings
     assert Counter(f.code for f in findings) == {"sb-bad-chunks": 2, "zone-offline-mapped": 1}
     offline = findings[-1]
     assert offline.where == {"chunk": 0, "zone": mapped}
@@ -206,13 +208,13 @@ def test_secondary_of_two_zones_is_found_without_the_primary(images: Images) -> 
     patch(target.device, 0, bytes(BLOCK))
     result = check_target(target)
     assert (result.state.chosen, result.state.sets[1].block) == (1, 512)
-    assert "wrong place" in result.report.findings[0].message
+    assert "wrong place" in result.findings[0].message
 
 
 def test_members_in_the_wrong_order_are_named(images: Images) -> None:
     target = images.target("triple")
     swapped = Target("dm-zoned", (target.devices[0], target.devices[2], target.devices[1]))
-    findings = check_target(swapped).report.findings
+    findings = check_target(swapped).findings
     assert ("sb-bad-location", {"device": 1}) in [(f.code, f.where) for f in findings]
     assert ("sb-bad-location", {"device": 2}) in [(f.code, f.where) for f in findings]
 
@@ -310,7 +312,7 @@ def test_rules_agree_with_a_slow_model(table: list[tuple[int, int]], bits: list[
         device.write(layout.bitmap_block(number) * BLOCK, raw_bits)
     wps = [None if zone < CONVENTIONAL else written[zone] for zone in range(ZONES)]
     expected = model_findings(table, bits, wps, set(layout.metadata_zones))
-    own, other = split(check_target(target).report)
+    own, other = split(check_target(target).findings)
     assert multiset(own) == multiset(expected)
     assert other == []
 
@@ -334,12 +336,12 @@ def test_random_damage_gives_findings_or_one_clear_error(images: Images, data: s
         resign(target.device, (0, span))
     started = time.perf_counter()
     try:
-        report = check_target(target).report
+        report = check_target(target)
     except NoValidSuperBlockError as error:
-        report = error.report
+        report = error.evidence
     assert time.perf_counter() - started < 5
-    assert all(isinstance(f, Finding) and f.code in CODES and f.message.isprintable() for f in report.findings)
-    json.dumps(report.as_json())
+    assert all(isinstance(f, Finding) and f.code in RULES and f.message.isprintable() for f in report.findings)
+    json.loads("[" + ",".join(report.findings.json_blocks()) + "]")
 
 
 def resign(device: Device, offsets: tuple[int, ...]) -> None:
@@ -357,7 +359,7 @@ def test_many_shared_zones_stay_fast() -> None:
     for number in (0, 1):
         target.device.write(result.layout.map_block(number) * BLOCK, table.tobytes())
     started = time.perf_counter()
-    report = check_target(target).report
+    report = check_target(target)
     assert time.perf_counter() - started < 10
     codes = Counter(f.code for f in report.findings)
     assert codes["map-zone-shared"] == 1
@@ -365,8 +367,8 @@ def test_many_shared_zones_stay_fast() -> None:
 
 
 def test_every_code_is_described() -> None:
-    assert all(code.meaning for code in CODES.values())
-    assert set(CODES) >= {code for _, v in CORRUPTIONS for code, _ in v["findings"]}
+    assert all(code.meaning for code in RULES.values())
+    assert set(RULES) >= {code for _, v in CORRUPTIONS for code, _ in v["findings"]}
 
 
 def test_conventional_zone_of_a_member_is_no_buffer() -> None:
@@ -378,11 +380,11 @@ def test_conventional_zone_of_a_member_is_no_buffer() -> None:
     entry = np.array([[first + 5, first + 1]], "<u4").tobytes()
     for number in (0, 1):
         patch(target.device, result.layout.map_block(number) * BLOCK, entry)
-    assert [(f.code, f.where) for f in check_target(target).report.findings] == [
+    assert [(f.code, f.where) for f in check_target(target).findings] == [
         ("map-bzone-not-random", {"chunk": 0, "zone": first + 1})
     ]
     target.devices[1].manage(ZoneOperation.RESET, 5)
-    codes = [f.code for f in check_target(target).report.findings]
+    codes = [f.code for f in check_target(target).findings]
     assert codes == ["map-bzone-not-random"]  # a buffered chunk may be on an empty zone
 
 
@@ -392,8 +394,7 @@ def test_no_zone_left_for_first_writes_is_a_kernel_danger() -> None:
     result = format_target(target, FormatOptions(label="full"))
     apply_plan(target.devices, result.plan.steps)
     assert any("every write" in w for w in result.warnings)
-    dangers = check_target(target).report.facts["kernel_dangers"]
-    assert isinstance(dangers, list)
+    dangers = check_target(target).kernel_dangers
     assert any("every write waits" in danger for danger in dangers)
 
 
@@ -414,7 +415,7 @@ def test_overlap_of_chunks_that_share_a_data_zone_names_the_right_buffer() -> No
         patch(target.device, state.layout.map_block(number) * BLOCK, entries)
         for zone in (10, 4):
             patch(target.device, state.layout.bitmap_block(number, zone) * BLOCK, b"\x03")
-    found = [(f.code, f.where) for f in check_target(target).report.findings]
+    found = [(f.code, f.where) for f in check_target(target).findings]
     assert ("bits-overlap-buffer", {"zone": 10, "bzone": 4, "count": 2}) in found
 
 
@@ -423,5 +424,5 @@ def test_the_set_that_knows_all_chunks_is_recommended(images: Images) -> None:
     target = images.target("hm64x1")
     rewrite(target, (0,), nr_chunks=40)
     result = check_target(target)
-    assert result.report.facts["set_used"] == 0
-    assert result.recommended_set == 1
+    assert result.state.chosen == 0
+    assert result.source == 1

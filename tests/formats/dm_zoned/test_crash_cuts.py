@@ -16,6 +16,7 @@ from tests.formats.dm_zoned.crash_model import (
     aged,
     content,
     error_findings,
+    logical,
     run_workload,
     seeds_of,
     split_writes,
@@ -23,7 +24,7 @@ from tests.formats.dm_zoned.crash_model import (
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import LoggedWrite, Overlay, Recorder
 from zoned_tools.formats.contract import Target
-from zoned_tools.formats.dm_zoned.mapper.write import open_mapper
+from zoned_tools.formats.dm_zoned.mapper.open import open_mapper
 
 WORKLOADS_EACH = 4
 AGEING_REQUESTS = 20
@@ -37,7 +38,7 @@ MIN_CUTS = 2000 // (WORKLOADS_EACH * len(TARGETS))
 def test_nothing_acknowledged_is_lost(name: str, number: int, record_property: Callable[[str, object], None]) -> None:
     chance = random.Random(f"{name} {number}")
     base = aged(TARGETS[name](), chance, AGEING_REQUESTS)
-    history = History(seeds_of(open_mapper(Target("dm-zoned", tuple(base)), writable=False, options={})))
+    history = History(seeds_of(open_mapper(Target("dm-zoned", tuple(base)), writable=False, settings=logical())))
     starts: list[int] = []
     pieces = []
     while len(starts) <= MIN_CUTS:
@@ -70,10 +71,10 @@ def test_recovery_can_be_cut_too(name: str, record_property: Callable[[str, obje
     cuts = 0
     for point in range(0, len(log) + 1, 3):
         devices = series.cut(point, losing(chance))
-        found = seeds_of(open_mapper(Target("dm-zoned", tuple(devices)), writable=False, options={}))
+        found = seeds_of(open_mapper(Target("dm-zoned", tuple(devices)), writable=False, settings=logical()))
         recovery: Log = []
         recorders = [Recorder(Overlay(device), recovery, number) for number, device in enumerate(devices)]
-        open_mapper(Target("dm-zoned", tuple(recorders)), writable=True, options={})
+        open_mapper(Target("dm-zoned", tuple(recorders)), writable=True, settings=logical())
         if not any(isinstance(entry, LoggedWrite) for _, entry in recovery):
             continue
         pieces = CutSeries(devices, recovery)
@@ -81,8 +82,8 @@ def test_recovery_can_be_cut_too(name: str, record_property: Callable[[str, obje
             again = pieces.cut(second, losing(chance))
             assert error_findings(again) == []
             target = Target("dm-zoned", tuple(again))
-            assert (seeds_of(open_mapper(target, writable=False, options={})) == found).all()
-            assert (seeds_of(open_mapper(target, writable=True, options={})) == found).all()
+            assert (seeds_of(open_mapper(target, writable=False, settings=logical())) == found).all()
+            assert (seeds_of(open_mapper(target, writable=True, settings=logical())) == found).all()
             assert error_findings(again) == []
             cuts += 1
     assert cuts > 20
@@ -93,12 +94,12 @@ def verify_cut(devices: list[Device], history: History, point: int) -> None:
     """Check, read as found, recover and write, check and read again."""
     target = Target("dm-zoned", tuple(devices))
     assert error_findings(devices) == []
-    found = seeds_of(open_mapper(target, writable=False, options={}))
+    found = seeds_of(open_mapper(target, writable=False, settings=logical()))
     history.verify(found, point)
-    mapper = open_mapper(target, writable=True, options={})
+    mapper = open_mapper(target, writable=True, settings=logical())
     block = point % len(found)
     mapper.write(block, content(block, 1, 999))
     found[block] = 999
     mapper.close()
     assert error_findings(devices) == []
-    assert (seeds_of(open_mapper(target, writable=False, options={})) == found).all()
+    assert (seeds_of(open_mapper(target, writable=False, settings=logical())) == found).all()

@@ -7,11 +7,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.formats.dm_zoned.crash_model import TARGETS, content, error_findings, seeds_of
+from tests.formats.dm_zoned.crash_model import TARGETS, content, error_findings, logical, seeds_of
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import Overlay
 from zoned_tools.formats.contract import Target
-from zoned_tools.formats.dm_zoned.mapper.write import DmZonedMapper, open_mapper
+from zoned_tools.formats.dm_zoned.mapper.open import open_mapper
+from zoned_tools.formats.dm_zoned.mapper.write import DmZonedMapper
 
 BASES = {name: make() for name, make in TARGETS.items()}
 
@@ -34,7 +35,7 @@ class MapperModel(RuleBasedStateMachine):
         self.model = np.zeros(self.mapper.size_blocks, np.uint64)
 
     def opened(self) -> DmZonedMapper:
-        return open_mapper(Target("dm-zoned", tuple(self.devices)), writable=True, options=self.options)
+        return open_mapper(Target("dm-zoned", tuple(self.devices)), writable=True, settings=logical(**self.options))
 
     def place(self, data: st.DataObject) -> tuple[int, int]:
         """A range; mostly near the start of a chunk, where write pointers are."""
@@ -109,7 +110,7 @@ class MapperModel(RuleBasedStateMachine):
     @rule()
     def read_back_on_another_open(self) -> None:
         self.mapper.flush()
-        other = open_mapper(Target("dm-zoned", tuple(self.devices)), writable=False, options={})
+        other = open_mapper(Target("dm-zoned", tuple(self.devices)), writable=False, settings=logical())
         assert (seeds_of(other) == self.model).all()
 
     @invariant()

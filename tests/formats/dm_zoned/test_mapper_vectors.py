@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.formats.dm_zoned.crash_model import logical
 from tests.formats.dm_zoned.images import BLOCK, NAMES, Images, corrupted, corruptions, facts, patch
 from zoned_tools.errors import DeviceError, MetadataError, RefusedError
-from zoned_tools.findings import Severity
-from zoned_tools.formats.contract import CheckOptions, Target
+from zoned_tools.formats.contract import CheckOptions, Severity, Target
 from zoned_tools.formats.dm_zoned.check import check
 from zoned_tools.formats.dm_zoned.layout import SuperBlock
-from zoned_tools.formats.dm_zoned.mapper.write import DmZonedMapper, open_mapper
+from zoned_tools.formats.dm_zoned.mapper.open import open_mapper
+from zoned_tools.formats.dm_zoned.mapper.write import DmZonedMapper
 
 STEP = 2048
 
@@ -33,7 +34,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
 
 
 def opened(target: Target, *, writable: bool = False, **options: str) -> DmZonedMapper:
-    return open_mapper(target, writable=writable, options=options)
+    return open_mapper(target, writable=writable, settings=logical(**options))
 
 
 def content_sha256(mapper: DmZonedMapper) -> str:

@@ -57,6 +57,14 @@ def in_memory(folder: Path, content: bytes | int) -> Device:
     return Overlay(open_image(str(path)))
 
 
+def patch(device: Device, offset_bytes: int, content: bytes) -> None:
+    """Change bytes inside one sector."""
+    start = offset_bytes // 512 * 512
+    sector = bytearray(device.read(start, 512))
+    sector[offset_bytes - start : offset_bytes - start + len(content)] = content
+    device.write(start, bytes(sector))
+
+
 def target_of(device: Device) -> Target:
     return Target("inplace-compress", (device,))
 
@@ -87,8 +95,12 @@ def mapper_of(device: Device, *, writable: bool = False, **settings: str) -> Inp
     return open_mapper(target_of(device), writable=writable, settings=settings_of(Journey.LOGICAL, settings))
 
 
-def everything(device: Device, **options: str) -> bytes:
-    mapper = mapper_of(device, **options)
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def everything(device: Device, **settings: str) -> bytes:
+    mapper = mapper_of(device, writable=False, **settings)
     return mapper.read(0, mapper.size_blocks)
 
 
@@ -102,7 +114,7 @@ def extents_of(device: Device) -> list[list[object]]:
                 row = [int(a[index]) for a in (span.extents.head, span.extents.blocks, span.extents.payload)]
                 raw = row[2] == 8 * row[1]
                 rows.append([*row, *(("raw", None) if raw else ("comp", int(span.stream_bytes[index])))])
-    return sorted(rows)  # type: ignore[type-var] # the blocks differ, nothing else is compared
+    return sorted(rows)
 
 
 def stream(seed: str, length: int) -> bytes:

@@ -19,14 +19,11 @@ from tests.formats.inplace_compress.images import (
     in_memory,
     mapper_of,
 )
-from zoned_tools.device.base import Geometry
-from zoned_tools.device.image import create_image, open_image
+from zoned_tools.device.image import open_image
 from zoned_tools.device.overlay import LoggedDiscard, LoggedWrite, Recorder
-from zoned_tools.device.zones import Model, make_table
-from zoned_tools.errors import DeviceError, GeometryError, UsageError
+from zoned_tools.errors import DeviceError
 from zoned_tools.formats.inplace_compress import import_
 from zoned_tools.formats.inplace_compress.compressors import Compressor
-from zoned_tools.formats.inplace_compress.format import plan_volume
 from zoned_tools.formats.inplace_compress.import_ import import_volume, open_source
 from zoned_tools.formats.inplace_compress.mapper.copying import copy_volume
 from zoned_tools.formats.inplace_compress.open import open_volume
@@ -160,34 +157,3 @@ def test_check_over_processes_finds_the_same(tmp_path: Path, monkeypatch: pytest
     assert list(reports[0].findings) == list(reports[1].findings)
     assert reports[0].facts == reports[1].facts
     assert len(reports[0].findings) == 1
-
-
-def test_devices_and_sources_that_cannot_be_used(tmp_path: Path) -> None:
-    (tmp_path / "empty").touch()
-    (tmp_path / "raw").write_bytes(bytes(8 << 20))
-    small = in_memory(tmp_path, 4 << 20)
-    with pytest.raises(UsageError):
-        open_source(str(tmp_path / "empty"))
-    for path in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(DeviceError):
-            open_source(str(path))
-    with pytest.raises(GeometryError):
-        import_volume(small, open_source(str(tmp_path / "raw")), compressor=Compressor.LZO)
-    for choices in ({"data_blocks": 1023}, {"data_blocks": 1 << 60}, {"start_bytes": (4 << 20) - 8192}):
-        with pytest.raises(GeometryError):
-            plan_volume(small, compressor=Compressor.LZO, **choices)  # type: ignore[arg-type]
-    for choices in ({"data_blocks": 0}, {"start_bytes": 100}, {"compressor": Compressor.LZ4}):
-        with pytest.raises(UsageError):
-            plan_volume(small, **{"compressor": Compressor.LZO, **choices})  # type: ignore[arg-type]
-
-
-def test_only_conventional_zones_carry_a_volume(tmp_path: Path) -> None:
-    path, zone = str(tmp_path / "zoned"), 1 << 20
-    geometry = Geometry(Model.HOST_MANAGED, 8 * zone, zone, 8)
-    create_image(path, geometry, make_table(8 * zone // 512, zone // 512, nr_conventional=4))
-    with open_image(path, writable=True) as device:
-        with pytest.raises(GeometryError):
-            plan_volume(device, compressor=Compressor.LZO)
-        assert plan_volume(device, compressor=Compressor.LZO, data_blocks=1022)
-        with pytest.raises(GeometryError):
-            plan_volume(device, compressor=Compressor.LZO, data_blocks=1023)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -57,7 +59,7 @@ operation = st.one_of(
 @settings(max_examples=60)
 @given(st.lists(operation, max_size=14), st.sampled_from([Compressor.LZO, Compressor.C842]))
 def test_mapper_behaves_as_a_plain_array(
-    tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[object, ...]], compressor: Compressor
+    tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[Any, ...]], compressor: Compressor
 ) -> None:
     device = new_volume(tmp_path_factory.mktemp("model"), 4096 * (BLOCKS + 3), compressor, data_blocks=BLOCKS)
     model = bytearray(4096 * BLOCKS)
@@ -65,15 +67,15 @@ def test_mapper_behaves_as_a_plain_array(
     for name, *values in operations:
         if name == "write":
             block, count, kind, seed = values
-            count = min(count, BLOCKS - block)  # type: ignore[operator,type-var] # integers of the strategy
-            data = block_content(kind, seed, count)  # type: ignore[arg-type]
-            mapper.write(block, data)  # type: ignore[arg-type]
-            model[4096 * block : 4096 * (block + count)] = data  # type: ignore[operator]
+            count = min(count, BLOCKS - block)
+            data = block_content(kind, seed, count)
+            mapper.write(block, data)
+            model[4096 * block : 4096 * (block + count)] = data
         elif name == "discard":
             block, count = values
-            count = min(count, BLOCKS - block)  # type: ignore[operator,type-var]
-            mapper.discard(block, count)  # type: ignore[arg-type]
-            model[4096 * block : 4096 * (block + count)] = bytes(4096 * count)  # type: ignore[operator]
+            count = min(count, BLOCKS - block)
+            mapper.discard(block, count)
+            model[4096 * block : 4096 * (block + count)] = bytes(4096 * count)
         elif name == "flush":
             mapper.flush()
         else:
@@ -134,17 +136,21 @@ def test_writeback_commits_when_the_seconds_have_passed(tmp_path: Path) -> None:
 
 def test_requests_that_cannot_be(tmp_path: Path) -> None:
     device = in_memory(tmp_path, image_bytes("p1-lzo"))
-    reader, writer = mapper_of(device), mapper_of(device, writable=True, discard="refuse")
-    for action in (
-        lambda: reader.read(1022, 1),
-        lambda: reader.read(-1, 1),
-        lambda: reader.write(0, bytes(4096)),
-        lambda: writer.write(0, bytes(100)),
-        lambda: writer.write(1021, bytes(8192)),
-        lambda: writer.discard(0, 1),
-    ):
-        with pytest.raises(DeviceError):
+    reader, writer, closed = mapper_of(device), mapper_of(device, writable=True, discard="refuse"), mapper_of(device)
+    closed.close()
+    actions: list[tuple[str, Callable[[], object]]] = [
+        ("EINVAL", lambda: reader.read(1022, 1)),
+        ("EINVAL", lambda: reader.read(-1, 1)),
+        ("EROFS", lambda: reader.write(0, bytes(4096))),
+        ("EINVAL", lambda: writer.write(0, bytes(100))),
+        ("EINVAL", lambda: writer.write(1021, bytes(8192))),
+        ("EOPNOTSUPP", lambda: writer.discard(0, 1)),
+        ("EBADF", lambda: closed.read(0, 1)),
+    ]
+    for errno_name, action in actions:
+        with pytest.raises(DeviceError) as caught:
             action()
+        assert caught.value.errno_name == errno_name
     for options in (
         {"window": "4"},
         {"encoder": "best"},
@@ -162,7 +168,8 @@ def test_partly_covered_unreadable_extent_stops_a_write_before_anything_changes(
     raw = corrupt_bytes("lzo-payload-ext-torn")  # blocks 16 and 17
     device = in_memory(tmp_path, raw)
     mapper = mapper_of(device, writable=True, window="32")
-    for action in (lambda: mapper.write(17, bytes(8192)), lambda: mapper.discard(10, 7)):
+    actions: list[Callable[[], None]] = [lambda: mapper.write(17, bytes(8192)), lambda: mapper.discard(10, 7)]
+    for action in actions:
         with pytest.raises(DeviceError) as caught:
             action()
         assert caught.value.errno_name == "EIO"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from tests.formats.zdm.images import BLOCK, START, reader, target
-from zoned_tools.device.base import Device
+from tests.formats.zdm.images import BLOCK, START, reader, writer
 from zoned_tools.device.overlay import LogEntry, Overlay, Recorder, replay_cut
-from zoned_tools.formats.zdm.mapper import ZdmMapper, open_mapper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zoned_tools.device.base import Device
 
 ZERO = bytes(BLOCK)
 
@@ -40,9 +43,7 @@ class Workload:
         choose = random.Random(seed)
         self.before = reader(self.drive).read(0, self.span)
         recorder = Recorder(Overlay(self.drive), self.log)
-        opened = open_mapper(target(recorder), writable=True, options={})
-        assert isinstance(opened, ZdmMapper)
-        mapper = opened
+        mapper = writer(recorder)
         durable: dict[int, bytes] = {}
         pending: dict[int, list[bytes]] = {}
 

@@ -8,17 +8,28 @@ import struct
 from collections import Counter
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zoned_tools.device.base import Device
+from tests.formats.zdm import zx1
+from zoned_tools.device.base import Geometry as DriveGeometry
+from zoned_tools.device.emulated import EmulatedDrive
+from zoned_tools.device.zones import Model, make_table
 from zoned_tools.errors import ZonedError
-from zoned_tools.findings import CheckReport, Severity
-from zoned_tools.formats.contract import CheckOptions, Target
+from zoned_tools.formats.contract import CheckOptions, Consents, Evidence, RepairPlan, Settings, Severity, Target
 from zoned_tools.formats.zdm.check import check
-from zoned_tools.formats.zdm.mapper import ZdmMapper, ZdmReader, open_mapper
+from zoned_tools.formats.zdm.mapper.open import open_mapper
+from zoned_tools.formats.zdm.mapper.read import ZdmReader
+from zoned_tools.formats.zdm.mapper.write import ZdmMapper
 from zoned_tools.formats.zdm.open import load
+from zoned_tools.formats.zdm.repair_plan import plan_repair
+
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Device
 
 FOLDER = Path(__file__).parents[2] / "vectors" / "zdm"
+IMAGES = sorted(path.name.removesuffix(".zx.xz") for path in FOLDER.glob("*.zx.xz"))
+POPULATED = [name for name in IMAGES if not name.startswith("fmt-")]
+OLD = [name for name in IMAGES if name.startswith("old-")]
 BLOCK = 4096
 START = 524288
 
@@ -41,10 +52,10 @@ def target(device: Device, start_sector: int = START) -> Target:
     return Target("zdm", (device,), start_sector * 512)
 
 
-def counts(report: CheckReport, *, notes: bool = True) -> dict[str, int]:
+def counts(evidence: Evidence, *, notes: bool = True) -> dict[str, int]:
     """Occurrences of each code; zero-filled by Counter."""
     found: Counter[str] = Counter()
-    for finding in report.findings:
+    for finding in evidence.findings:
         if notes or finding.severity is not Severity.INFO:
             found[finding.code] += int(str(finding.where["count"]))
     return dict(found)
@@ -55,16 +66,21 @@ def check_counts(device: Device, start_sector: int = START, *, notes: bool = Tru
 
 
 def errors(device: Device, start_sector: int = START) -> list[str]:
-    report = check(target(device, start_sector), CheckOptions())
-    return [f"{f.code}: {f.message}" for f in report.findings if f.severity is Severity.ERROR]
+    evidence = check(target(device, start_sector), CheckOptions())
+    return [f"{f.code}: {f.message}" for f in evidence.findings if f.severity is Severity.ERROR]
+
+
+def planned(device: Device, start_sector: int = START, allow: frozenset[str] = frozenset()) -> RepairPlan:
+    """Check, and plan the repair with the consent ``allow``."""
+    return plan_repair(check(target(device, start_sector), CheckOptions()), Consents(allow))
 
 
 def reader(device: Device, start_sector: int = START) -> ZdmReader:
-    return open_mapper(target(device, start_sector), writable=False, options={})
+    return open_mapper(target(device, start_sector), writable=False, settings=Settings())
 
 
 def writer(device: Device, start_sector: int = START) -> ZdmMapper:
-    mapper = open_mapper(target(device, start_sector), writable=True, options={})
+    mapper = open_mapper(target(device, start_sector), writable=True, settings=Settings())
     assert isinstance(mapper, ZdmMapper)
     return mapper
 
@@ -111,3 +127,29 @@ def written_block(logical: int, sequence: int) -> bytes:
     text = b"zdm lblk=%010d seq=%08d\n\0" % (logical, sequence)
     block[: len(text)] = text
     return bytes(block)
+
+
+def case_drive(file: str, name: str) -> zx1.VectorDrive:
+    """A corruption case by the name of its file and its own."""
+    case = next(c for c in facts(file)["cases"] if c["name"] == name)
+    return zx1.open_case(FOLDER, case["base"], case)
+
+
+def tight_drive() -> zx1.VectorDrive:
+    """pop-clean with nearly full zones, so that streams run out of zones."""
+    drive = zx1.open_vector(FOLDER, "pop-clean")
+    table = drive.zones()
+    for zone in range(5, 13):
+        table["wp_sector"][zone] = table["start_sector"][zone] + (65536 - 60) * 8
+        table["condition"][zone] = 4
+    return zx1.VectorDrive("tight", drive.geometry, table, drive.store, writable=True)
+
+
+def drive_of(
+    zones: int, conventional: int, zone_bytes: int = 1 << 28, model: Model = Model.HOST_MANAGED
+) -> EmulatedDrive:
+    """An empty drive."""
+    size = zones * zone_bytes
+    table = make_table(size // 512, zone_bytes // 512, nr_conventional=conventional)
+    geometry = DriveGeometry(model, size, zone_bytes, zones, 4096, 4096, 4096)
+    return EmulatedDrive("drive", geometry, table, zx1.ExtentStore(zx1.Extents(b"ZX1 %d 0\n" % size)), writable=True)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import lzma
 from bisect import bisect_right
-from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoned_tools.device import dump
-from zoned_tools.device.base import Buffer
 from zoned_tools.device.emulated import EmulatedDrive
-from zoned_tools.device.zones import ZoneTable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from zoned_tools.device.base import Buffer
+    from zoned_tools.device.zones import ZoneTable
 
 BLOCK = 4096
 

@@ -56,3 +56,11 @@ def test_check_without_repair_refuses_too(
     result = program("zoned", "check", image, *(part for word in words for part in ("--set", word)))
     assert result.status == status
     assert len(result.err.splitlines()) == (1 if status else 0)
+
+
+def test_a_list_of_features_is_one_value(tmp_path: Path, program: Callable[..., Result]) -> None:
+    """What a repair's message names can be given on the command line, commas and all."""
+    image = image_with(tmp_path / "disk.img", b"\xff" * 4096)
+    words = [part for name, value in GIVEN.items() for part in ("--set", f"{name}={value}")]
+    assert program("zoned", "check", "--layout", "zonefs", "--repair", *words, image).status == 1
+    assert image.read_bytes()[:4096] == GOOD.pack()

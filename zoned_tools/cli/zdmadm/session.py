@@ -164,15 +164,16 @@ class Session:
         return 0
 
     def do_check(self) -> int:
-        from zoned_tools.findings import Verdict
-        from zoned_tools.formats.contract import CheckOptions
-        from zoned_tools.formats.zdm.check import check
-        from zoned_tools.report.findings import report_lines
+        from zoned_tools.engine.checking import CheckRequest, check_target
+        from zoned_tools.report.check import check_document, outcome_lines
+        from zoned_tools.report.stream import write_text
 
-        report = check(self.target, CheckOptions())
-        failed = report.verdict is Verdict.ERRORS
-        self.say(*report_lines(report), "ZDM check failed." if failed else "ZDM check passed.")
-        self.document = {"schema": "zoned.check/1", "changed": False, "devices": [report.as_json()]}
+        outcome = check_target(self.target, CheckRequest())
+        failed = outcome.fsck_status != 0
+        self.say(*outcome_lines(outcome, everything=True), "ZDM check failed." if failed else "ZDM check passed.")
+        self.document = {}
+        if self.quiet:
+            write_text(check_document([outcome], changed=False))
         return 1 if failed else 0
 
     def do_create(self) -> int:

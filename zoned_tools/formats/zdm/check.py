@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zoned_tools.errors import MetadataError
-from zoned_tools.formats.contract import CheckOptions, Evidence, NothingToCheckError, Target
+from zoned_tools.formats.contract import CheckOptions, Evidence, Target
 from zoned_tools.formats.zdm import findings
 from zoned_tools.formats.zdm.open import load
 from zoned_tools.formats.zdm.survey import survey
@@ -33,9 +32,8 @@ def check(target: Target, options: CheckOptions) -> ZdmEvidence:
     """Check the ZDM at ``target.start_bytes``.
 
     Raises:
-        MetadataError: there is no ZDM.
+        MetadataError: there is no ZDM, or its map cache is impossible.
         GeometryError: its numbers cannot be those of this partition.
-        NothingToCheckError: the map cache is impossible.
     """
     return check_state(target, load(target))
 
@@ -54,11 +52,7 @@ def check_state(target: Target, state: State) -> ZdmEvidence:
         return evidence
     if current is not None:
         found += findings.of_generation(state, current)
-    try:
-        measured = survey(state)
-    except MetadataError as error:
-        raise NothingToCheckError(error.message, evidence, hint=error.hint) from None
-    evidence.survey = measured
+    measured = evidence.survey = survey(state)
     if current is None:
         found += findings.of_fresh(measured)
         return evidence

@@ -32,7 +32,7 @@ def _finding(code: str, count: int, message: str = "", /, **where: object) -> It
     meaning = RULES[code].meaning.removesuffix(".")
     text = f"{meaning}: {message}" if message else meaning
     times = f" ({count} times)" if count > 1 else ""
-    yield RULES.finding(code, text + times, count=int(count), **where)
+    yield RULES.finding(code, text + times, repairable=True, severity=None, count=int(count), **where)
 
 
 def _listed(code: str, values: list[int], what: str, key: str) -> Iterator[FindingGroup]:

@@ -153,7 +153,7 @@ class _Planner:
             if gone.any():
                 yield _range_actions(
                     "fwd.beyond_wp",
-                    "logical blocks {logical_block} to {last} ({blocks} blocks) lie above the write pointer of data "
+                    "logical blocks {logical_block} to {last} ({blocks}) lie above the write pointer of data "
                     "zone {data_zone}: the drive has lost these data, and their mappings are dropped",
                     drop.logical[gone],
                     _zone_of(state, drop.physical[gone]),
@@ -186,9 +186,16 @@ class _Planner:
             "generation {generation} (key in block {block}) is incomplete ({fault}) and is given up; "
             f"generation {current.generation} is used"
         )
-        places = {"generation": [c.generation for c in torn], "block": [c.block for c in torn]}
         faults = [c.fault for c in torn]
-        self._repair.add(RULES.actions("gen.torn", sentence, words={"fault": faults}, **places))
+        self._repair.add(
+            RULES.actions(
+                "gen.torn",
+                sentence,
+                words={"fault": faults},
+                generation=[c.generation for c in torn],
+                block=[c.block for c in torn],
+            )
+        )
         self._told.update({"gen.torn", *faults})
 
     def _note_drops(self, state: State, rebuilt: Rebuilt) -> None:
@@ -196,12 +203,12 @@ class _Planner:
         self._repair.add(
             _range_actions(
                 "rev.nofwd",
-                "logical blocks {logical_block} to {last} ({blocks} blocks) are recovered from the reverse table",
+                "logical blocks {logical_block} to {last} ({blocks}) are recovered from the reverse table",
                 rebuilt.recovered,
             )
         )
         for drop in rebuilt.drops:
-            sentence = "logical blocks {logical_block} to {last} ({blocks} blocks) become unmapped: "
+            sentence = "logical blocks {logical_block} to {last} ({blocks}) become unmapped: "
             damaged = ~_lost_by_drive(state, drop)
             self._repair.add(_range_actions(drop.code, sentence + _BECAUSE[drop.code], drop.logical[damaged]))
 
@@ -225,7 +232,7 @@ class _Planner:
     def _note_the_rest(self) -> None:
         """What else the findings lead to, each thing once."""
         told = self._told | {action.id.removeprefix(f"{NAME}.") for action in self._repair.actions}
-        sentences = {}
+        sentences: dict[str, str] = {}
         for code in (group.code for group in self._evidence.findings.groups):
             repair = RULES[code].repair
             if repair and code in self._codes and code not in told | _BECAUSE.keys():

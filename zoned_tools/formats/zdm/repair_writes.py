@@ -65,6 +65,29 @@ class _Pointers:
     meta_reserve: int
 
 
+@dataclass(frozen=True, slots=True)
+class JournalSlots:
+    """Slots of the first new generation by home block: for changed pages, and kept for others."""
+
+    changed: dict[int, int]
+    kept: dict[int, int]
+
+
+def slots_for(state: State, homes: list[int]) -> JournalSlots | None:
+    """A journal slot for each page that the old generation does not use; None when they do not suffice."""
+    nr_slots = state.geometry.journal_map_blocks * layout.PAGE_ENTRIES
+    used = {home: copy - layout.JOURNAL_BLOCK for home, copy in state.tables.journal.items()}
+    taken = set(used.values())
+    free = [slot for slot in range(nr_slots) if slot not in taken]
+    # Table pages that are journaled and right keep their slots in the first new generation. CRC pages
+    # do not: those that are not written anew are right at home, whatever the journal holds.
+    changed = set(homes)
+    kept = {h: slot for h, slot in used.items() if h not in changed and h < state.geometry.crc_start}
+    if len(free) < len(homes) or any(slot >= nr_slots for slot in kept.values()):
+        return None
+    return JournalSlots(dict(zip(homes, free, strict=False)), kept)
+
+
 class _Writing:
     """Turns rebuilt tables into the steps of a plan."""
 
@@ -78,7 +101,6 @@ class _Writing:
         current = state.current
         self._uuid = current.key.super.uuid if current else uuids.uuid4()
         self._number = self._first_number(state.generations)
-        self._kept_slots: dict[int, int] = {}
 
     def _first_number(self, found: Generations) -> int:
         number = max(found.highest_number, layout.FIRST_GENERATION - 1) + 1
@@ -94,17 +116,19 @@ class _Writing:
         crc_pages, md_crcs = self._crc_pages(result)
         pointers = self._pointers(result)
         changed = self._changed | crc_pages
-        slots = self._slots(sorted(changed)) if changed else {}
-        if changed and not slots:
+        slots = slots_for(self._state, sorted(changed)) if changed else None
+        if slots is not None:
+            journaled = {layout.JOURNAL_BLOCK + slot: changed[home] for home, slot in slots.changed.items()}
+            self._write_pages(journaled, "changed page, journaled")
+        elif changed:
             self._plan.messages.append(
                 f"{len(changed)} changed pages do not fit the journal and are overwritten in place; keep the undo file"
             )
-        self._write_pages({layout.JOURNAL_BLOCK + s: changed[h] for h, s in slots.items()}, "changed page, journaled")
         for index, block in enumerate(pointers.blocks):
             self._write(layout.WP_BLOCK + index, block, "free estimates" if index % 2 else "write pointers")
         self._plan.flush(0)
-        if slots:
-            self._generation(slots, pointers, md_crcs)
+        if slots is not None:
+            self._generation(slots.changed | slots.kept, pointers, md_crcs)
         self._write_pages(home | crc_pages, "table page")
         self._plan.flush(0)
         keys = [self._generation({}, pointers, md_crcs) for _ in range(3)]
@@ -162,26 +186,6 @@ class _Writing:
         )
         return _Pointers(_pointer_blocks(state, result), streams.astype("<u4").tobytes(), gc_reserve, meta_reserve)
 
-    def _slots(self, homes: list[int]) -> dict[int, int]:
-        """A journal slot for each page that the old generation does not use; empty when they do not suffice."""
-        nr_slots = self._geometry.journal_map_blocks * layout.PAGE_ENTRIES
-        taken = {copy - layout.JOURNAL_BLOCK for copy in self._state.tables.journal.values()}
-        free = [slot for slot in range(nr_slots) if slot not in taken]
-        # Table pages that are journaled and right keep their slots in the first new generation. CRC pages
-        # do not: those that are not written anew are right at home, whatever the journal holds.
-        changed = set(homes)
-        kept = {
-            home: copy - layout.JOURNAL_BLOCK
-            for home, copy in self._state.tables.journal.items()
-            if home not in changed and home < self._geometry.crc_start
-        }
-        if any(slot >= nr_slots for slot in kept.values()):
-            return {}
-        if len(free) < len(homes):
-            return {}
-        self._kept_slots = kept
-        return dict(zip(homes, free, strict=False))
-
     # -- steps
 
     def _write(self, block: int, data: bytes, note: str) -> None:
@@ -202,7 +206,7 @@ class _Writing:
         """Write a closed generation without cache pages; the block of its key."""
         geometry = self._geometry
         journal = np.full(geometry.journal_map_blocks * layout.PAGE_ENTRIES, layout.SLOT_FREE, "<u4")
-        for home, slot in (slots | self._kept_slots if slots else {}).items():
+        for home, slot in slots.items():
             journal[slot] = home
         crcs = crc16_pages(np.frombuffer(b"".join(pointers.blocks), np.uint8).reshape(-1, BLOCK_BYTES)).tolist()
         md = md_blocks(md_crcs)

@@ -9,10 +9,7 @@ _E, _W, _I = Severity.ERROR, Severity.WARNING, Severity.INFO
 
 _CUT = "A power cut, or a drive that lost writes."
 _DAMAGE = "Damage on the drive, or a foreign program wrote there."
-_REBUILD = (
-    "The tables are rebuilt from each other and three fresh generations are written. A mapping that neither table "
-    "proves is dropped and named."
-)
+_REBUILD = "The tables are rebuilt from each other and three fresh generations are written."
 _FALL_BACK = "The newest complete generation is used; the torn one is overwritten."
 _RECOUNT = "Write pointers are taken from the drive and live blocks are counted again."
 
@@ -49,7 +46,8 @@ RULES = Rules(
             _E,
             "No complete generation of the metadata exists. On a fresh format this is normal, and only a note.",
             _DAMAGE,
-            "Where a key with a wrong checksum leads to a generation that is complete otherwise, that is used. "
+            "Where a key with a wrong checksum leads to a generation that is complete otherwise, that is used, of "
+            "several that nothing orders the first. "
             "Else the metadata are rebuilt from the tables at their home place alone: the map cache, the discards and "
             "the pages in the journal are lost, blocks that were written last become unmapped or get older content.",
             asks=Consent.LOSES,
@@ -98,9 +96,9 @@ RULES = Rules(
             _E, "Two journal slots name the same page.", _DAMAGE, "The one that matches the page's checksum is kept."
         ),
         "cache.range": Rule(
-            _E, "A map cache entry is outside the data area.", _DAMAGE, "The block becomes unmapped and is named."
+            _E, "A map cache entry is outside the data area.", _DAMAGE, "The block becomes unmapped and is reported."
         ),
-        "cache.dup": Rule(_E, "A logical block has two map cache entries.", _DAMAGE, "One is kept, both are named."),
+        "cache.dup": Rule(_E, "A logical block has two map cache entries.", _DAMAGE, "One is kept, both are reported."),
         "cache.zero": Rule(
             _W,
             "Trimmed blocks have zero cache entries, for which the reference returns old data.",
@@ -127,7 +125,7 @@ RULES = Rules(
             _E,
             "A forward entry is outside the data area.",
             _DAMAGE,
-            "The block named by the reverse table is used, else the mapping is dropped and named.",
+            "The block named by the reverse table is used, else the mapping is dropped and reported.",
             _UNSEEN,
         ),
         "fwd.norev": Rule(
@@ -151,7 +149,7 @@ RULES = Rules(
             "Mapped blocks lie at or above their zone's write pointer.",
             "The drive lost data, the zone was reset, or the entry is damaged.",
             "Another copy is looked up in the reverse table. Mappings of data that the drive had and lost are dropped, "
-            "so that these blocks read as zeroes; an entry that is just damaged is dropped without asking, and named.",
+            "so that these blocks read as zeroes; an entry that is just damaged is dropped without asking and reported.",
             asks=Consent.LOSES,
         ),
         "wp.behind": Rule(
@@ -165,7 +163,7 @@ RULES = Rules(
             _E,
             "The recorded write pointer is above the drive's.",
             "The zone was reset or lost data, or the record is damaged.",
-            "The drive is believed, unless live data lie above its write pointer (fwd.beyond_wp).",
+            "The drive is believed, unless live data lie above its write pointer.",
             "Nothing is done about it.",
         ),
         "zf.low_live": Rule(_E, "A free estimate promises more than is free.", _DAMAGE, _RECOUNT, _TAKEN),

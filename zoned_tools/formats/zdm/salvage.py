@@ -24,8 +24,8 @@ class Salvage:
 
     Attributes:
         state: has a current generation where one could be salvaged.
-        consent: certain for the only candidate, and for one that the write pointer blocks, which are written
-            before each generation, prove to be the newest.
+        consent: certain for the only candidate, and for one that is proved to be the newest: by the write pointer
+            blocks, which are written before each generation, or by a number that fits its area.
     """
 
     state: State
@@ -39,7 +39,7 @@ def salvage(state: State) -> Salvage:
     best = _best(found.salvageable, stored)
     if best is None:
         return Salvage(state, Consent.LOSES)
-    guessed = len(found.salvageable) > 1 and not _is_newest(best, stored)
+    guessed = len(found.salvageable) > 1 and not _is_newest(best, stored) and not _is_in_its_area(best)
     chosen = assemble(state.volume, state.identity, Generations(found.candidates, best))
     return Salvage(chosen, Consent.GUESSES if guessed else Consent.CERTAIN)
 
@@ -48,11 +48,15 @@ def _best(candidates: Iterable[Candidate], stored: Words) -> Candidate | None:
     """Write pointer blocks match only the newest generations; then the number counts if it fits its area."""
 
     def likelihood(candidate: Candidate) -> tuple[bool, bool, int]:
-        consistent = area_of(candidate.generation) == candidate.window
-        return _is_newest(candidate, stored), consistent, candidate.generation if consistent else 0
+        placed = _is_in_its_area(candidate)
+        return _is_newest(candidate, stored), placed, candidate.generation if placed else 0
 
     return max(candidates, key=likelihood, default=None)
 
 
 def _is_newest(candidate: Candidate, stored: Words) -> bool:
     return np.array_equal(stored, candidate.wp_crcs[: len(stored)])
+
+
+def _is_in_its_area(candidate: Candidate) -> bool:
+    return area_of(candidate.generation) == candidate.window

@@ -32,7 +32,12 @@ SETTINGS = (
     switch("force", "with create: start over whatever is there", Journey.TABLE),
     text("meta", "device with the metadata", Journey.TABLE, kind="path"),
     switch("mirror", "metadata are mirrored", Journey.TABLE),
-    text("label", f"label, at most {LABEL_BYTES} bytes; it also names the mapping", Journey.FORMAT),
+    text(
+        "label",
+        f"label, at most {LABEL_BYTES} bytes; it also names the mapping",
+        Journey.FORMAT,
+        verify=require_label,
+    ),
     text("uuid", "UUID of the new ZDM instead of a random one", Journey.FORMAT, kind="uuid"),
     number(
         "reserve",

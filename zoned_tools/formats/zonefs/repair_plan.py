@@ -43,7 +43,10 @@ class Rewrite:
 
 
 def plan_repair(evidence: ZonefsEvidence, consents: Consents) -> RepairPlan:
-    """Plan what mends the findings of ``evidence``; there is nothing to do for a device that is not zoned."""
+    """Plan what mends the findings of ``evidence``; there is nothing to do for a device that is not zoned.
+
+    While a new super block waits, zone 0 stays as it is: it may be somebody else's.
+    """
     result = RepairPlan(Plan("repair the zonefs super block"))
     survey = evidence.survey
     if survey is None:

@@ -15,6 +15,7 @@ from tests.formats.dm_zoned.images import (
     MIB,
     NAMES,
     Images,
+    check_target,
     corrupted,
     corruptions,
     drive,
@@ -24,7 +25,7 @@ from tests.formats.dm_zoned.images import (
 from zoned_tools.device.plan import apply_plan, verify_plan
 from zoned_tools.errors import MetadataError
 from zoned_tools.formats.contract import Target
-from zoned_tools.formats.dm_zoned.check import NoValidSuperBlockError, check_target
+from zoned_tools.formats.dm_zoned.check import NoValidSuperBlockError
 from zoned_tools.formats.dm_zoned.dump import dump, restore
 from zoned_tools.formats.dm_zoned.judge import read_state
 from zoned_tools.formats.dm_zoned.layout import SuperBlock
@@ -79,10 +80,10 @@ def test_damaged_metadata_survive_a_round_trip(images: Images, base: str, varian
     except NoValidSuperBlockError:
         assert variant.get("set_used") is None
         return
-    before = [f.as_json() for f in check_target(target).report.findings]
+    before = [f.as_json() for f in check_target(target).findings]
     wipe(target)
     apply_plan(target.devices, restore(target, document).steps)
-    assert [f.as_json()["where"] for f in check_target(target).report.findings] == [f["where"] for f in before]
+    assert [f.as_json()["where"] for f in check_target(target).findings] == [f["where"] for f in before]
 
 
 def test_document_is_small_and_can_be_edited(images: Images) -> None:
@@ -93,8 +94,8 @@ def test_document_is_small_and_can_be_edited(images: Images) -> None:
     for row in document["super_blocks"]:
         row["label"] = "edited"
     apply_plan(target.devices, restore(target, document).steps)
-    report = check_target(target).report
-    assert report.findings == []
+    report = check_target(target)
+    assert report.findings.codes == frozenset()
     assert report.facts["label"] == "edited"
 
 
@@ -103,7 +104,7 @@ def test_restore_rescues_a_wiped_target(images: Images) -> None:
     content, document = logical_sha256(target), document_of(target)
     wipe(target)
     apply_plan(target.devices, restore(target, document).steps)
-    assert check_target(target).report.findings == []
+    assert check_target(target).findings.codes == frozenset()
     assert logical_sha256(target) == content
 
 

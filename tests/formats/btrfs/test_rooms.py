@@ -1,0 +1,82 @@
+"""The declared layout: light to import, with the rooms that btrfs has, and one row for each code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import zoned_tools.formats.btrfs
+from zoned_tools.device.image import open_image
+from zoned_tools.errors import MetadataError
+from zoned_tools.formats.btrfs import LAYOUT, layout
+from zoned_tools.formats.btrfs.rules import NAME, RULES
+from zoned_tools.formats.contract import Identity, Probed, Target
+
+Image = Callable[[str], Path]
+
+HEAVY = ("numpy", "construct", "rich", "crc32c", "xxhash", "pyudev")
+
+
+def test_the_declaration_and_the_rules_are_light() -> None:
+    code = (
+        "import sys, zoned_tools.formats.btrfs, zoned_tools.formats.btrfs.rules, zoned_tools.formats.btrfs.members;"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "[]\n"
+
+
+def test_rooms() -> None:
+    """No logical device, no target of the device mapper, nothing of its own to choose."""
+    rooms = ("open_mapper", "export", "table_line", "dump", "restore", "zone_roles", "plan_format", "order_members")
+    assert [name for name in rooms if getattr(LAYOUT, name) is not None] == ["export"]
+    assert LAYOUT.rules() is RULES
+    assert LAYOUT.claims is not None
+    assert (LAYOUT.settings, LAYOUT.whole_drive) == ((), False)
+    assert LAYOUT.name == layout.NAME == NAME == RULES.layout
+
+
+def test_every_code_of_the_rules_is_made_somewhere() -> None:
+    package = Path(zoned_tools.formats.btrfs.__file__).parent
+    made: set[str] = set()
+    for module in ("findings.py", "ring_findings.py", "judge.py", "validate.py"):
+        made |= set(re.findall(r'"([a-z0-9]+(?:-[a-z0-9]+)*)"', (package / module).read_text()))
+    assert set(RULES) <= made
+
+
+def member(group: str) -> Probed:
+    return Probed(None, Identity("btrfs", group=group))  # type: ignore[arg-type] # only the identity is looked at
+
+
+@pytest.mark.parametrize(
+    ("probed", "one"),
+    [
+        (["a", "a", None], True),
+        (["a", None, None], True),
+        (["a", "a"], False),
+        (["a", "b", None], False),
+        (["", None], False),
+        (["a", "", None], False),
+        ([None, None], False),
+    ],
+)
+def test_members_with_damaged_super_blocks(probed: list[str | None], *, one: bool) -> None:
+    """Devices on which nothing is found belong to the only file system of several devices."""
+    assert LAYOUT.claims is not None
+    nothing = Probed(None, None)  # type: ignore[arg-type] # only the identity is looked at
+    assert LAYOUT.claims([nothing if group is None else member(group) for group in probed]) is one
+
+
+def test_export_gives_the_newest_super_block(vector_image: Image) -> None:
+    assert LAYOUT.export is not None
+    with open_image(str(vector_image("pv01-torn-last"))) as image:
+        [(length, block)] = LAYOUT.export(Target(NAME, (image,)))
+        assert length == layout.SUPER_BYTES
+        assert block == image.read(8192, 4096)
+    with open_image(str(vector_image("pv12-both-empty"))) as image, pytest.raises(MetadataError, match="no valid"):
+        LAYOUT.export(Target(NAME, (image,)))

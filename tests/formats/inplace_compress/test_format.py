@@ -1,0 +1,89 @@
+"""What a volume can be made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.formats.inplace_compress.images import check_device, in_memory, settings_of, target_of
+from zoned_tools.device.base import Geometry
+from zoned_tools.device.image import create_image, open_image
+from zoned_tools.device.plan import apply_plan
+from zoned_tools.device.zones import Model, make_table
+from zoned_tools.errors import DeviceError, GeometryError, UsageError
+from zoned_tools.formats.contract import Journey
+from zoned_tools.formats.inplace_compress import LAYOUT
+from zoned_tools.formats.inplace_compress.compressors import Compressor
+from zoned_tools.formats.inplace_compress.format import plan_format, plan_volume
+from zoned_tools.formats.inplace_compress.import_ import import_volume, open_source
+
+
+def test_devices_and_sources_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "raw").write_bytes(bytes(8 << 20))
+    small = in_memory(tmp_path, 4 << 20)
+    with pytest.raises(UsageError):
+        open_source(str(tmp_path / "empty"))
+    for path in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(DeviceError):
+            open_source(str(path))
+    with pytest.raises(GeometryError):
+        import_volume(small, open_source(str(tmp_path / "raw")), compressor=Compressor.LZO)
+    impossible: list[dict[str, Any]] = [{"data_blocks": 1023}, {"data_blocks": 1 << 60}]
+    for choices in [*impossible, {"start_bytes": (4 << 20) - 8192}]:
+        with pytest.raises(GeometryError):
+            plan_volume(small, compressor=Compressor.LZO, **choices)
+    meaningless: list[dict[str, Any]] = [{"data_blocks": 0}, {"start_bytes": 100}, {"compressor": Compressor.LZ4}]
+    for choices in meaningless:
+        with pytest.raises(UsageError):
+            plan_volume(small, **{"compressor": Compressor.LZO, **choices})
+
+
+@pytest.mark.parametrize(
+    ("given", "compressor", "blocks"),
+    [
+        ({}, "lzo", 1022),
+        ({"compressor": "842-generic", "data-blocks": "512"}, "842", 512),
+        ({"table": "0 4096 inplacecompress device=x,compressor=842"}, "842", 512),
+        ({"table": "device=x,writethrough", "compressor": "lzo"}, "lzo", 1022),
+    ],
+)
+def test_the_room_makes_what_the_settings_say(
+    given: dict[str, str], compressor: str, blocks: int, tmp_path: Path
+) -> None:
+    device = in_memory(tmp_path, 4 << 20)
+    assert LAYOUT.plan_format is not None
+    apply_plan([device], LAYOUT.plan_format(target_of(device), settings_of(Journey.FORMAT, given)).steps)
+    evidence = check_device(device)
+    assert (evidence.findings.groups, evidence.facts["data_blocks"]) == ([], blocks)
+    assert evidence.facts["compressor"] == compressor
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"table": "0 4096 inplacecompress device=x", "data-blocks": "9"},
+        {"table": "device=x,compressor=lzo", "compressor": "842"},
+        {"data-blocks": "0"},
+        {"compressor": "zstd"},
+        {"label": "x"},
+    ],
+)
+def test_contradictions_are_refused(given: dict[str, str], tmp_path: Path) -> None:
+    device = in_memory(tmp_path, 4 << 20)
+    with pytest.raises(UsageError):
+        plan_format(target_of(device), settings_of(Journey.FORMAT, given))
+
+
+def test_only_conventional_zones_carry_a_volume(tmp_path: Path) -> None:
+    path, zone = str(tmp_path / "zoned"), 1 << 20
+    geometry = Geometry(Model.HOST_MANAGED, 8 * zone, zone, 8)
+    create_image(path, geometry, make_table(8 * zone // 512, zone // 512, nr_conventional=4))
+    with open_image(path, writable=True) as device:
+        with pytest.raises(GeometryError):
+            plan_volume(device, compressor=Compressor.LZO)
+        assert plan_volume(device, compressor=Compressor.LZO, data_blocks=1022)
+        with pytest.raises(GeometryError):
+            plan_volume(device, compressor=Compressor.LZO, data_blocks=1023)

@@ -1,0 +1,87 @@
+"""Inputs of the fuzzer as data: what to start from, what to change, which journeys to make."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from tests.fuzz.subjects import seed_of, subject
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.fuzz.mutations import Mutation
+
+JOURNEYS = ("probe", "rooms", "repair", "consent", "one", "dump", "session", "export")
+"""``probe``: what is on the drives, else the target is where it was. ``rooms``: inspect, table line, zone roles. ``repair``: what is certain. ``consent``: with every code allowed,
+``one``: with one of them. ``dump``: and restore. ``session``: of the mapper. ``export``: to a file."""
+
+_WEIGHTS = {
+    "probe": 0.3,
+    "rooms": 0.2,
+    "repair": 0.6,
+    "consent": 0.4,
+    "one": 0.15,
+    "dump": 0.1,
+    "session": 0.25,
+    "export": 0.02,
+}
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input.
+
+    Attributes:
+        seed: of everything that is random in the journeys.
+        deep: check payload data too.
+        codes: what a check finds, in the corpus.
+        known: why this input is expected to fail, in the corpus; empty when it is not.
+    """
+
+    layout: str
+    base: str
+    mutations: list[Mutation] = field(default_factory=list)
+    journeys: tuple[str, ...] = JOURNEYS
+    seed: int = 0
+    deep: bool = False
+    codes: tuple[str, ...] = ()
+    known: str = ""
+
+    def with_mutations(self, mutations: list[Mutation]) -> Input:
+        return replace(self, mutations=mutations)
+
+    def dumps(self) -> str:
+        """JSON, one mutation a line; defaults left out."""
+        values: dict[str, Any] = {k: v for k, v in asdict(self).items() if v or k in ("mutations", "seed")}
+        if self.journeys == JOURNEYS:
+            del values["journeys"]
+        del values["mutations"]
+        head = json.dumps(values)[:-1]
+        lines = ",\n  ".join(json.dumps(mutation) for mutation in self.mutations)
+        return f'{head}, "mutations": [\n  {lines}\n]}}\n' if lines else f'{head}, "mutations": []}}\n'
+
+    @classmethod
+    def loads(cls, text: str) -> Input:
+        """What :meth:`dumps` made."""
+        values = json.loads(text)
+        for name in ("journeys", "codes"):
+            if name in values:
+                values[name] = tuple(values[name])
+        return cls(**values)
+
+    @classmethod
+    def of_file(cls, path: Path) -> Input:
+        return cls.loads(path.read_text())
+
+
+def generate(layout: str, seed: int, number: int) -> Input:
+    """Input ``number`` of a run; the same for the same seed, in whatever process."""
+    choose = random.Random(seed_of(layout, seed, number))
+    found = subject(layout)
+    name = found.pick(choose)
+    mutations = found.mutate(choose, found.base(name))
+    journeys = tuple(journey for journey in JOURNEYS if choose.random() < _WEIGHTS[journey])
+    return Input(layout, name, mutations, journeys, choose.getrandbits(30), deep=choose.random() < 0.15)
