@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -75,13 +76,13 @@ def codecs() -> dict[str, float]:
         ):
             streams = encode(pieces)
             assert decode(streams, [size] * len(pieces)) == pieces
-            figures[f"{name}_{blocks}_blocks_encode"] = len(whole) / best(lambda e=encode, p=pieces: e(p)) / MB
+            figures[f"{name}_{blocks}_blocks_encode"] = len(whole) / best(partial(encode, pieces)) / MB
             figures[f"{name}_{blocks}_blocks_decode"] = (
-                len(whole) / best(lambda d=decode, s=streams, n=size: d(s, [n] * len(s))) / MB
+                len(whole) / best(partial(decode, streams, [size] * len(streams))) / MB
             )
         one = c842.encode(pieces[0])
-        figures[f"842_{blocks}_blocks_encode_single"] = size / best(lambda p=pieces[0]: c842.encode(p), 20) / MB
-        figures[f"842_{blocks}_blocks_decode_single"] = size / best(lambda s=one, n=size: c842.decode(s, n), 20) / MB
+        figures[f"842_{blocks}_blocks_encode_single"] = size / best(partial(c842.encode, pieces[0]), 20) / MB
+        figures[f"842_{blocks}_blocks_decode_single"] = size / best(partial(c842.decode, one, size), 20) / MB
     return figures
 
 
@@ -150,8 +151,7 @@ def volumes(folder: Path, mib: int, window: int) -> dict[str, object]:
                 copy_volume(open_volume(device), str(out), processes=count)
 
             figures[f"copy_{processes}_processes"] = len(raw) / best(copy, clock=clock_of(processes)) / MB
-            with out.open("rb") as file:
-                assert file.read() == raw
+            assert out.read_bytes() == raw
         mapper = open_mapper(target, writable=False, settings=Settings())
         figures["mapper_read_4_MiB"] = (
             len(raw) / best(lambda: [mapper.read(at, 1024) for at in range(0, len(raw) // 4096 - 1023, 1024)]) / MB

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import errno
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from zoned_tools.device.base import Geometry, ZoneOperation
-from zoned_tools.device.emulated import EmulatedDrive
 from zoned_tools.device.image import create_image, open_image
 from zoned_tools.device.machine import DriveFamily
 from zoned_tools.device.zones import Model, ZoneCondition, make_table, wp_is_valid
 from zoned_tools.errors import DeviceError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from zoned_tools.device.emulated import EmulatedDrive
+
 TRACES = {"nullblk": DriveFamily.NULL_BLK, "zns": DriveFamily.NVME, "scsi": DriveFamily.SCSI}
 
 
-def drive_of(trace: dict, path: Path) -> EmulatedDrive:
+def drive_of(trace: dict[str, Any], path: Path) -> EmulatedDrive:
     facts, zones = trace["device"], trace["zones"]
     sequential = [z for z in zones if z["type"] != 1]
     table = make_table(
@@ -46,7 +50,7 @@ def drive_of(trace: dict, path: Path) -> EmulatedDrive:
     return open_image(str(path), writable=True)
 
 
-def states(drive: EmulatedDrive) -> list[list]:
+def states(drive: EmulatedDrive) -> list[list[int | None]]:
     zones = drive.zones()
     valid = wp_is_valid(zones)
     return [
@@ -55,7 +59,7 @@ def states(drive: EmulatedDrive) -> list[list]:
     ]
 
 
-def run(drive: EmulatedDrive, step: dict, zone_sectors: int) -> str:
+def run(drive: EmulatedDrive, step: dict[str, Any], zone_sectors: int) -> str:
     try:
         match step["op"]:
             case "write":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from zoned_tools.device.image import open_image
 from zoned_tools.device.partition import partitions
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def entry(start: int, count: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from zoned_tools.device.base import Geometry, ZoneOperation
 from zoned_tools.device.image import create_image, open_image
 from zoned_tools.device.partition import PartitionView
-from zoned_tools.device.plan import Plan, apply_plan, verify_plan
+from zoned_tools.device.plan import Plan, Produce, apply_plan, verify_plan
 from zoned_tools.device.undo import UndoFile, save_undo
 from zoned_tools.device.zones import Model, make_table, written_sectors
 from zoned_tools.errors import DeviceError, MetadataError, RefusedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ZONE = 64 << 10
 ZONES = 8
@@ -36,13 +39,13 @@ def make(folder: Path) -> str:
     return path
 
 
-def state(path: str) -> tuple:
+def state(path: str) -> tuple[bytes, list[int], list[int]]:
     with open_image(path) as drive:
         zones = drive.zones()
         return drive.read(0, ZONES * ZONE), zones["condition"].tolist(), written_sectors(zones).tolist()
 
 
-def a_plan(drive) -> Plan:
+def a_plan() -> Plan:
     plan = Plan("change everything")
     plan.write(0, 4096, b"n" * 8192)
     plan.write(0, 8192, b"m" * 4096)
@@ -57,12 +60,12 @@ def a_plan(drive) -> Plan:
 
 
 @given(cut=st.integers(0, 9))
-def test_undo_restores_after_any_cut(cut: int, tmp_path_factory) -> None:
+def test_undo_restores_after_any_cut(cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("undo")
     path, undo = make(folder), str(folder / "plan.undo")
     before = state(path)
     with open_image(path, writable=True) as drive:
-        plan = a_plan(drive)
+        plan = a_plan()
         save_undo(undo, [drive], plan, "nothing")
         apply_plan([drive], plan.steps[:cut])
     with open_image(path, writable=True) as drive, UndoFile(undo) as saved:
@@ -72,7 +75,7 @@ def test_undo_restores_after_any_cut(cut: int, tmp_path_factory) -> None:
     assert state(path) == before
 
 
-def test_an_undo_file_refuses_what_changed_since(tmp_path) -> None:
+def test_an_undo_file_refuses_what_changed_since(tmp_path: Path) -> None:
     path, undo = make(tmp_path), str(tmp_path / "plan.undo")
     with open_image(path, writable=True) as drive:
         plan = Plan("one block")
@@ -91,10 +94,10 @@ def test_an_undo_file_refuses_what_changed_since(tmp_path) -> None:
         saved.check([device])
 
 
-def test_damaged_undo_files(tmp_path) -> None:
+def test_damaged_undo_files(tmp_path: Path) -> None:
     path, undo = make(tmp_path), tmp_path / "plan.undo"
     with open_image(path, writable=True) as drive:
-        plan = a_plan(drive)
+        plan = a_plan()
         save_undo(str(undo), [drive], plan)
         with pytest.raises(DeviceError, match="exists"):
             save_undo(str(undo), [drive], plan)
@@ -109,7 +112,7 @@ def test_damaged_undo_files(tmp_path) -> None:
         UndoFile(str(tmp_path / "nothing"))
 
 
-def test_verify_notices_a_device_that_forgets(tmp_path) -> None:
+def test_verify_notices_a_device_that_forgets(tmp_path: Path) -> None:
     path = make(tmp_path)
     with open_image(path, writable=True) as drive:
         plan = Plan("one block")
@@ -123,6 +126,8 @@ def forgetful_plan(kind: str) -> Plan:
     match kind:
         case "write":
             plan.write(0, 4096, b"n" * 8192)
+        case "produce":
+            plan.steps.append(Produce(0, 4096, 8192, lambda: b"p" * 8192))
         case "fill":
             plan.fill(0, 4096, 8192, 0xABCD)
         case "zeroes":
@@ -137,8 +142,8 @@ def forgetful_plan(kind: str) -> Plan:
     return plan
 
 
-@pytest.mark.parametrize("kind", ["write", "fill", "zeroes", "copy"])
-def test_verify_looks_at_every_step(kind: str, tmp_path) -> None:
+@pytest.mark.parametrize("kind", ["write", "produce", "fill", "zeroes", "copy"])
+def test_verify_looks_at_every_step(kind: str, tmp_path: Path) -> None:
     path = make(tmp_path)
     with open_image(path, writable=True) as drive:
         plan = forgetful_plan(kind)
@@ -151,10 +156,10 @@ def test_verify_looks_at_every_step(kind: str, tmp_path) -> None:
         verify_plan([drive], plan)
 
 
-def test_verify_knows_what_a_later_step_changed(tmp_path) -> None:
+def test_verify_knows_what_a_later_step_changed(tmp_path: Path) -> None:
     path = make(tmp_path)
     with open_image(path, writable=True) as drive:
-        plan = a_plan(drive)
+        plan = a_plan()
         plan.copy(0, ZONE, 0, 8192)
         plan.write(0, ZONE + 4096, b"source of the copy" * 512)
         plan.write(0, 7 * ZONE, b"7" * 4096)
@@ -164,7 +169,7 @@ def test_verify_knows_what_a_later_step_changed(tmp_path) -> None:
         verify_plan([drive], plan)
 
 
-def test_verify_is_fast_with_many_steps(tmp_path) -> None:
+def test_verify_is_fast_with_many_steps(tmp_path: Path) -> None:
     path = make(tmp_path)
     with open_image(path, writable=True) as drive:
         plan = Plan("bytes")
@@ -176,7 +181,7 @@ def test_verify_is_fast_with_many_steps(tmp_path) -> None:
         assert time.process_time() - before < 5
 
 
-def test_checking_an_undo_file_of_many_blocks_is_fast(tmp_path) -> None:
+def test_checking_an_undo_file_of_many_blocks_is_fast(tmp_path: Path) -> None:
     path, undo = str(tmp_path / "plain.img"), str(tmp_path / "plan.undo")
     with open(path, "wb") as file:
         file.write(os.urandom(16 << 20))
@@ -198,7 +203,7 @@ def test_checking_an_undo_file_of_many_blocks_is_fast(tmp_path) -> None:
         assert drive.read(0, 16 << 20) == before
 
 
-def test_a_change_to_a_partition_is_undone_there(tmp_path) -> None:
+def test_a_change_to_a_partition_is_undone_there(tmp_path: Path) -> None:
     path, undo = make(tmp_path), str(tmp_path / "plan.undo")
     before = state(path)
     with open_image(path, writable=True) as drive:

@@ -72,7 +72,7 @@ class Client:
         magic, error, cookie = struct.unpack(">IIQ", self.take(16))
         assert magic == 0x67446698
         assert cookie == 77
-        return error
+        return int(error)
 
     def chunks(self) -> list[tuple[int, bytes]]:
         """``(type, payload)`` of a structured reply."""
@@ -91,7 +91,7 @@ class Client:
         assert kind == 0x8001
         number, length = struct.unpack_from(">IH", payload)
         assert len(payload) == 6 + length > 6
-        return number
+        return int(number)
 
     def closed(self) -> bool:
         """True when the server has closed the connection and sent nothing more."""

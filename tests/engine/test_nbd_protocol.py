@@ -39,7 +39,7 @@ from tests.engine.volumes import BLOCK, MemoryMapper
 
 
 @pytest.mark.parametrize("no_zeroes", [True, False])
-def test_export_name_enters_transmission(mapper: MemoryMapper, tmp_path: Path, no_zeroes: bool) -> None:
+def test_export_name_enters_transmission(mapper: MemoryMapper, tmp_path: Path, *, no_zeroes: bool) -> None:
     with connected(mapper, tmp_path, 3 if no_zeroes else 1) as client:
         client.socket.sendall(struct.pack(">8sII", b"IHAVEOPT", 1, 0))
         size, flags = struct.unpack(">QH", client.take(10))

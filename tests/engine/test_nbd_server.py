@@ -26,8 +26,8 @@ from tests.engine.nbd_wire import (
 )
 from tests.engine.serving import served
 from tests.engine.volumes import BLOCK, MemoryMapper
-from zoned_tools.engine import nbd
-from zoned_tools.engine.nbd_sockets import parse_tcp_address, tcp_listener, unix_listener
+from zoned_tools.engine.nbd import server as nbd
+from zoned_tools.engine.nbd.sockets import parse_tcp_address, tcp_listener, unix_listener
 from zoned_tools.errors import BusyError, DeviceError, UsageError
 
 # -- broken clients, shutdown
@@ -80,7 +80,7 @@ def test_random_bytes_do_not_harm_the_server(
 
 def test_a_bug_in_the_mapper_ends_one_connection(mapper: MemoryMapper, tmp_path: Path) -> None:
     def broken(block: int, count: int) -> bytes:
-        raise ZeroDivisionError("a bug")
+        raise ZeroDivisionError("a bug", block, count)
 
     mapper.read = broken  # type: ignore[method-assign]  # the fault to be injected
     complaints: list[str] = []
@@ -91,14 +91,17 @@ def test_a_bug_in_the_mapper_ends_one_connection(mapper: MemoryMapper, tmp_path:
         other = Client(tmp_path / "s").go()
         other.send(FLUSH)
         assert other.simple() == 0
-    assert complaints == ["connection closed: internal error: ZeroDivisionError('a bug')"]
+    assert complaints == ["connection closed: internal error: ZeroDivisionError('a bug', 0, 1)"]
 
 
 def test_too_many_connections_are_turned_away(
     mapper: MemoryMapper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nbd, "MAX_CONNECTIONS", 2)
-    with served(mapper, tmp_path / "s"):
+    monkeypatch.setattr(nbd, "SPARED_SECONDS", 60)
+    monkeypatch.setattr(nbd, "PLACE_SECONDS", 0.1)
+    complaints: list[str] = []
+    with served(mapper, tmp_path / "s", complaints=complaints):
         clients = [Client(tmp_path / "s").go() for _ in range(2)]
         with pytest.raises((EOFError, ConnectionError)):
             Client(tmp_path / "s")
@@ -251,7 +254,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from tests.engine.volumes import MemoryMapper
 from zoned_tools.engine.nbd import Server, serve
-from zoned_tools.engine.nbd_sockets import tcp_listener
+from zoned_tools.engine.nbd.sockets import tcp_listener
 mapper = MemoryMapper(64)
 with tcp_listener("0") as (listener, uri):
     serve(Server(mapper), listener, lambda: print(uri, flush=True))

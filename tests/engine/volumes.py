@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 
 from zoned_tools.device.base import Buffer, Device
@@ -67,6 +68,36 @@ class MemoryMapper:
 
     def content(self) -> bytes:
         return b"".join(self.blocks.get(n, bytes(BLOCK)) for n in range(self.size_blocks))
+
+
+class FileMapper:
+    """Logical block n is block n of a file, read into the caller's buffer."""
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size_blocks = os.fstat(self._file).st_size // BLOCK
+        self.writable = False
+
+    def read(self, block: int, count: int) -> bytes:
+        return os.pread(self._file, count * BLOCK, block * BLOCK)
+
+    def read_into(self, block: int, buffer: memoryview) -> None:
+        assert os.preadv(self._file, [buffer], block * BLOCK) == len(buffer)
+
+    def write(self, block: int, data: Buffer, stream: int = 0) -> None:
+        raise NotImplementedError
+
+    def discard(self, block: int, count: int) -> None:
+        raise NotImplementedError
+
+    def lookup(self, block: int, count: int) -> Iterator[MapExtent]:
+        yield MapExtent(block, count, 0, block, "file")
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        os.close(self._file)
 
 
 class StraightMapper:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import errno
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from types import TracebackType
-from typing import Protocol, Self, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, runtime_checkable
 
 from zoned_tools.device.zones import Model, ZoneTable
 from zoned_tools.errors import DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """What can be written to a device."""
@@ -91,6 +93,16 @@ def check_range(geometry: Geometry, path: str, offset_bytes: int, length_bytes: 
         )
 
 
+def check_zones(geometry: Geometry, path: str, first_zone: int, count: int) -> None:
+    """Refuse zones that are not on the device (``EINVAL``), and a device without zones (``ENOTTY``)."""
+    if not geometry.is_zoned:
+        raise DeviceError("not a zoned device", device=path, errno=errno.ENOTTY)
+    if first_zone < 0 or count < 1 or first_zone + count > geometry.nr_zones:
+        last = first_zone + count - 1
+        zones = f"zone {first_zone} is" if count == 1 else f"zones {first_zone} to {last} are"
+        raise DeviceError(f"{zones} not on the drive, it has {geometry.nr_zones}", device=path, errno=errno.EINVAL)
+
+
 @runtime_checkable
 class Device(Protocol):
     """A drive that is open.
@@ -141,7 +153,8 @@ class Device(Protocol):
         """Run a zone management command over ``count`` zones in order.
 
         RESET over every zone skips conventional, empty, read-only and offline zones;
-        any other range fails at the first zone that does not allow the operation.
+        any other range fails at the first zone that does not allow the operation. Zones
+        that are not on the device are refused before anything is done (``EINVAL``).
         """
         ...
 
@@ -150,7 +163,12 @@ class Device(Protocol):
         ...
 
     def flush(self) -> None:
-        """Make everything written so far durable, zone states included."""
+        """Make everything written so far durable, zone states included.
+
+        When that fails once, the device accepts nothing more: this and every later write,
+        zone command, discard and flush, and the closing, raise the same errno until it is
+        opened again. Reading goes on.
+        """
         ...
 
     def close(self) -> None: ...
@@ -160,3 +178,12 @@ class Device(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class KeepsZoneFlags(Protocol):
+    """A device whose host-aware zones' flags can be set: an emulated drive, or a view of one."""
+
+    def set_zone_flags(self, zone: int, *, non_seq: bool, reset: bool) -> None:
+        """Set both flags of a zone."""
+        ...

@@ -9,14 +9,18 @@ import mmap
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoned_tools.device.base import Buffer, ClosesOnExit, Geometry, ZoneOperation, check_range
+from zoned_tools.device.base import Buffer, Geometry, ZoneOperation, check_range, check_zones
+from zoned_tools.device.failstop import FailStop
 from zoned_tools.device.sysfs import BlockSysfs
 from zoned_tools.device.zones import SECTOR_BYTES, ZONE_DTYPE, Model, ZoneTable
 from zoned_tools.errors import BusyError, DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BLKREPORTZONE = 0xC0101282
 BLKREPORTZONEV2 = 0xC010128E
@@ -48,7 +52,7 @@ _IO_BYTES = 1 << 20
 """Size of the aligned buffer for direct I/O, and of the largest single request."""
 
 
-class BlockDevice(ClosesOnExit):
+class BlockDevice(FailStop):
     """A block device of the running kernel, opened for direct I/O.
 
     Direct I/O keeps reads of an active device's neighbour from showing stale cache pages
@@ -69,7 +73,6 @@ class BlockDevice(ClosesOnExit):
             raise
         self._aligned = mmap.mmap(-1, _IO_BYTES)  # page-aligned, as O_DIRECT wants
         self._bounce = memoryview(self._aligned)
-        self._closed = False
 
     # -- what the device is
 
@@ -217,6 +220,7 @@ class BlockDevice(ClosesOnExit):
 
     def manage(self, operation: ZoneOperation, first_zone: int, count: int = 1) -> None:
         self._check_writable()
+        check_zones(self.geometry, self.path, first_zone, count)
         offset, length = self.geometry.zone_range_bytes(first_zone, count)
         packed = struct.pack("<QQ", offset // SECTOR_BYTES, length // SECTOR_BYTES)
         try:
@@ -228,28 +232,20 @@ class BlockDevice(ClosesOnExit):
 
     # -- end
 
-    def _check_writable(self) -> None:
-        if not self.writable:
-            raise DeviceError("opened read-only", device=self.path, errno=errno.EBADF)
-
     def flush(self) -> None:
         if not self.writable:
             return
-        try:
-            os.fsync(self._fd)
-        except OSError as error:
-            raise DeviceError.from_os_error(error, self.path, "cannot flush") from None
+        self._check_writable()
+        with self._syncing():
+            try:
+                os.fsync(self._fd)
+            except OSError as error:
+                raise DeviceError.from_os_error(error, self.path, "cannot flush") from None
 
-    def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            self.flush()
-        finally:
-            os.close(self._fd)
-            self._bounce.release()
-            self._aligned.close()
+    def _release(self) -> None:
+        os.close(self._fd)
+        self._bounce.release()
+        self._aligned.close()
 
 
 def _open_block(path: str, *, writable: bool, exclusive: bool) -> int:

@@ -8,7 +8,7 @@ updated in place without a power cut ever leaving half of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from construct import Int32ul, Int64ul, Padding, Struct
@@ -31,6 +31,9 @@ from zoned_tools.device.zones import (
     is_conventional,
 )
 from zoned_tools.errors import SidecarError
+
+if TYPE_CHECKING:
+    from construct import Container
 
 HEADER = Struct(
     "vendor_id" / Label(32),
@@ -73,6 +76,9 @@ MAX_ZONES = 1 << 24
 
 MAX_FILE_BYTES = HEADER_BYTES + DESCRIPTOR_BYTES * MAX_ZONES
 """A longer file is not read at all."""
+
+Header: TypeAlias = "Container[Any]"
+"""A parsed :data:`HEADER`."""
 
 _MODELS = {1: Model.HOST_MANAGED, 2: Model.HOST_AWARE}
 _MODEL_NUMBERS = {Model.HOST_MANAGED: 1, Model.HOST_AWARE: 2, Model.REGULAR: 3}
@@ -169,7 +175,7 @@ def decode(raw: bytes, path: str) -> ZoneDump:
     return ZoneDump(geometry, descriptors_to_table(descriptors), int(header.zstart), int(header.zend), warnings)
 
 
-def _geometry(header: Any) -> Geometry:
+def _geometry(header: Header) -> Geometry:
     return Geometry(
         model=_MODELS[header.model],
         size_bytes=header.nr_sectors * SECTOR_BYTES,
@@ -186,7 +192,7 @@ def _geometry(header: Any) -> Geometry:
     )
 
 
-def _check_header(header: Any, length: int, path: str) -> None:
+def _check_header(header: Header, length: int, path: str) -> None:
     faults = (
         (header.model not in _MODELS, f"model {header.model} is neither host-managed (1) nor host-aware (2)"),
         (header.nr_zones == 0, "it has no zones"),

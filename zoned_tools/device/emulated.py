@@ -7,15 +7,18 @@ common; a :class:`Store` keeps the bytes and makes them durable together with th
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from zoned_tools.device.base import Buffer, ClosesOnExit, Geometry, ZoneOperation, check_range
+from zoned_tools.device.base import Buffer, Geometry, ZoneOperation, check_range, check_zones
+from zoned_tools.device.failstop import FailStop, SyncError
 from zoned_tools.device.machine import DriveFamily, ZoneMachine
 from zoned_tools.device.zones import ACTIVE_CONDITIONS, SECTOR_BYTES, ZONE_DTYPE, ZoneCondition, ZoneTable, ZoneType
 from zoned_tools.errors import DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _BELOW_WP = tuple(int(c) for c in (ZoneCondition.EMPTY, *ACTIVE_CONDITIONS))
 """Conditions in which a sequential zone is readable up to its write pointer."""
@@ -41,7 +44,7 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
-class EmulatedDrive(ClosesOnExit):
+class EmulatedDrive(FailStop):
     """A :class:`~zoned_tools.device.base.Device` over a store.
 
     A reset takes the content away only once the zone's new state is durable: the bytes of
@@ -49,6 +52,9 @@ class EmulatedDrive(ClosesOnExit):
     first write to it (which syncs first). So whatever a power cut leaves, the zone table
     never promises data that are gone; at worst a zone that was reset or written since the
     last flush shows its state from before.
+
+    What waits for a sync is forgotten after the sync succeeded; when one fails, nothing more
+    is accepted (:class:`~zoned_tools.device.failstop.FailStop`).
     """
 
     emulated = True
@@ -76,7 +82,6 @@ class EmulatedDrive(ClosesOnExit):
         )
         self._store = store
         self._to_punch: set[int] = set()
-        self._closed = False
         dead = table["condition"] == ZoneCondition.OFFLINE
         self._all_conventional = bool((table["type"] == ZoneType.CONVENTIONAL).all() and not dead.any())
 
@@ -115,7 +120,7 @@ class EmulatedDrive(ClosesOnExit):
         if len(offline):
             raise DeviceError(f"zone {first + int(offline[0])} is offline", device=self.path, errno=errno.EIO)
         pending: tuple[int, int, int] | None = None
-        for index, readable in enumerate(self._readable_ends(first, zones)):
+        for index, readable in enumerate(self._readable_ends(zones)):
             zone_start = (first + index) * self.geometry.zone_bytes
             start = max(zone_start, offset_bytes)
             end = min(zone_start + self.geometry.zone_bytes, end_bytes)
@@ -138,7 +143,7 @@ class EmulatedDrive(ClosesOnExit):
         end = start + capacity
         return int(min(wp, end) if condition in _BELOW_WP else end) * SECTOR_BYTES
 
-    def _readable_ends(self, first: int, zones: ZoneTable) -> list[int]:
+    def _readable_ends(self, zones: ZoneTable) -> list[int]:
         """End byte of the data that each zone returns; everything after it reads as zeroes."""
         capacity = zones["start_sector"] + zones["capacity_sectors"]
         below_wp = np.isin(zones["condition"], _BELOW_WP)
@@ -177,7 +182,7 @@ class EmulatedDrive(ClosesOnExit):
         if offset_bytes % unit or len(view) % unit:
             raise DeviceError(f"writes must be multiples of {unit} bytes", device=self.path, errno=errno.EINVAL)
         if not self.geometry.is_zoned:
-            self._store.pwrite(offset_bytes, view)
+            self._put(offset_bytes, view)
             return
         # The kernel splits a write at zone boundaries and issues every part, also when one fails.
         failed: DeviceError | None = None
@@ -188,6 +193,8 @@ class EmulatedDrive(ClosesOnExit):
             count = min(len(view) - done, (zone + 1) * self.geometry.zone_bytes - at)
             try:
                 self._write_zone(zone, at, view[done : done + count])
+            except SyncError:
+                raise
             except DeviceError as error:
                 failed = failed or error
             done += count
@@ -200,9 +207,21 @@ class EmulatedDrive(ClosesOnExit):
         self.machine.check_write(zone, offset_sectors, count)
         if zone in self._to_punch:
             self._sync()
-        self._store.pwrite(at, data)
+        self._put(at, data)
         if self.machine.is_sequential(zone):
             self.machine.advance(zone, offset_sectors, count)
+
+    def _put(self, at: int, data: memoryview) -> None:
+        try:
+            self._store.pwrite(at, data)
+        except SyncError as error:  # a store of many files syncs one when it closes it
+            raise self._poison(error) from None
+
+    def _take_away(self, offset_bytes: int, length_bytes: int) -> None:
+        try:
+            self._store.punch(offset_bytes, length_bytes)
+        except SyncError as error:
+            raise self._poison(error) from None
 
     def discard(self, offset_bytes: int, length_bytes: int) -> None:
         self._check_writable()
@@ -216,7 +235,7 @@ class EmulatedDrive(ClosesOnExit):
                         f"zone {zone} is sequential, it can only be reset", device=self.path, errno=errno.EIO
                     )
                 self.machine.check_write(zone, 0, 0)
-        self._store.punch(offset_bytes, length_bytes)
+        self._take_away(offset_bytes, length_bytes)
 
     # -- zones
 
@@ -226,24 +245,20 @@ class EmulatedDrive(ClosesOnExit):
 
     def manage(self, operation: ZoneOperation, first_zone: int, count: int = 1) -> None:
         self._check_writable()
-        nr_zones = len(self.machine.table)
-        if not self.geometry.is_zoned:
-            raise DeviceError("not a zoned device", device=self.path, errno=errno.ENOTTY)
-        if first_zone < 0 or count < 1 or first_zone + count > nr_zones:
-            raise DeviceError(
-                f"zones {first_zone} to {first_zone + count - 1} are not on the drive",
-                device=self.path,
-                errno=errno.EINVAL,
-            )
-        if operation is ZoneOperation.RESET and count == nr_zones:
-            chosen = [int(z) for z in self.machine.reset_all()]
-            self._to_punch.update(chosen)
+        check_zones(self.geometry, self.path, first_zone, count)
+        if operation is ZoneOperation.RESET and count == self.geometry.nr_zones:
+            self._to_punch.update(int(z) for z in self.machine.reset_all())
             return
         for zone in range(first_zone, first_zone + count):
             self._manage_zone(operation, zone)
 
+    def set_zone_flags(self, zone: int, *, non_seq: bool, reset: bool) -> None:
+        """Set what a host-aware zone reports beside its condition."""
+        self._check_writable()
+        check_zones(self.geometry, self.path, zone, 1)
+        self.machine.set_flags(zone, non_seq=non_seq, reset=reset)
+
     def _manage_zone(self, operation: ZoneOperation, zone: int) -> None:
-        before = self.machine.written(zone) if self.machine.is_sequential(zone) else 0
         match operation:
             case ZoneOperation.RESET:
                 if self.machine.reset(zone):
@@ -253,45 +268,39 @@ class EmulatedDrive(ClosesOnExit):
             case ZoneOperation.CLOSE:
                 self.machine.close(zone)
             case ZoneOperation.FINISH:
-                if self.machine.finish(zone):
-                    self._forget_above(zone, before)
+                if self.machine.is_sequential(zone) and self.machine.condition(zone) in _BELOW_WP:
+                    self._forget_above(zone)
+                self.machine.finish(zone)
 
-    def _forget_above(self, zone: int, written_sectors: int) -> None:
-        """A finished zone becomes readable up to its capacity: stale bytes above the old write pointer must go."""
+    def _forget_above(self, zone: int) -> None:
+        """A finished zone will be readable up to its capacity: first stale bytes above its write pointer must go."""
         if zone in self._to_punch:
             self._sync()
+        written_sectors = self.machine.written(zone)
         start = zone * self.geometry.zone_bytes
         length = int(self.machine.table["length_sectors"][zone]) - written_sectors
-        self._store.punch(start + written_sectors * SECTOR_BYTES, length * SECTOR_BYTES)
+        self._take_away(start + written_sectors * SECTOR_BYTES, length * SECTOR_BYTES)
 
     # -- durability
 
+    def _sync(self) -> None:
+        with self._syncing():
+            changed = self.machine.changed
+            self._store.sync(self.machine.table, changed)
+            self.machine.forget_changed(changed)
+            for zone in sorted(self._to_punch):
+                row = self.machine.table[zone]
+                start = int(row["start_sector"]) * SECTOR_BYTES
+                self._store.punch(start, int(row["length_sectors"]) * SECTOR_BYTES)
+                self._to_punch.discard(zone)
+
     def flush(self) -> None:
         if self.writable:
+            self._check_writable()
             self._sync()
 
-    def _sync(self) -> None:
-        self._store.sync(self.machine.table, self.machine.take_changed())
-        for zone in sorted(self._to_punch):
-            row = self.machine.table[zone]
-            start = int(row["start_sector"]) * SECTOR_BYTES
-            self._store.punch(start, int(row["length_sectors"]) * SECTOR_BYTES)
-        self._to_punch.clear()
-
-    def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            self.flush()
-        finally:
-            self._store.close()
-
-    # -- helpers
-
-    def _check_writable(self) -> None:
-        if not self.writable:
-            raise DeviceError("opened read-only", device=self.path, errno=errno.EBADF)
+    def _release(self) -> None:
+        self._store.close()
 
 
 def no_zones() -> ZoneTable:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from zoned_tools.device.sysfs import BlockSysfs
+from zoned_tools.device import sysfs
+from zoned_tools.device.sysfs import BlockSysfs, read_attribute
 from zoned_tools.errors import BusyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _SWAPS = Path("/proc/swaps")
@@ -95,8 +100,7 @@ def describe_use(path: str) -> str:
         return f"is mounted on {where}"
     if _is_swap(status.st_rdev):
         return "is in use as swap"
-    sysfs = BlockSysfs.of_device_number(status.st_rdev)
-    holders = sysfs.holders
+    holders = BlockSysfs.of_device_number(status.st_rdev).holders
     if holders:
         return f"is in use, held by {', '.join(holders)}"
     return ""
@@ -107,3 +111,33 @@ def refuse_if_used(path: str) -> None:
     use = describe_use(path)
     if use:
         raise BusyError(use, device=path)
+
+
+def loop_devices(file: os.stat_result) -> Iterator[str]:
+    """Kernel names of the loop devices that show a regular file, by whatever name they were given it."""
+    for backing in sorted((sysfs.SYSFS / "block").glob("loop*/loop/backing_file")):
+        try:
+            shown = os.stat(backing.read_bytes().rstrip(b"\n"))
+        except (OSError, ValueError):  # not attached any more, deleted, or out of sight
+            continue
+        if os.path.samestat(shown, file):
+            yield backing.parent.parent.name
+
+
+def describe_loop(file: os.stat_result) -> str:
+    """Which loop device shows a regular file, as the rest of a sentence; empty when none does."""
+    for name in loop_devices(file):
+        number = read_attribute(sysfs.SYSFS / "block" / name / "dev")
+        major, _, minor = number.partition(":")
+        where = None
+        if major.isdigit() and minor.isdigit():
+            where = next(mount_points(os.makedev(int(major), int(minor))), None)
+        return f"is attached to /dev/{name}" + (f", which is mounted on {where}" if where else "")
+    return ""
+
+
+def refuse_if_looped(fd: int, path: str) -> None:
+    """Raise :class:`BusyError` when a loop device shows an open file."""
+    use = describe_loop(os.fstat(fd))
+    if use:
+        raise BusyError(use, device=path, hint="losetup -d detaches it", errno=errno.EBUSY)

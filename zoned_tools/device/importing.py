@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from zoned_tools.device import dump
-from zoned_tools.device.base import Device, Geometry
 from zoned_tools.device.create import new_drive
-from zoned_tools.device.image import FileStore, create_image, open_store, read_dump, sidecar_path, write_sidecar
+from zoned_tools.device.image import create_image, open_store, read_dump
 from zoned_tools.device.zones import (
     SECTOR_BYTES,
     ZONE_DTYPE,
-    Model,
     ZoneCondition,
     ZoneTable,
     written_sectors,
 )
 from zoned_tools.errors import DeviceError, SidecarError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from zoned_tools.device.base import Device, Geometry
+    from zoned_tools.device.filestore import FileStore
 
 _INFO_DUMP, _DATA_DUMP = "_zone_info.dump", "_zone_data.dump"
 _CHUNK_BYTES = 4 << 20
@@ -32,6 +35,10 @@ _BLKZONE_LINE = re.compile(
     rb"\s*start: 0x([0-9a-f]+), len 0x([0-9a-f]+)(?:, cap 0x([0-9a-f]+))?, wptr 0x([0-9a-f]+) "
     rb"reset:(\d) non-seq:(\d), zcond:\s*(\d+)\(..\) \[type: (\d)\([A-Z_]+\)\]"
 )
+
+
+def _no_progress(_done: int) -> None:
+    pass
 
 
 def find_data(zones_path: str) -> str:
@@ -108,7 +115,7 @@ def copy_content(
     table: ZoneTable,
     *,
     overwrite: bool = False,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = _no_progress,
 ) -> int:
     """Create ``image`` with the content of ``source`` below the write pointers; returns the bytes copied.
 
@@ -143,22 +150,22 @@ def _fill_image(
     overwrite: bool,
     progress: Callable[[int], None],
 ) -> int:
-    """The zone table is written last: until then the image has none, and is no drive that lies about its data."""
-    create_image(image, Geometry(Model.REGULAR, geometry.size_bytes), np.zeros(0, ZONE_DTYPE), overwrite=overwrite)
+    """The image takes the place of an old one when it is complete."""
     copied = 0
-    with closing(open_store(image, writable=True)) as store:
+
+    def fill(store: FileStore) -> None:
+        nonlocal copied
         ranges = _shown_ranges(table) if geometry.is_zoned else iter([(0, geometry.size_bytes)])
         for start, length in ranges:
             copied += _copy_range(content, store, start, length)
             progress(start + length)
-        store.sync(table, set())
-    if geometry.is_zoned:
-        write_sidecar(sidecar_path(image), dump.encode(geometry, table))
+
+    create_image(image, geometry, table, overwrite=overwrite, fill=fill)
     return copied
 
 
 def copy_drive(
-    drive: Device, image: str, *, overwrite: bool = False, progress: Callable[[int], None] = lambda done: None
+    drive: Device, image: str, *, overwrite: bool = False, progress: Callable[[int], None] = _no_progress
 ) -> int:
     """Create ``image`` as a copy of any device, zone states included; returns the bytes copied."""
     return _fill_image(drive, image, drive.geometry, drive.zones(), overwrite=overwrite, progress=progress)

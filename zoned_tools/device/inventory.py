@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from zoned_tools.device.sysfs import BlockSysfs, read_attribute
 from zoned_tools.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _SECTOR_BYTES = 512
 

@@ -239,6 +239,11 @@ class ZoneMachine:
         self.table["reset"][zone] = 0
         return True
 
+    def set_flags(self, zone: int, *, non_seq: bool, reset: bool) -> None:
+        """Set a zone's flags: non-sequential write resources in use, reset recommended."""
+        self.table["non_seq"][zone], self.table["reset"][zone] = non_seq, reset
+        self._changed.add(zone)
+
     def reset_all(self) -> IntArray:
         """Empty every sequential zone that can be; returns the indices that were not empty."""
         skip = has_condition(self.table, ZoneCondition.EMPTY, *DEAD_CONDITIONS)
@@ -298,7 +303,11 @@ class ZoneMachine:
         if condition not in OPEN_CONDITIONS:
             self._set(zone, ZoneCondition.IMPLICIT_OPEN)
 
-    def take_changed(self) -> set[int]:
-        """Zones whose descriptor changed since the last call, implicitly closed ones included."""
-        changed, self._changed = self._changed, set()
-        return changed
+    @property
+    def changed(self) -> set[int]:
+        """Zones whose descriptor changed since :meth:`forget_changed`, implicitly closed ones included."""
+        return set(self._changed)
+
+    def forget_changed(self, zones: set[int]) -> None:
+        """The descriptors of ``zones`` are durable now."""
+        self._changed -= zones

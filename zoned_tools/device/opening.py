@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
-from zoned_tools.device.base import Device
 from zoned_tools.device.image import open_image
 from zoned_tools.errors import DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from zoned_tools.device.base import Device
 
 
 def open_device(path: str, *, writable: bool = False, content: bool = True) -> Device:

@@ -7,81 +7,156 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from zoned_tools.device.base import Buffer, ClosesOnExit, Device, Geometry, ZoneOperation
+from zoned_tools.device.base import Buffer, ClosesOnExit, Device, Geometry, ZoneOperation, check_range
 from zoned_tools.device.emulated import EmulatedDrive
-from zoned_tools.device.machine import DriveFamily
-from zoned_tools.device.zones import ZoneTable
+from zoned_tools.device.pages import PAGE_BYTES, Pages
+from zoned_tools.device.plan import Produce, Step, apply_step, touches_sequential
 
-_PAGE = 4096
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from zoned_tools.device.machine import DriveFamily
+    from zoned_tools.device.zones import ZoneTable
+
+
+class _LateRanges:
+    """Disjoint ranges, ascending, whose bytes are made when they are read."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self._steps: list[Produce] = []
+        self._made: tuple[Produce, bytes] | None = None
+
+    def add(self, start: int, end: int, step: Produce) -> None:
+        """Put a range of bytes over what is there."""
+        first, last = bisect_right(self._ends, start), bisect_left(self._starts, end)
+        kept = [(start, end, step)]
+        if first < last:
+            before = (self._starts[first], start, self._steps[first])
+            after = (end, self._ends[last - 1], self._steps[last - 1])
+            kept = [piece for piece in (before, *kept, after) if piece[0] < piece[1]]
+        self._starts[first:last] = [piece[0] for piece in kept]
+        self._ends[first:last] = [piece[1] for piece in kept]
+        self._steps[first:last] = [piece[2] for piece in kept]
+
+    def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
+        """Fill in the parts of ``buffer`` that ranges cover; the last range's bytes are kept for the next read."""
+        end = offset_bytes + len(buffer)
+        for index in range(bisect_right(self._ends, offset_bytes), bisect_left(self._starts, end)):
+            step = self._steps[index]
+            start, stop = max(self._starts[index], offset_bytes), min(self._ends[index], end)
+            if self._made is None or self._made[0] is not step:
+                self._made = (step, step.produce())
+            content = memoryview(self._made[1])[start - step.offset_bytes : stop - step.offset_bytes]
+            buffer[start - offset_bytes : stop - offset_bytes] = content
+
+    def inside(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """The parts of a range that are covered."""
+        for index in range(bisect_right(self._ends, start), bisect_left(self._starts, end)):
+            yield max(self._starts[index], start), min(self._ends[index], end)
 
 
 class _OverlayStore:
-    """Changed pages in memory over the bytes of another device, which is only read."""
+    """Changed pages over the bytes of another device, which is only read."""
 
     def __init__(self, base: Device) -> None:
         self._base = base
-        self._pages: dict[int, bytes | None] = {}  # None: punched, reads as zeroes
+        self._pages = Pages()
+        self._late = _LateRanges()  # below the pages
 
-    def _page(self, page: int) -> bytes:
-        if page in self._pages:
-            return self._pages[page] or bytes(_PAGE)
-        return self._base_bytes(page * _PAGE, _PAGE)
+    def write_later(self, step: Produce) -> bool:
+        """Take what ``step`` makes for the content of its range, without making it; False where that was changed."""
+        first, end = step.offset_bytes // PAGE_BYTES, (step.offset_bytes + step.length_bytes) // PAGE_BYTES
+        if self._pages.stored(first, end) or list(self._pages.zeroes.gaps(first, end)) != [(first, end)]:
+            return False
+        self._late.add(step.offset_bytes, step.offset_bytes + step.length_bytes, step)
+        return True
 
-    def _base_bytes(self, offset_bytes: int, length_bytes: int) -> bytes:
-        length = min(length_bytes, self._base.geometry.size_bytes - offset_bytes)
-        return self._base.read(offset_bytes, length).ljust(length_bytes, b"\0")
+    def _unchanged_into(self, offset_bytes: int, buffer: memoryview) -> None:
+        self._base.read_into(offset_bytes, buffer)
+        self._late.read_into(offset_bytes, buffer)
 
     def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
-        first, last = offset_bytes // _PAGE, (offset_bytes + len(buffer) - 1) // _PAGE
-        changed = (
-            sorted(p for p in self._pages if first <= p <= last)
-            if len(self._pages) < last - first
-            else [p for p in range(first, last + 1) if p in self._pages]
-        )
-        self._base.read_into(offset_bytes, buffer)
-        for page in changed:
-            content = self._page(page)
-            start, end = max(page * _PAGE, offset_bytes), min((page + 1) * _PAGE, offset_bytes + len(buffer))
-            buffer[start - offset_bytes : end - offset_bytes] = content[start - page * _PAGE : end - page * _PAGE]
+        end_bytes = offset_bytes + len(buffer)
+        first, end = offset_bytes // PAGE_BYTES, -(-end_bytes // PAGE_BYTES)
+        if end - first == 1 and first in self._pages:
+            self._pages.read(first, offset_bytes - first * PAGE_BYTES, buffer)
+            return
+        at = offset_bytes
+        for gap, gap_end in self._pages.zeroes.gaps(first, end):
+            start, stop = max(gap * PAGE_BYTES, offset_bytes), min(gap_end * PAGE_BYTES, end_bytes)
+            buffer[at - offset_bytes : start - offset_bytes] = bytes(start - at)
+            self._unchanged_into(start, buffer[start - offset_bytes : stop - offset_bytes])
+            at = stop
+        buffer[at - offset_bytes :] = bytes(end_bytes - at)
+        for page in self._pages.stored(first, end):
+            start, stop = max(page * PAGE_BYTES, offset_bytes), min((page + 1) * PAGE_BYTES, end_bytes)
+            self._pages.read(page, start - page * PAGE_BYTES, buffer[start - offset_bytes : stop - offset_bytes])
 
     def pwrite(self, offset_bytes: int, data: Buffer) -> None:
         view = memoryview(data)
         done = 0
         while done < len(view):
-            page, skip = divmod(offset_bytes + done, _PAGE)
-            count = min(_PAGE - skip, len(view) - done)
-            if count == _PAGE:
-                self._pages[page] = bytes(view[done : done + count])
+            page, skip = divmod(offset_bytes + done, PAGE_BYTES)
+            count = min(PAGE_BYTES - skip, len(view) - done)
+            if count == PAGE_BYTES:
+                self._pages.put(page, view[done : done + count])
             else:
-                content = bytearray(self._page(page))
+                content = bytearray(PAGE_BYTES)
+                start = page * PAGE_BYTES
+                inside = min(PAGE_BYTES, self._base.geometry.size_bytes - start)
+                self.read_into(start, memoryview(content)[:inside])
                 content[skip : skip + count] = view[done : done + count]
-                self._pages[page] = bytes(content)
+                self._pages.put(page, content)
             done += count
 
     def punch(self, offset_bytes: int, length_bytes: int) -> None:
         end = offset_bytes + length_bytes
-        first_whole, end_whole = -(-offset_bytes // _PAGE), end // _PAGE
+        first_whole, end_whole = -(-offset_bytes // PAGE_BYTES), end // PAGE_BYTES
         if first_whole > end_whole:
             self.pwrite(offset_bytes, bytes(length_bytes))
             return
-        for page in range(first_whole, end_whole):
-            self._pages[page] = None
-        for start, stop in ((offset_bytes, first_whole * _PAGE), (end_whole * _PAGE, end)):
+        self._pages.drop(first_whole, end_whole)
+        for start, stop in ((offset_bytes, first_whole * PAGE_BYTES), (end_whole * PAGE_BYTES, end)):
             if start < stop:
                 self.pwrite(start, bytes(stop - start))
 
     def data_extents(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int]]:
-        yield offset_bytes, length_bytes
+        end_bytes = offset_bytes + length_bytes
+        first, end = offset_bytes // PAGE_BYTES, -(-end_bytes // PAGE_BYTES)
+        found = [(page * PAGE_BYTES, (page + 1) * PAGE_BYTES) for page in self._pages.stored(first, end)]
+        for gap, gap_end in self._pages.zeroes.gaps(first, end):
+            start, stop = max(gap * PAGE_BYTES, offset_bytes), min(gap_end * PAGE_BYTES, end_bytes)
+            found.extend((at, at + length) for at, length in self._base.data_extents(start, stop - start))
+            found.extend(self._late.inside(start, stop))
+        for first_byte, last_byte in _joined(sorted(found)):
+            start, stop = max(first_byte, offset_bytes), min(last_byte, end_bytes)
+            yield start, stop - start
 
     def sync(self, table: ZoneTable, changed: set[int]) -> None:
         """Nothing to do: an overlay ends with the process."""
 
     def close(self) -> None:
         """The base stays open; it belongs to whoever opened it."""
+        self._pages.close()
+
+
+def _joined(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Sorted ranges with those that touch or overlap made one."""
+    if not ranges:
+        return
+    start, end = ranges[0]
+    for first, last in ranges:
+        if first > end:
+            yield start, end
+            start, end = first, last
+        end = max(end, last)
+    yield start, end
 
 
 class Overlay(EmulatedDrive):
@@ -90,11 +165,40 @@ class Overlay(EmulatedDrive):
     Args:
         base: only read, also when it is writable. Zones that were reset in the overlay no
             longer show the base's content.
+
+    Changed pages stay in memory up to 64 MiB, then go to a temporary file; zeroes cost nothing.
     """
 
     def __init__(self, base: Device, family: DriveFamily | None = None) -> None:
         rules = family or (base.machine.family if isinstance(base, EmulatedDrive) else None)
-        super().__init__(base.path, base.geometry, base.zones(), _OverlayStore(base), writable=True, family=rules)
+        self._pages = _OverlayStore(base)
+        super().__init__(base.path, base.geometry, base.zones(), self._pages, writable=True, family=rules)
+
+    def write_later(self, step: Produce) -> None:
+        """Write what ``step`` makes, but make it when it is read, as often as that is.
+
+        Only right while nothing changes what it is made from: it must not read this overlay.
+        """
+        whole = not (step.offset_bytes % PAGE_BYTES or step.length_bytes % PAGE_BYTES)
+        if not whole or touches_sequential(self, step.offset_bytes, step.length_bytes):
+            self.write(step.offset_bytes, step.produce())
+            return
+        check_range(self.geometry, self.path, step.offset_bytes, step.length_bytes)
+        if self.geometry.is_zoned:
+            last = self.geometry.zone_of(step.offset_bytes + step.length_bytes - 1)
+            for zone in range(self.geometry.zone_of(step.offset_bytes), last + 1):
+                self.machine.check_write(zone, 0, 0)
+        if not self._pages.write_later(step):
+            self.write(step.offset_bytes, step.produce())
+
+
+def apply_to_overlays(devices: Sequence[Overlay], steps: Iterable[Step]) -> None:
+    """Run the steps of a plan that was made from the overlays' bases; produced data take no memory."""
+    for step in steps:
+        if isinstance(step, Produce):
+            devices[step.device].write_later(step)
+        else:
+            apply_step(devices, step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +324,7 @@ def replay_cut(
     devices: list[Device],
     log: list[tuple[int, LogEntry]],
     cut: int,
-    keep: Callable[[int], bool] = lambda index: True,
+    keep: Callable[[int], bool] = lambda _index: True,
 ) -> None:
     """Apply what a power cut after ``cut`` log entries can have left.
 

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from construct import Bytes, Const, ConstructError, Int8ul, Int32ul, Int64ul, Padding, Struct
 
-from zoned_tools.device.base import Buffer, ClosesOnExit, Device, Geometry, ZoneOperation, check_range
+from zoned_tools.device.base import (
+    Buffer,
+    ClosesOnExit,
+    Device,
+    Geometry,
+    KeepsZoneFlags,
+    ZoneOperation,
+    check_range,
+    check_zones,
+)
 from zoned_tools.device.zones import SECTOR_BYTES, ZoneTable
 from zoned_tools.errors import DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _MBR_ENTRY = Struct("status" / Int8ul, Padding(3), "type" / Int8ul, Padding(3), "start" / Int32ul, "sectors" / Int32ul)
 _MBR = Struct(Padding(446), "entries" / _MBR_ENTRY[4], Const(b"\x55\xaa"))
@@ -149,12 +161,17 @@ class PartitionView(ClosesOnExit):
         return table
 
     def manage(self, operation: ZoneOperation, first_zone: int, count: int = 1) -> None:
-        if first_zone < 0 or count < 1 or first_zone + count > self.geometry.nr_zones:
-            raise DeviceError("zones outside the partition", device=self.path, errno=errno.EINVAL)
+        check_zones(self.geometry, self.path, first_zone, count)
         if operation is ZoneOperation.RESET and count == self.geometry.nr_zones:
             self._reset_all()
             return
         self._device.manage(operation, self._first_zone + first_zone, count)
+
+    def set_zone_flags(self, zone: int, *, non_seq: bool, reset: bool) -> None:
+        """Set the flags of a zone where the device can."""
+        check_zones(self.geometry, self.path, zone, 1)
+        if isinstance(self._device, KeepsZoneFlags):
+            self._device.set_zone_flags(self._first_zone + zone, non_seq=non_seq, reset=reset)
 
     def _reset_all(self) -> None:
         """Reset-all skips what cannot be reset; a range on the parent would fail there."""

@@ -7,14 +7,20 @@ that has to survive a power cut says where its flushes are.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from zoned_tools.device.base import Device, ZoneOperation
+from zoned_tools.device.base import Device, KeepsZoneFlags, ZoneOperation
+from zoned_tools.device.ranges import Ranges
+from zoned_tools.device.runs import mask_runs
+from zoned_tools.device.zones import is_sequential, takes_operation
 from zoned_tools.errors import DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from zoned_tools.device.zones import ZoneTable
 
 FILL_CHUNK_BYTES = 4 << 20
 """How much of a fill or a copy is in memory at a time."""
@@ -104,18 +110,45 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class ManageZones:
-    """Run a zone management command over ``count`` zones."""
+    """Run a zone management command over ``count`` zones.
+
+    A RESET of every zone of a drive is what drives call reset-all: it skips what cannot be
+    reset. ``whole_drive`` says so where the plan is shown; :meth:`Plan.manage_all` sets it.
+    """
 
     device: int
     operation: ZoneOperation
     first_zone: int
     count: int = 1
     note: str = ""
+    whole_drive: bool = False
 
     def describe(self) -> str:
+        if self.whole_drive:
+            return f"{self.operation} every zone that is not conventional, empty, read-only or offline"
         last = self.first_zone + self.count - 1
         zones = f"zone {self.first_zone}" if self.count == 1 else f"zones {self.first_zone} to {last}"
         return f"{self.operation} {zones}"
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneFlags:
+    """Set the flags of a host-aware zone as they were; only an emulated drive can, others are left alone.
+
+    Attributes:
+        non_seq: non-sequential write resources are in use.
+        reset: a reset is recommended.
+    """
+
+    device: int
+    zone: int
+    non_seq: bool = False
+    reset: bool = False
+    note: str = ""
+
+    def describe(self) -> str:
+        flags = [name for name, is_set in (("non_seq", self.non_seq), ("reset", self.reset)) if is_set]
+        return f"flags of zone {self.zone}: {', '.join(flags) or 'none'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +162,7 @@ class Flush:
         return "flush"
 
 
-Step: TypeAlias = Write | Produce | Fill | Copy | ManageZones | Flush
+Step: TypeAlias = Write | Produce | Fill | Copy | ManageZones | ZoneFlags | Flush
 
 
 @dataclass(slots=True)
@@ -163,6 +196,18 @@ class Plan:
     def manage(self, device: int, operation: ZoneOperation, first_zone: int, count: int = 1, note: str = "") -> None:
         self.steps.append(ManageZones(device, operation, first_zone, count, note))
 
+    def manage_all(self, device: int, operation: ZoneOperation, table: ZoneTable, note: str = "") -> None:
+        """Run a command over every zone of a drive that can take it; the others are skipped.
+
+        RESET becomes the drive's own reset-all; for the others the steps name runs of zones.
+        """
+        runs = mask_runs(takes_operation(table, operation)).tolist()
+        if operation is ZoneOperation.RESET and runs:
+            self.steps.append(ManageZones(device, operation, 0, len(table), note, whole_drive=True))
+            return
+        for first, end in runs:
+            self.manage(device, operation, first, end - first, note)
+
     def flush(self, device: int, note: str = "") -> None:
         self.steps.append(Flush(device, note))
 
@@ -174,19 +219,20 @@ class Plan:
 
 
 def _apply_fill(device: Device, step: Fill) -> None:
-    if step.pattern == 0 and not _touches_sequential(device, step):
+    if step.pattern == 0 and not touches_sequential(device, step.offset_bytes, step.length_bytes):
         device.discard(step.offset_bytes, step.length_bytes)
         return
     for offset, data in step.chunks():
         device.write(offset, data)
 
 
-def _touches_sequential(device: Device, step: Fill) -> bool:
+def touches_sequential(device: Device, offset_bytes: int, length_bytes: int) -> bool:
+    """Whether any of a range that is not empty lies in a sequential zone."""
     geometry = device.geometry
     if not geometry.is_zoned:
         return False
-    first = geometry.zone_of(step.offset_bytes)
-    last = geometry.zone_of(step.offset_bytes + step.length_bytes - 1)
+    first = geometry.zone_of(offset_bytes)
+    last = geometry.zone_of(offset_bytes + length_bytes - 1)
     zones = device.zones(first, last - first + 1)
     return bool((zones["type"] != 1).any())
 
@@ -206,6 +252,9 @@ def apply_step(devices: Sequence[Device], step: Step) -> None:
                 device.write(offset, data)
         case ManageZones():
             device.manage(step.operation, step.first_zone, step.count)
+        case ZoneFlags():
+            if isinstance(device, KeepsZoneFlags):
+                device.set_zone_flags(step.zone, non_seq=step.non_seq, reset=step.reset)
         case Flush():
             device.flush()
 
@@ -220,34 +269,11 @@ def apply_plan(
         apply_step(devices, step)
 
 
-class _Ranges:
-    """A set of byte ranges, kept sorted and disjoint."""
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-
-    def add(self, start: int, end: int) -> None:
-        first, last = bisect_left(self._ends, start), bisect_right(self._starts, end)
-        if first < last:
-            start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
-        self._starts[first:last] = [start]
-        self._ends[first:last] = [end]
-
-    def gaps(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """``(start, end)`` of the parts of a range that are not in the set, in pieces of bounded length."""
-        at = start
-        for index in range(bisect_right(self._ends, start), len(self._starts)):
-            if self._starts[index] >= end:
-                break
-            yield from _pieces(at, self._starts[index])
-            at = self._ends[index]
-        yield from _pieces(at, end)
-
-
-def _pieces(start: int, end: int) -> Iterator[tuple[int, int]]:
-    for at in range(start, end, FILL_CHUNK_BYTES):
-        yield at, min(at + FILL_CHUNK_BYTES, end)
+def _unchanged(later: Ranges, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """``(start, end)`` of the parts of a range that nothing changed later, in pieces of bounded length."""
+    for first, last in later.gaps(start, end):
+        for at in range(first, last, FILL_CHUNK_BYTES):
+            yield at, min(at + FILL_CHUNK_BYTES, last)
 
 
 def verify_plan(devices: Sequence[Device], plan: Plan) -> None:
@@ -256,41 +282,81 @@ def verify_plan(devices: Sequence[Device], plan: Plan) -> None:
     Raises:
         DeviceError: the device does not return what the last write to a place stored there.
     """
-    changed: defaultdict[int, _Ranges] = defaultdict(_Ranges)
+    changed: defaultdict[int, Ranges] = defaultdict(Ranges)
+    reader = _Reader()
     for step in reversed(plan.steps):
         device, later = devices[step.device], changed[step.device]
         match step:
             case Write() | Produce() | Fill() | Copy():
+                if isinstance(step, Produce):
+                    step = Write(step.device, step.offset_bytes, step.produce())  # noqa: PLW2901 -- made once
                 end = step.offset_bytes + step.length_bytes
-                for start, stop in later.gaps(step.offset_bytes, end):
-                    _verify_range(device, step, start, stop, later)
+                for start, stop in _unchanged(later, step.offset_bytes, end):
+                    _verify_range(reader, device, step, start, stop, later)
                 later.add(step.offset_bytes, end)
             case ManageZones(operation=ZoneOperation.RESET):
-                offset, length = device.geometry.zone_range_bytes(step.first_zone, step.count)
-                later.add(offset, offset + length)
-            case ManageZones() | Flush():
+                for offset, stop in _reset_ranges(device, step):
+                    later.add(offset, stop)
+            case ManageZones() | ZoneFlags() | Flush():
                 pass
 
 
-def _verify_range(device: Device, step: Write | Produce | Fill | Copy, start: int, end: int, later: _Ranges) -> None:
+def _reset_ranges(device: Device, step: ManageZones) -> Iterator[tuple[int, int]]:
+    """``(start, end)`` of what a reset takes away; one of the whole drive leaves conventional zones alone."""
+    if step.count < device.geometry.nr_zones:
+        offset, length = device.geometry.zone_range_bytes(step.first_zone, step.count)
+        yield offset, offset + length
+        return
+    for first, end in mask_runs(is_sequential(device.zones())).tolist():
+        offset, length = device.geometry.zone_range_bytes(first, end - first)
+        yield offset, offset + length
+
+
+class _Reader:
+    """Compares what a device returns, in buffers that are used again; nothing is copied."""
+
+    def __init__(self) -> None:
+        self._first = bytearray(FILL_CHUNK_BYTES)
+        self._second = bytearray(0)
+        self._pattern = (0, bytes(FILL_CHUNK_BYTES))
+
+    def equals(self, device: Device, offset_bytes: int, wanted: memoryview) -> bool:
+        """Whether a device holds ``wanted``, at most a chunk, at an offset."""
+        device.read_into(offset_bytes, memoryview(self._first)[: len(wanted)])
+        return self._first.startswith(wanted)
+
+    def holds_pattern(self, device: Device, start: int, end: int, pattern: int, skip: int) -> bool:
+        """Whether a range of at most a chunk repeats a two-byte pattern, beginning with its byte ``skip``."""
+        if self._pattern[0] != pattern:
+            self._pattern = (pattern, pattern.to_bytes(2, "little") * (FILL_CHUNK_BYTES // 2 + 1))
+        return self.equals(device, start, memoryview(self._pattern[1])[skip : skip + end - start])
+
+    def same(self, device: Device, start: int, other: int, length_bytes: int) -> bool:
+        """Whether two ranges of at most a chunk are equal."""
+        self._second = self._second or bytearray(FILL_CHUNK_BYTES)
+        source = memoryview(self._second)[:length_bytes]
+        device.read_into(other, source)
+        return self.equals(device, start, source)
+
+
+def _verify_range(
+    reader: _Reader, device: Device, step: Write | Fill | Copy, start: int, end: int, later: Ranges
+) -> None:
     """Compare one piece of what a step wrote; ``later`` is what changed after the step."""
     match step:
         case Write():
-            good = device.read(start, end - start) == step.data[start - step.offset_bytes : end - step.offset_bytes]
-        case Produce():
-            part = slice(start - step.offset_bytes, end - step.offset_bytes)
-            good = device.read(start, end - start) == step.produce()[part]
+            wanted = memoryview(step.data)[start - step.offset_bytes : end - step.offset_bytes]
+            good = reader.equals(device, start, wanted)
         case Fill(pattern=0):
-            good = not any(any(device.read(*extent)) for extent in device.data_extents(start, end - start))
+            extents = device.data_extents(start, end - start)
+            good = all(reader.holds_pattern(device, at, at + length, 0, 0) for at, length in extents)
         case Fill():
-            wanted = step.pattern.to_bytes(2, "little") * ((end - start) // 2 + 1)
-            skip = (start - step.offset_bytes) % 2
-            good = device.read(start, end - start) == wanted[skip : skip + end - start]
+            good = reader.holds_pattern(device, start, end, step.pattern, (start - step.offset_bytes) % 2)
         case Copy():
             moved = step.offset_bytes - step.source_bytes
             good = all(
-                device.read(at, stop - at) == device.read(at + moved, stop - at)
-                for at, stop in later.gaps(start - moved, end - moved)
+                reader.same(device, at + moved, at, stop - at)
+                for at, stop in _unchanged(later, start - moved, end - moved)
             )
     if not good:
         raise DeviceError(f"what was written at byte {start} does not read back", device=device.path)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from zoned_tools.device.zones import BoolArray, IntArray
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.device.zones import BoolArray, IntArray
 
 
 def run_starts(numbers: npt.NDArray[np.integer], step: int = 1) -> IntArray:

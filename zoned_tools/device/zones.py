@@ -142,6 +142,19 @@ def wp_is_valid(table: ZoneTable) -> BoolArray:
     return is_sequential(table) & has_condition(table, ZoneCondition.EMPTY, *ACTIVE_CONDITIONS)
 
 
+_CANNOT_TAKE = {
+    "reset": (ZoneCondition.EMPTY, *DEAD_CONDITIONS),
+    "open": (ZoneCondition.FULL, *DEAD_CONDITIONS),
+    "close": (ZoneCondition.EMPTY, ZoneCondition.FULL, ZoneCondition.CLOSED, *DEAD_CONDITIONS),
+    "finish": (ZoneCondition.FULL, *DEAD_CONDITIONS),
+}
+
+
+def takes_operation(table: ZoneTable, operation: str) -> BoolArray:
+    """Mask of the zones that a management command over all zones does not skip (zone-report.md 6.1)."""
+    return is_sequential(table) & ~has_condition(table, *_CANNOT_TAKE[operation])
+
+
 def written_sectors(table: ZoneTable) -> IntArray:
     """Sectors of each zone below its write pointer, -1 where that is undefined.
 

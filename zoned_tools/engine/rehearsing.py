@@ -5,12 +5,13 @@ What changes for the logical device is found by comparing lookups, not content: 
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoned_tools.device.overlay import Overlay
+from zoned_tools.device.overlay import Overlay, apply_to_overlays
 from zoned_tools.device.plan import Plan, apply_plan
 from zoned_tools.engine.checking import gather
 from zoned_tools.errors import ZonedError
@@ -98,13 +99,17 @@ def rehearse(evidence: Evidence, plan: RepairPlan, consents: Consents, options: 
     """
     target = evidence.target
     before = look_up(target, options.settings)
-    copy = replace(target, devices=tuple(Overlay(device) for device in target.devices))
+    overlays = [Overlay(device) for device in target.devices]
+    copy = replace(target, devices=tuple(overlays))
     layout = registry.of(target)
     whole = RepairPlan(Plan(plan.plan.title))
     rounds, after = 0, evidence
     while plan.plan and rounds < MAX_ROUNDS:
         _join(whole, plan)
-        apply_plan(copy.devices, plan.plan.steps)
+        if rounds:
+            apply_plan(overlays, plan.plan.steps)
+        else:
+            apply_to_overlays(overlays, plan.plan.steps)
         rounds += 1
         after, _ = gather(copy, options)
         plan = layout.plan_repair(after, consents)
@@ -132,8 +137,7 @@ def look_up(target: Target, given: Settings) -> Lookup | None:
         mapper = layout.open_mapper(target, writable=False, settings=settings)
     except ZonedError:
         return Lookup(np.zeros(1, np.int64), np.full(1, UNKNOWN, np.int64), 0)
-    starts: list[int] = []
-    places: list[int] = []
+    starts, places = array("q"), array("q")  # lists of Python numbers would be the largest thing of a dry run
     for first in range(0, mapper.size_blocks, WINDOW_BLOCKS):
         try:
             for extent in mapper.lookup(first, min(WINDOW_BLOCKS, mapper.size_blocks - first)):
@@ -144,7 +148,10 @@ def look_up(target: Target, given: Settings) -> Lookup | None:
             starts.append(first)
             places.append(UNKNOWN)
     mapper.close()
-    return Lookup(np.array(starts or [0], np.int64), np.array(places or [HOLE], np.int64), mapper.size_blocks)
+    if not starts:
+        starts.append(0)
+        places.append(HOLE)
+    return Lookup(np.frombuffer(starts, np.int64), np.frombuffer(places, np.int64), mapper.size_blocks)
 
 
 def compare(before: Lookup, after: Lookup) -> Difference:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 CONSENT_TEXTS = {
     Consent.CERTAIN: "done without asking: the evidence allows one reading and nothing is lost",
-    Consent.GUESSES: "where the evidence allows other readings it waits for --allow {id}",
-    Consent.LOSES: "where something is lost by it, it waits for --allow {id}",
+    Consent.GUESSES: "what the evidence does not decide waits for --allow {id}",
+    Consent.LOSES: "what would lose something waits for --allow {id}",
 }
 
 
@@ -42,6 +42,7 @@ def explain_lines(rules: Mapping[str, Rule]) -> Iterator[str]:
             "kernel": rule.kernel,
             "repair": rule.repair or "nothing",
             "consent": consent,
+            "allow": rule.allow,
         }
         yield from (f"  {title + ':':<9}{text}" for title, text in texts.items() if text)
 
@@ -56,6 +57,7 @@ def explain_document(rules: Mapping[str, Rule]) -> dict[str, object]:
             "causes": rule.causes,
             "kernel": rule.kernel,
             "repair": rule.repair,
+            "allow": rule.allow,
             "consent": None if rule.consent is None else str(rule.consent),
         }
         for name, rule in rules.items()

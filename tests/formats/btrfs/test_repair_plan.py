@@ -30,6 +30,7 @@ from zoned_tools.device.image import open_image
 from zoned_tools.device.overlay import Overlay, Recorder, replay_cut
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.formats.btrfs.check import check
+from zoned_tools.formats.btrfs.nodes import ROOT_ITEM, ROOT_ITEM_TYPE, NodeRules
 from zoned_tools.formats.btrfs.repair_plan import plan_repair
 from zoned_tools.formats.btrfs.rules import RULES
 from zoned_tools.formats.btrfs.survey import survey_device
@@ -306,6 +307,31 @@ def test_raw_copy_without_zone_table_is_repaired(own_image: Image, program: Prog
         ring = rings_of(program, image)[0]
         assert ring["kernel_choice"]["generation"] == generation
         assert ring["kernel_choice"]["valid"]
+
+
+def test_trees_are_looked_at_under_a_damaged_head(own_image: Image, program: Program) -> None:
+    """The super block that becomes the head leads to lost trees: told before the repair, which is no worse then."""
+    image = own_image("p02-inuse0")
+    with open_image(str(image)) as drive:
+        target = Target("btrfs", (drive,))
+        block = survey_device(drive).super_block(head_of(survey_device(drive).mirrors[0]))
+        reader = check(target, CheckOptions()).survey.reader
+        chunks, rules = reader.chunk_map(block), NodeRules.of(block)
+        items = reader.items(chunks, rules, block.root, block.generation, block.root_level)
+        roots = [ROOT_ITEM.parse(i.data).bytenr for i in items if i.type == ROOT_ITEM_TYPE and i.objectid in (5, 7)]
+        places = [place for root in roots for _, place in chunks.places(root, block.nodesize)]
+    assert len(places) >= 2
+    for place in places:
+        poke(image, place, bytes(SUPER_BYTES))
+    with open_image(str(image), writable=True) as drive:
+        drive.write(4 * SUPER_BYTES, torn(make_super(10)))
+    found = program("zoned", "check", "--json", image)
+    codes = [f["id"] for f in found.json["devices"][0]["findings"] if f["severity"] == "error"]
+    assert codes.count("btrfs.tree-lost") == 2
+    assert "btrfs.head-torn" in codes
+    assert program("zoned", "check", "--repair", image).status == 4
+    left = program("zoned", "check", "--json", image).json["devices"][0]["findings"]
+    assert {f["id"] for f in left if f["severity"] == "error"} == {"btrfs.tree-lost"}
 
 
 def test_every_error_is_explained(program: Program) -> None:

@@ -14,7 +14,8 @@ import zoned_tools.formats.btrfs
 from zoned_tools.device.image import open_image
 from zoned_tools.errors import MetadataError
 from zoned_tools.formats.btrfs import LAYOUT, layout
-from zoned_tools.formats.btrfs.rules import NAME, RULES
+from zoned_tools.formats.btrfs.constants import NAME
+from zoned_tools.formats.btrfs.rules import RULES
 from zoned_tools.formats.contract import Identity, Probed, Target
 
 Image = Callable[[str], Path]
@@ -34,7 +35,7 @@ def test_the_declaration_and_the_rules_are_light() -> None:
 def test_rooms() -> None:
     """No logical device, no target of the device mapper, nothing of its own to choose."""
     rooms = ("open_mapper", "export", "table_line", "dump", "restore", "zone_roles", "plan_format", "order_members")
-    assert [name for name in rooms if getattr(LAYOUT, name) is not None] == ["export"]
+    assert [name for name in rooms if getattr(LAYOUT, name) is not None] == ["export", "zone_roles"]
     assert LAYOUT.rules() is RULES
     assert LAYOUT.claims is not None
     assert (LAYOUT.settings, LAYOUT.whole_drive) == ((), False)

@@ -29,7 +29,8 @@ MIB = 1 << 20
 
 
 def facts(name: str) -> dict[str, Any]:
-    return json.loads((VECTORS / f"{name}.json").read_text())
+    document: dict[str, Any] = json.loads((VECTORS / f"{name}.json").read_text())
+    return document
 
 
 class Images:

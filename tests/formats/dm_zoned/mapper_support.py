@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from tests.formats.dm_zoned.crash_model import Log, content, logical
 from zoned_tools.device.base import Device
@@ -15,7 +16,7 @@ ZONE = 16
 """Blocks of a zone of the single-device target."""
 
 
-def opened(devices: list[Device], *, writable: bool = True, **options: str) -> DmZonedMapper:
+def opened(devices: list[Device], *, writable: bool = True, **options: Any) -> DmZonedMapper:
     return open_mapper(Target("dm-zoned", tuple(devices)), writable=writable, settings=logical(**options))
 
 

@@ -40,7 +40,7 @@ def test_nothing_acknowledged_is_lost(name: str, number: int, record_property: C
     base = aged(TARGETS[name](), chance, AGEING_REQUESTS)
     history = History(seeds_of(open_mapper(Target("dm-zoned", tuple(base)), writable=False, settings=logical())))
     starts: list[int] = []
-    pieces = []
+    pieces: Log = []
     while len(starts) <= MIN_CUTS:
         log, history = run_workload(base, chance, REQUESTS)
         pieces, starts = split_writes(log)

@@ -35,7 +35,8 @@ CORRUPTIONS = corruptions()
 
 
 def document_of(target: Target) -> dict[str, Any]:
-    return json.loads(json.dumps(dump(target)))
+    document: dict[str, Any] = json.loads(json.dumps(dump(target)))
+    return document
 
 
 def metadata(target: Target) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.formats.dm_zoned.images import MIB, NAMES, Images, drive, facts, regular
+from zoned_tools.device.base import Device
 from zoned_tools.errors import GeometryError
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, ZoneKind, build_geometry
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MetadataLayout, SuperBlock, encode_label, superblock_crc
@@ -17,7 +19,7 @@ from zoned_tools.formats.dm_zoned.open import open_blocks
 from zoned_tools.formats.dm_zoned.sizing import size_metadata
 
 
-def geometry_of(*devices) -> TargetGeometry:
+def geometry_of(*devices: Device) -> TargetGeometry:
     return build_geometry([(d.path, d.geometry, d.zones()) for d in devices])
 
 
@@ -53,7 +55,21 @@ def test_superblocks_of_vectors_decode_and_encode(images: Images, name: str, sta
 )
 def test_superblock_round_trip(gen: int, label: str, reserved: bytes, name: uuid.UUID, numbers: list[int]) -> None:
     raw_label = label.encode("utf-8", "surrogatepass").ljust(32, b"\0")
-    sb = SuperBlock(2, gen, gen ^ 5, *numbers, label_raw=raw_label, dmz_uuid=name, dev_uuid=name, reserved=reserved)
+    blocks, reserve, chunks, map_blocks, bitmap_blocks = numbers
+    sb = SuperBlock(
+        2,
+        gen,
+        gen ^ 5,
+        blocks,
+        reserve,
+        chunks,
+        map_blocks,
+        bitmap_blocks,
+        label_raw=raw_label,
+        dmz_uuid=name,
+        dev_uuid=name,
+        reserved=reserved,
+    )
     block = sb.pack()
     parsed = SuperBlock.parse(block)
     assert len(block) == BLOCK_BYTES
@@ -104,7 +120,7 @@ def test_members_get_consecutive_zone_ids_and_virtual_blocks() -> None:
         (lambda: [regular(MIB), drive(8, 4), drive(8, 4, 2 * MIB)], r"zone_nr_sectors mismatch \(4096/2048\)"),
     ],
 )
-def test_devices_that_form_no_target(devices, message: str) -> None:
+def test_devices_that_form_no_target(devices: Callable[[], list[Device]], message: str) -> None:
     with pytest.raises(GeometryError, match=message) as caught:
         geometry_of(*devices())
     assert caught.value.clone_status == 1

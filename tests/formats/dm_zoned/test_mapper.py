@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ from zoned_tools.device.overlay import (
     LoggedWrite,
 )
 from zoned_tools.errors import DeviceError, GeometryError, MetadataError, RefusedError, UsageError
-from zoned_tools.formats.contract import MapExtent
+from zoned_tools.formats.contract import MapExtent, Reclaims
 from zoned_tools.formats.dm_zoned.layout import SuperBlock
 from zoned_tools.formats.dm_zoned.mapper.bitmaps import CLEAN_CACHE_BYTES, BitmapCache
 from zoned_tools.formats.dm_zoned.mapper.write import DmZonedMapper
@@ -56,15 +58,15 @@ def test_reading_never_writes() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rlow": "101"}, "0 to 100"),
-        ({"rlow": "-1"}, "0 to 100"),
+        ({"rlow": "101"}, "0..100"),
+        ({"rlow": "-1"}, "0..100"),
         ({"idle_rlow": "x"}, "idle_rlow=x"),
-        ({"use_set": "2"}, "0 to 1"),
-        ({"use_set": "٣"}, "use_set"),
+        ({"use_set": "2"}, "use-set=2 is not possible .use-set=0.1"),
+        ({"use-set": "٣"}, "use-set"),
         ({"colour": "red"}, "colour"),
     ],
 )
-def test_settings_that_cannot_be_meant(settings: dict[str, str], message: str) -> None:
+def test_settings_that_cannot_be_meant(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         opened(single(), **settings)
 
@@ -159,14 +161,26 @@ def test_the_end_of_the_generation_counter_is_refused() -> None:
 def test_requests_outside_the_logical_device(block: int, count: int) -> None:
     mapper = opened(single())
     assert mapper.size_blocks == 208
-    for request in (mapper.read, mapper.discard, lambda b, c: list(mapper.lookup(b, c))):
+    requests: list[Callable[[int, int], object]] = [
+        mapper.read,
+        mapper.discard,
+        lambda b, c: list(mapper.lookup(b, c)),
+        lambda b, c: list(mapper.data_extents(b, c)),
+    ]
+    for request in requests:
         with pytest.raises(DeviceError) as caught:
             request(block, count)
         assert caught.value.errno == errno.EINVAL
     with pytest.raises(DeviceError):
         mapper.write(208, bytes(BLOCK))
-    with pytest.raises(DeviceError, match="multiples of 4096"):
+    with pytest.raises(DeviceError, match="1 bytes are not whole blocks"):
         mapper.write(0, b"x")
+
+
+def test_idle_time_is_used_for_reclaim_when_that_was_asked_for() -> None:
+    assert not opened(single()).reclaims_when_idle
+    assert opened(single(), idle_rlow="100").reclaims_when_idle
+    assert isinstance(opened(single()), Reclaims)
 
 
 def test_nothing_is_written_for_empty_requests() -> None:
@@ -340,7 +354,7 @@ def test_clean_bitmaps_are_forgotten() -> None:
 
 
 def test_many_changes_are_committed_along_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoned_tools.formats.dm_zoned.mapper.MAX_CHANGED_BLOCKS", 2)
+    monkeypatch.setattr("zoned_tools.formats.dm_zoned.mapper.write.MAX_CHANGED_BLOCKS", 2)
     mapper = opened(single())
     generation = mapper.generation
     for chunk in range(4):

@@ -57,7 +57,8 @@ def test_a_read_only_zone_can_be_read() -> None:
     kill(devices[0], mapper._store.zones_of(0)[0], ZoneCondition.READ_ONLY)
     mapper = opened(devices)
     assert mapper.read(0, 3) == content(0, 3, 1)
-    for request in (lambda: mapper.write(3, bytes(BLOCK)), lambda: mapper.discard(0, 1)):
+    requests: list[Callable[[], None]] = [lambda: mapper.write(3, bytes(BLOCK)), lambda: mapper.discard(0, 1)]
+    for request in requests:
         with pytest.raises(DeviceError) as caught:
             request()
         assert caught.value.errno == errno.EROFS
@@ -167,6 +168,12 @@ class Faults:
             raise DeviceError("injected", errno=errno.EIO)
 
 
+def nth_entry(nth: int) -> Callable[[LogEntry], bool]:
+    """True for one of the entries that it is asked about."""
+    countdown = iter(range(nth, -1, -1))
+    return lambda entry: next(countdown, -1) == 0
+
+
 def test_a_failed_commit_stops_the_mapper_and_keeps_the_last_one() -> None:
     devices = single()
     for nth in range(12):
@@ -176,8 +183,7 @@ def test_a_failed_commit_stops_the_mapper_and_keeps_the_last_one() -> None:
         mapper.write(0, content(0, 3, 1))
         mapper.flush()
         mapper.write(ZONE, content(ZONE, 3, 2))
-        countdown = iter(range(nth, -1, -1))
-        faults.matches = lambda entry, countdown=countdown: next(countdown, -1) == 0
+        faults.matches = nth_entry(nth)
         try:
             mapper.flush()
         except DeviceError:

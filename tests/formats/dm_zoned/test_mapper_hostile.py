@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_nonsense_metadata(
     entries: list[tuple[int, int, int]],
     bits: list[tuple[int, bytes]],
     fields: dict[str, int],
-    use_set: dict[str, str],
+    use_set: dict[str, Any],
 ) -> None:
     devices = damaged(name, sets, entries, bits, fields)
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,39 +12,137 @@ import typer
 from zoned_tools.cli.commands.replay import print_warnings
 from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Settings, Start, check_layout_name
 from zoned_tools.cli.settings import split_settings, takes_settings
-from zoned_tools.errors import UsageError
+from zoned_tools.errors import DeviceError, UsageError, ZonedError
 from zoned_tools.formats.shared.settings import Journey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
     from socket import socket
+    from ssl import SSLContext
 
-    from zoned_tools.engine.nbd import Server
     from zoned_tools.formats.contract import Mapper, Target
+
+
+Write = Annotated[bool, typer.Option("--write", "-w", help="Let clients write; without it they only read.")]
+Socket = Annotated[
+    str | None,
+    typer.Option(
+        "--socket", metavar="PATH", help="Unix socket (default: in a new private directory).", show_default=False
+    ),
+]
+Tcp = Annotated[
+    str | None,
+    typer.Option(
+        "--tcp",
+        metavar="[HOST:]PORT",
+        help="TCP on the loopback interface instead; port 0 takes a free one.",
+        show_default=False,
+    ),
+]
+AllowUid = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--allow-uid", metavar="N", min=0, help="This user may connect to the Unix socket too.", show_default=False
+    ),
+]
+Certificates = Annotated[
+    str | None,
+    typer.Option(
+        "--tls-certificates",
+        metavar="DIR",
+        help="TLS with server-cert.pem, server-key.pem and ca-cert.pem of DIR, for clients with a certificate.",
+        show_default=False,
+    ),
+]
+Keys = Annotated[
+    str | None,
+    typer.Option(
+        "--tls-psk",
+        metavar="FILE",
+        help="TLS for clients with a key of FILE (lines of NAME:KEY); needs Python 3.13.",
+        show_default=False,
+    ),
+]
+InsecureTcp = Annotated[
+    bool, typer.Option("--insecure-tcp", help="Let everybody on this machine write over TCP without TLS.")
+]
+Name = Annotated[str, typer.Option("--name", metavar="NAME", help="Export name beside the default one.")]
+Once = Annotated[bool, typer.Option("--once", help="Stop when the last client disconnects.")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """Where clients connect, and which ones may."""
+
+    unix: str | None
+    tcp: str | None
+    uids: tuple[int, ...]
+    certificates: str | None
+    keys: str | None
+
+    def check(self, *, write: bool, insecure: bool) -> None:
+        """Refuse what excludes each other, and what would let strangers write."""
+        if self.unix is not None and self.tcp is not None:
+            raise UsageError("--socket and --tcp exclude each other")
+        if self.certificates is not None and self.keys is not None:
+            raise UsageError("--tls-certificates and --tls-psk exclude each other")
+        if self.tcp is None:
+            if insecure:
+                raise UsageError("--insecure-tcp is for --tcp")
+            return
+        if self.uids:
+            raise UsageError("--allow-uid is for Unix sockets")
+        if write and not (insecure or self.encrypted):
+            _refuse_strangers()
+
+    @property
+    def encrypted(self) -> bool:
+        return self.certificates is not None or self.keys is not None
+
+    def tls(self) -> SSLContext | None:
+        if self.certificates is not None:
+            from zoned_tools.engine.nbd.tls import certificates_context
+
+            return certificates_context(self.certificates)
+        if self.keys is not None:
+            from zoned_tools.engine.nbd.tls import keys_context
+
+            return keys_context(self.keys)
+        return None
+
+    def listener(self) -> AbstractContextManager[tuple[socket, str]]:
+        from zoned_tools.engine.nbd.sockets import tcp_listener, unix_listener
+
+        if self.tcp is not None:
+            return tcp_listener(self.tcp, tls=self.encrypted)
+        return unix_listener(self.unix, for_others=bool(self.uids), tls=self.encrypted)
+
+
+def _refuse_strangers() -> None:
+    from zoned_tools.engine.nbd.access import other_people
+
+    others = other_people()
+    if others:
+        raise UsageError(
+            f"{others[0]} and whoever else is on this machine could write over TCP",
+            hint="--tls-certificates, --tls-psk or --socket keep them out, --insecure-tcp lets them in",
+        )
 
 
 @takes_settings(Journey.LOGICAL)
 def serve(
     devices: DevicePaths,
-    write: Annotated[bool, typer.Option("--write", "-w", help="Let clients write; without it they only read.")] = False,
-    unix: Annotated[
-        str | None,
-        typer.Option(
-            "--socket", metavar="PATH", help="Unix socket (default: in a new private directory).", show_default=False
-        ),
-    ] = None,
-    tcp: Annotated[
-        str | None,
-        typer.Option(
-            "--tcp",
-            metavar="[HOST:]PORT",
-            help="TCP on the loopback interface instead; port 0 takes a free one.",
-            show_default=False,
-        ),
-    ] = None,
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Export name beside the default one.")] = "",
-    once: Annotated[bool, typer.Option("--once", help="Stop when the last client disconnects.")] = False,
+    *,
+    write: Write = False,
+    unix: Socket = None,
+    allow_uid: AllowUid = None,
+    tcp: Tcp = None,
+    insecure_tcp: InsecureTcp = False,
+    tls_certificates: Certificates = None,
+    tls_psk: Keys = None,
+    name: Name = "",
+    once: Once = False,
     json: Json = False,
     settings: Settings = None,
     start: Start = None,
@@ -50,47 +150,45 @@ def serve(
 ) -> int:
     """Serve the logical device over NBD, until SIGINT or SIGTERM."""
     from zoned_tools.engine.logical import open_logical
+    from zoned_tools.engine.nbd import Server
     from zoned_tools.engine.nbd import serve as run
     from zoned_tools.engine.opening import opened_target
 
     check_layout_name(layout)
-    if unix is not None and tcp is not None:
-        raise UsageError("--socket and --tcp exclude each other")
+    access = _Access(unix, tcp, tuple(allow_uid or ()), tls_certificates, tls_psk)
+    access.check(write=write, insecure=insecure_tcp)
     if len(name.encode()) > 256:
         raise UsageError("--name: longer than 256 bytes")
+    tls = access.tls()
     paths, chosen = split_settings(devices, settings)
-    with opened_target(paths, start, layout, writable=write) as target, _listener(unix, tcp) as (listener, uri):
+    with opened_target(paths, start, layout, writable=write) as target, access.listener() as (listener, uri):
         mapper = open_logical(target, writable=write, settings=chosen)
         print_warnings(mapper, target)
-        server = _server(target, mapper, name, once=once)
-        run(server, listener, lambda: _announce(target, mapper, uri, json=json))
+        server = Server(
+            mapper,
+            name=name,
+            description=f"{target.layout} on {', '.join(target.paths)}",
+            log=lambda line: _complain(target, line),
+            stop_when_unused=once,
+            when_idle=_idle_work(mapper),
+            tls=tls,
+            allowed_uids=access.uids,
+        )
+        failure = run(server, listener, lambda: _announce(target, mapper, uri, json=json))
+    if failure is not None:
+        raise DeviceError(failure.message, device=target.device.path, errno=errno.EIO)
     return 0
 
 
-def _listener(unix: str | None, tcp: str | None) -> AbstractContextManager[tuple[socket, str]]:
-    from zoned_tools.engine.nbd_sockets import tcp_listener, unix_listener
-
-    return tcp_listener(tcp) if tcp is not None else unix_listener(unix)
+def _complain(target: Target, line: str) -> None:
+    print(ZonedError(line, device=target.device.path).render("zoned"), file=sys.stderr, flush=True)
 
 
-def _server(target: Target, mapper: Mapper, name: str, *, once: bool) -> Server:
-    from zoned_tools.engine.nbd import Server
-
-    return Server(
-        mapper,
-        name=name,
-        description=f"{target.layout} on {', '.join(target.paths)}",
-        log=lambda line: print(f"zoned: {target.device.path}: {line}", file=sys.stderr, flush=True),
-        stop_when_unused=once,
-        when_idle=_idle_work(mapper),
-    )
-
-
-def _idle_work(mapper: Mapper) -> Callable[[], object]:
-    """What the server does while no client asks for anything."""
+def _idle_work(mapper: Mapper) -> Callable[[], object] | None:
+    """What the server does while no client asks for anything, beside making changes durable."""
     from zoned_tools.formats.contract import Reclaims
 
-    return mapper.reclaim if isinstance(mapper, Reclaims) and mapper.reclaims_when_idle else mapper.flush
+    return mapper.reclaim if isinstance(mapper, Reclaims) and mapper.reclaims_when_idle else None
 
 
 def _announce(target: Target, mapper: Mapper, uri: str, *, json: bool) -> None:

@@ -21,12 +21,12 @@ _COLUMNS = 5
 
 @contextmanager
 def _state(path: str, start: int | None) -> Iterator[State]:
-    from zoned_tools.device.opening import open_device
-    from zoned_tools.engine.targets import single_target
+    from zoned_tools.engine.opening import opened_target
+    from zoned_tools.formats.zdm.constants import NAME
     from zoned_tools.formats.zdm.open import load
 
-    with open_device(path) as device:
-        yield load(single_target([device], start_sector=start, layout="zdm" if start is not None else None))
+    with opened_target([path], start, NAME if start is not None else None) as target:
+        yield load(target)
 
 
 @app.command("status")

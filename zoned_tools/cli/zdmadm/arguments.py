@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from zoned_tools.errors import UsageError
+from zoned_tools.formats.zdm.settings import GC_STATES
 
 if TYPE_CHECKING:
     from zoned_tools.formats.zdm.superblock import SuperBlock
@@ -81,7 +82,6 @@ _RUN_TIME = {
 }
 _PRIORITIES = ("gc-prio-def", "gc-prio-low", "gc-prio-high", "gc-prio-crit")
 _WATERMARKS = ("gc-wm-crit", "gc-wm-high", "gc-wm-low")
-_GC_STATES = {"off": 0, "on": 1, "force": 2}
 
 
 @dataclass(slots=True)
@@ -172,7 +172,7 @@ def _check_values(arguments: Arguments) -> None:
     if arguments.has("label") and len(os.fsencode(values["label"])) >= 64:
         arguments.notes.append("label is longer than 63 bytes, ignored")
         del values["label"]
-    if arguments.has("gc") and values["gc"] not in _GC_STATES:
+    if arguments.has("gc") and values["gc"] not in GC_STATES:
         arguments.notes.append(f"--gc {values['gc']} is none of on, off, force, ignored")
         del values["gc"]
     if arguments.number("journal-age", 0) > 500:
@@ -192,7 +192,7 @@ def merged(identity: SuperBlock, arguments: Arguments, *, create: bool) -> Super
     wm = tuple(arguments.number(n, old) for n, old in zip(_WATERMARKS, identity.gc_wm, strict=True))
     changes |= {"gc_prio": prio, "gc_wm": wm}
     if "gc" in values:
-        changes["gc_status"] = _GC_STATES[values["gc"]]
+        changes["gc_status"] = GC_STATES[values["gc"]]
     if create or arguments.verb == "restore":
         bits = identity.discard
         for name, bit in (("trim", 1), ("raid-trim", 1 << 16)):

@@ -178,6 +178,7 @@ class Session:
 
     def do_create(self) -> int:
         from zoned_tools.formats.zdm import format as room
+        from zoned_tools.formats.zdm.constants import DEFAULT_RESERVED
         from zoned_tools.formats.zdm.probe import probe
         from zoned_tools.formats.zdm.superblock import SuperBlock
         from zoned_tools.formats.zdm.table import line_of
@@ -189,7 +190,7 @@ class Session:
         if not self.device.geometry.is_zoned and not force:
             raise ContentError("Not zoned", device=self.device.path, hint="use -F to force")
         over = strtol(arguments.values.get("over", "0"))
-        reserved = over if 8 < over < 1024 else room.DEFAULT_RESERVED
+        reserved = over if 8 < over < 1024 else DEFAULT_RESERVED
         blank = SuperBlock(uuid_of(arguments), 0, 0, 0, 0)
         template = merged(blank, arguments, create=True)
         identity = room.identity_for(place, reserved, template, template.uuid)

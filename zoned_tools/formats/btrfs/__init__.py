@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zoned_tools.formats.btrfs.constants import NAME, ROLES
 from zoned_tools.formats.contract import (
     CheckOptions,
     Consents,
@@ -17,9 +18,10 @@ from zoned_tools.formats.contract import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from zoned_tools.device.base import Device
+    from zoned_tools.device.zones import IntArray
     from zoned_tools.formats.btrfs.check import BtrfsEvidence
 
 
@@ -59,6 +61,12 @@ def _export(target: Target) -> Iterator[Piece]:
     return export(target)
 
 
+def _zone_roles(target: Target) -> Mapping[str, IntArray]:
+    from zoned_tools.formats.btrfs.roles import zone_roles
+
+    return zone_roles(target)
+
+
 def _claims(probed: Sequence[Probed]) -> bool:
     from zoned_tools.formats.btrfs.members import claims
 
@@ -66,7 +74,7 @@ def _claims(probed: Sequence[Probed]) -> bool:
 
 
 LAYOUT: Layout[BtrfsEvidence] = Layout(
-    name="btrfs",
+    name=NAME,
     summary="btrfs in zoned mode: its super block log rings",
     probe=_probe,
     rules=_rules,
@@ -74,5 +82,7 @@ LAYOUT: Layout[BtrfsEvidence] = Layout(
     plan_repair=_plan_repair,
     inspect=_inspect,
     export=_export,
+    zone_roles=_zone_roles,
     claims=_claims,
+    roles=ROLES,
 )

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from zoned_tools.formats.btrfs.chunks import Chunk, ChunkError, sys_chunks
 from zoned_tools.formats.btrfs.layout import MIN_ACTIVE_ZONES, SuperBlock
 from zoned_tools.formats.btrfs.nodatacow import count_nodatacow
-from zoned_tools.formats.btrfs.nodes import NodeError
 from zoned_tools.formats.btrfs.ring_findings import ring_findings
 from zoned_tools.formats.btrfs.rules import RULES
 from zoned_tools.formats.btrfs.validate import (
@@ -23,7 +22,7 @@ from zoned_tools.formats.btrfs.validate import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from zoned_tools.formats.btrfs.survey import DeviceSurvey, FileSystem
+    from zoned_tools.formats.btrfs.survey import DeviceSurvey, FileSystem, Where
     from zoned_tools.formats.shared.findings import FindingGroup
 
 _MISPLACED = {
@@ -120,16 +119,9 @@ def _made_for(chunk: Chunk) -> int | None:
     return chunk.length_bytes if chunk.profile in ("single", "DUP") else None
 
 
-def _all_chunks(fs: FileSystem, block: SuperBlock) -> list[Chunk]:
-    try:
-        return fs.reader.chunk_map(block).chunks
-    except NodeError:  # told by roots-unreadable
-        return sys_chunks(block)
-
-
 def _chunk_findings(fs: FileSystem, index: int, block: SuperBlock, zone_bytes: int) -> Iterator[FindingGroup]:
     where = fs.where(index)
-    chunks = _all_chunks(fs, block)
+    chunks = fs.reader.known_chunks(block)
     usable = zone_bytes if block.is_zoned and not zone_size_fault(zone_bytes) else 0
     if block.is_zoned:
         for sentence in profile_faults(chunks, block.incompat_flags):
@@ -199,25 +191,36 @@ def _set_findings(fs: FileSystem) -> Iterator[FindingGroup]:
 # -- trees
 
 
-def _tree_findings(fs: FileSystem, *, deep: bool) -> Iterator[FindingGroup]:
-    """The roots of what the kernel would mount: the first device's whose mirror 0 has a valid head."""
+def _mounted(fs: FileSystem) -> tuple[SuperBlock, Where] | None:
+    """The super block whose trees count, and its place: what the kernel would mount, of the first device with a
+    valid head; where no device has one, the newest valid, which a repair makes the head."""
     for index, survey in enumerate(fs.surveys):
         first = survey.mirror(0)
         if first is not None and first.valid_head is not None:
-            block = survey.super_block(first.valid_head)
-            where = fs.where(index, first)
-            where["generation"] = block.generation
-            roots = fs.reader.roots_readable(block)
-            if roots.readable is False:
-                yield RULES.finding("roots-unreadable", f"generation {block.generation}: {roots.reason}", **where)
-                return
-            for sentence in fs.reader.lost_trees(block):
-                yield RULES.finding("tree-lost", sentence, **where)
-            log = fs.reader.log_readable(block)
-            if log.readable is False:
-                yield RULES.finding("log-unreadable", f"tree log at {block.log_root}: {log.reason}", **where)
-            files = count_nodatacow(fs.reader, block) if deep and roots.readable else 0
-            if files:
-                sentence = f"{files} files have the NODATACOW attribute"
-                yield RULES.finding("nodatacow", sentence, **where, files=files)
-            return
+            return survey.super_block(first.valid_head), fs.where(index, first)
+    for index, survey in enumerate(fs.surveys):
+        best = survey.best
+        if best is not None:
+            return survey.super_block(best[1]), fs.where(index, best[0])
+    return None
+
+
+def _tree_findings(fs: FileSystem, *, deep: bool) -> Iterator[FindingGroup]:
+    """The roots of one super block, the trees that the kernel reads at mount, and the tree log."""
+    chosen = _mounted(fs)
+    if chosen is None:
+        return
+    block, where = chosen
+    where["generation"] = block.generation
+    roots = fs.reader.roots_readable(block)
+    if roots.readable is False:
+        yield RULES.finding("roots-unreadable", f"generation {block.generation}: {roots.reason}", **where)
+        return
+    for sentence in fs.reader.lost_trees(block):
+        yield RULES.finding("tree-lost", sentence, **where)
+    log = fs.reader.log_readable(block)
+    if log.readable is False:
+        yield RULES.finding("log-unreadable", f"tree log at {block.log_root}: {log.reason}", **where)
+    files = count_nodatacow(fs.reader, block) if deep and roots.readable else 0
+    if files:
+        yield RULES.finding("nodatacow", f"{files} files have the NODATACOW attribute", **where, files=files)

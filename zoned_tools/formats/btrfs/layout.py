@@ -14,9 +14,9 @@ import numpy as np
 from construct import Array, Bytes, Int8ul, Int16ul, Int32ul, Int64ul, Struct
 
 from zoned_tools.codec.fields import Label, Uuid, dtype_of
-from zoned_tools.formats.btrfs import rules
+from zoned_tools.formats.btrfs import constants
 
-NAME = rules.NAME
+NAME = constants.NAME
 SUPER_BYTES = 4096
 CSUM_BYTES = 32
 """Size of the checksum field at the start of super blocks and tree nodes; it is not covered by itself."""

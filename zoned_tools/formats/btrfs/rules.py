@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from zoned_tools.formats.btrfs.constants import NAME
 from zoned_tools.formats.contract import Consent, Rule, Rules, Severity
-
-NAME: Final = "btrfs"
 
 _ERROR, _WARNING, _INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
 

@@ -153,6 +153,17 @@ class TreeReader:
             raise found
         return found
 
+    def known_chunks(self, super_block: Roots) -> list[Chunk]:
+        """All chunks; only the system chunks where the chunk tree cannot be read, which a check tells.
+
+        Raises:
+            ChunkError: the super block's array cannot be decoded.
+        """
+        try:
+            return self.chunk_map(super_block).chunks
+        except NodeError:
+            return sys_chunks(super_block)
+
     def _read_chunk_tree(self, super_block: Roots) -> ChunkMap:
         rules = NodeRules.of(super_block)
         try:

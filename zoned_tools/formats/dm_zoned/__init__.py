@@ -128,5 +128,5 @@ LAYOUT: Layout[DmZonedEvidence] = Layout(
     order_members=_order_members,
     claims=_claims,
     roles=ROLES,
-    private_keys=frozenset({"label", "label_tail", "dmz_uuid", "dev_uuid"}),
+    private_keys=frozenset({"label", "label_tail"}),
 )

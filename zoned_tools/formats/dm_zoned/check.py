@@ -8,8 +8,8 @@ is the one with fewer findings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from zoned_tools.formats.contract import CheckOptions, Evidence, NothingToCheckError, Target
 from zoned_tools.formats.dm_zoned.findings import (
@@ -21,11 +21,15 @@ from zoned_tools.formats.dm_zoned.findings import (
 )
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, nr_first_write_zones
 from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState, read_state
-from zoned_tools.formats.dm_zoned.layout import MetadataLayout, SuperBlock
 from zoned_tools.formats.dm_zoned.open import open_blocks
 from zoned_tools.formats.dm_zoned.settings import USE_SET
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_set
 from zoned_tools.formats.shared.findings import Findings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.formats.dm_zoned.layout import MetadataLayout, SuperBlock
 
 _STATUS_OF_THE_REFERENCE = 255
 

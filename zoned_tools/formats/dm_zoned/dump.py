@@ -6,7 +6,7 @@ blocks. A set whose tables equal the other's says so instead of repeating them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,10 +14,8 @@ from zoned_tools.codec.fields import NIL_UUID
 from zoned_tools.device.plan import Plan, Step
 from zoned_tools.device.runs import mask_runs
 from zoned_tools.errors import MetadataError
-from zoned_tools.formats.contract import Target
 from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, NoValidSuperBlockError
 from zoned_tools.formats.dm_zoned.dump_document import VERSION, VERSION_KEY, DocumentReader, SetTables, SuperBlockRecord
-from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES, SuperBlockState, TargetState, read_state
 from zoned_tools.formats.dm_zoned.layout import (
     BLOCK_BYTES,
@@ -37,6 +35,12 @@ from zoned_tools.formats.dm_zoned.open import (
     stream_zones,
 )
 from zoned_tools.formats.dm_zoned.repair_writes import as_blocks, difference_steps, plan_tertiary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from zoned_tools.formats.contract import Target
+    from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
 
 
 def dump(target: Target) -> dict[str, object]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
 from zoned_tools.codec.fields import NIL_UUID
 from zoned_tools.errors import MetadataError
-from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
 from zoned_tools.formats.dm_zoned.layout import (
     BLOCK_BITS,
     BLOCK_BYTES,
@@ -24,8 +22,13 @@ from zoned_tools.formats.dm_zoned.layout import (
     MetadataLayout,
     SuperBlock,
 )
-from zoned_tools.formats.dm_zoned.open import Words
 from zoned_tools.formats.shared.documents import DocumentPart
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
+    from zoned_tools.formats.dm_zoned.open import Words
 
 _RESERVED_BYTES = BLOCK_BYTES - 112
 _CRC = slice(44, 48)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import overload
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoned_tools.device.zones import BoolArray, IntArray
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, ZoneKind, held_zones
-from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState
 from zoned_tools.formats.dm_zoned.rules import RULES
-from zoned_tools.formats.dm_zoned.survey import NO_CHUNK, MapSurvey, SetSurvey, Shared
-from zoned_tools.formats.shared.columns import Words
-from zoned_tools.formats.shared.findings import FindingGroup
+from zoned_tools.formats.dm_zoned.survey import NO_CHUNK, MapSurvey, SetSurvey, Shared, narrow
+from zoned_tools.formats.shared.columns import Computed, Words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from zoned_tools.device.zones import BoolArray, IntArray
+    from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState
+    from zoned_tools.formats.shared.findings import FindingGroup
 
 _REFUSED = "(the kernel refuses to activate)"
 _EXPOSED = "(the kernel activates and overwrites its own metadata)"
@@ -121,45 +123,7 @@ def _chunk_findings(found: MapSurvey) -> Iterator[FindingGroup]:
     for rules, zones in ((data_rules, found.data), (buffer_rules, found.buffer)):
         for code, mask, text in rules:
             chunks = np.flatnonzero(mask)
-            yield RULES.findings(code, f"chunk {{chunk}}: {text}", chunk=chunks, zone=zones[chunks])
-
-
-@dataclass(frozen=True, slots=True)
-class _ChunkLists(Sequence[list[int]]):
-    """The chunks of each shared zone, made when somebody looks."""
-
-    shared: Shared
-
-    def __len__(self) -> int:
-        return len(self.shared)
-
-    @overload
-    def __getitem__(self, index: int) -> list[int]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[list[int]]: ...
-    def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
-        if isinstance(index, slice):
-            return [self.shared.chunks_of(i) for i in range(*index.indices(len(self)))]
-        return self.shared.chunks_of(index)
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkNames(Sequence[str]):
-    """The same as words of a sentence."""
-
-    shared: Shared
-
-    def __len__(self) -> int:
-        return len(self.shared)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [_chunk_names(self.shared.chunks_of(i)) for i in range(*index.indices(len(self)))]
-        return _chunk_names(self.shared.chunks_of(index))
+            yield RULES.findings(code, f"chunk {{chunk}}: {text}", chunk=narrow(chunks), zone=narrow(zones[chunks]))
 
 
 def _chunk_names(chunks: list[int]) -> str:
@@ -173,8 +137,8 @@ def _shared_findings(shared: Shared) -> FindingGroup:
         "map-zone-shared",
         "zone {zone} is named by {names} (activating it crashes the kernel)",
         zone=shared.zones,
-        chunks=_ChunkLists(shared),
-        words={"names": ChunkNames(shared)},
+        chunks=Computed(len(shared), lambda rows: [shared.chunks_of(row) for row in rows]),
+        words={"names": Computed(len(shared), lambda rows: [_chunk_names(shared.chunks_of(row)) for row in rows])},
     )
 
 
@@ -186,11 +150,11 @@ def _bitmap_findings(geometry: TargetGeometry, survey: SetSurvey) -> Iterator[Fi
         "bits-after-wp",
         "zone {zone} of chunk {chunk}: {count} blocks are marked valid at or after the write pointer "
         "(block {wp}){hint}",
-        zone=late,
-        count=bits.after_wp[late],
+        zone=narrow(late),
+        count=narrow(bits.after_wp[late]),
         words={
-            "chunk": mapping.owners.any_of(late),
-            "wp": geometry.wp_blocks[late],
+            "chunk": narrow(mapping.owners.any_of(late)),
+            "wp": narrow(geometry.wp_blocks[late]),
             "hint": Words(reset, ("", "; the zone was reset during reclaim, the blocks are still in the buffer zone")),
         },
     )
@@ -212,7 +176,7 @@ def _bitmap_findings(geometry: TargetGeometry, survey: SetSurvey) -> Iterator[Fi
 def _counted(code: str, counts: IntArray, mask: BoolArray | None, text: str) -> FindingGroup:
     """Zones with a count above 0, in ``mask`` if given."""
     zones = np.flatnonzero((counts > 0) & mask if mask is not None else counts > 0)
-    return RULES.findings(code, f"zone {{zone}}: {text}", zone=zones, count=counts[zones])
+    return RULES.findings(code, f"zone {{zone}}: {text}", zone=narrow(zones), count=narrow(counts[zones]))
 
 
 def reclaim_crashed(geometry: TargetGeometry, survey: SetSurvey, zones: IntArray) -> BoolArray:
@@ -239,8 +203,8 @@ def _condition_findings(geometry: TargetGeometry, survey: SetSurvey) -> Iterator
     yield RULES.findings(
         "zone-unmapped-not-empty",
         "zone {zone}: no chunk names it but {wp} blocks were written (normal after a crash)",
-        zone=idle,
-        wp=geometry.wp_blocks[idle],
+        zone=narrow(idle),
+        wp=narrow(geometry.wp_blocks[idle]),
     )
     conditions = (
         ("zone-offline-mapped", geometry.offline, "is offline: its data are lost"),

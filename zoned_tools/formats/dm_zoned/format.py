@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from zoned_tools.codec.fields import NIL_UUID
 from zoned_tools.device.base import Device, ZoneOperation
@@ -20,8 +20,6 @@ from zoned_tools.device.identity import identify
 from zoned_tools.device.plan import Plan
 from zoned_tools.device.runs import mask_runs
 from zoned_tools.errors import DeviceError, UsageError
-from zoned_tools.formats.contract import Settings, Target
-from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES, read_state
 from zoned_tools.formats.dm_zoned.layout import (
     BLOCK_BYTES,
@@ -36,6 +34,12 @@ from zoned_tools.formats.dm_zoned.layout import (
 from zoned_tools.formats.dm_zoned.open import TargetBlocks, open_blocks
 from zoned_tools.formats.dm_zoned.settings import DEVICE_UUID, LABEL, METADATA_VERSION, SEQ, UUID
 from zoned_tools.formats.dm_zoned.sizing import size_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zoned_tools.formats.contract import Settings, Target
+    from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
 
 _MAP_PATTERN = 0xFFFF
 FIRST_GENERATION = 1

@@ -7,7 +7,6 @@ block of the target. Only arithmetic here; reading is in :mod:`~zoned_tools.form
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -22,6 +21,8 @@ from zoned_tools.formats.dm_zoned.layout import BLOCK_BITS, BLOCK_BYTES, NR_SETS
 from zoned_tools.formats.shared.zones import ZoneFacts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from zoned_tools.device.base import Geometry
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from zoned_tools.formats.contract import Target
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, ZoneKind
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES, SuperBlockState, TargetState, read_state
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, UNMAPPED, MetadataLayout, superblock_crc
 from zoned_tools.formats.dm_zoned.open import open_blocks
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_set
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.contract import Target
 
 _MEANINGS = {
     "version": "metadata version: 1 has no names, 2 has label and UUIDs",

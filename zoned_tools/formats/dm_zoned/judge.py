@@ -8,10 +8,8 @@ limits that a dying drive changes, leaves a set *usable*: it serves when no set 
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoned_tools.codec.fields import NIL_UUID
 from zoned_tools.errors import DeviceError
@@ -26,7 +24,12 @@ from zoned_tools.formats.dm_zoned.layout import (
     ceil_div,
     superblock_crc,
 )
-from zoned_tools.formats.dm_zoned.open import TargetBlocks
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Iterator
+
+    from zoned_tools.formats.dm_zoned.open import TargetBlocks
 
 SET_NAMES = ("primary", "secondary")
 
@@ -303,7 +306,7 @@ def _read_sets(blocks: TargetBlocks, known: Names) -> tuple[SuperBlockState, Sup
     distances = _set_distances(geometry)
     if primary.plausible and primary.superblock is not None:
         distances = [set_zones_of(primary.superblock, geometry)]
-    return primary, _find_secondary(blocks, first, distances, primary, known)
+    return primary, _find_secondary(blocks, first, distances, known)
 
 
 def _set_distances(geometry: TargetGeometry) -> list[int]:
@@ -314,9 +317,7 @@ def _set_distances(geometry: TargetGeometry) -> list[int]:
     return list(range(least, ceil_div(1 + most_map_blocks + bitmap_blocks, geometry.zone_blocks) + 1))
 
 
-def _find_secondary(
-    blocks: TargetBlocks, first: int, distances: list[int], primary: SuperBlockState, known: Names
-) -> SuperBlockState:
+def _find_secondary(blocks: TargetBlocks, first: int, distances: list[int], known: Names) -> SuperBlockState:
     """The secondary super block: a valid one if there is any, else the likeliest place."""
     best: SuperBlockState | None = None
     for distance in distances:

@@ -9,7 +9,6 @@ Source: ``struct dmz_super`` and ``struct dmz_map`` of the Linux 6.1 target
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,8 @@ from zoned_tools.codec.fields import NIL_UUID, Uuid
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES
 
 if TYPE_CHECKING:
+    import uuid
+
     from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
 
 BLOCK_BYTES = LOGICAL_BLOCK_BYTES

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Probed
 from zoned_tools.formats.dm_zoned.constants import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def order_members(members: Sequence[Probed]) -> Sequence[Probed]:

@@ -6,18 +6,22 @@ megabytes, so they are only ever seen in pieces of a few MiB.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from zoned_tools.device.base import Device
-from zoned_tools.device.zones import IntArray
-from zoned_tools.formats.contract import Target
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, build_geometry
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MapArray, MetadataLayout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.device.base import Device
+    from zoned_tools.device.zones import IntArray
+    from zoned_tools.formats.contract import Target
 
 STREAM_BYTES = 4 << 20
 """How much of the bitmaps is in memory at a time."""

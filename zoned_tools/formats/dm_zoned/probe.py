@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from zoned_tools.codec.fields import NIL_UUID
-from zoned_tools.device.base import Device
 from zoned_tools.errors import DeviceError, GeometryError
 from zoned_tools.formats.contract import Identity, Target
 from zoned_tools.formats.dm_zoned.constants import NAME
 from zoned_tools.formats.dm_zoned.judge import read_state
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MAGIC, MAX_VERSION, SuperBlock, superblock_crc
 from zoned_tools.formats.dm_zoned.open import open_blocks
+
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Device
 
 _SECONDARY_ZONES = (1, 2, 3)
 """Sizes of a metadata set, in zones, that are tried on a regular device with a damaged primary."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from zoned_tools.device.plan import Plan
 from zoned_tools.errors import MetadataError, RefusedError, UsageError
-from zoned_tools.formats.contract import Target
 from zoned_tools.formats.dm_zoned.judge import read_state
 from zoned_tools.formats.dm_zoned.layout import SuperBlock, encode_label
 from zoned_tools.formats.dm_zoned.open import open_blocks
 from zoned_tools.formats.dm_zoned.repair_writes import plan_superblock, plan_tertiary
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.contract import Target
 
 
 def plan_relabel(target: Target, label: str) -> tuple[str, Plan]:

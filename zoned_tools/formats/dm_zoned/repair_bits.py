@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoned_tools.device.zones import BoolArray, IntArray
 from zoned_tools.formats.dm_zoned.layout import UNMAPPED
-from zoned_tools.formats.dm_zoned.repair_map import MapRepair, logical_ranges
+from zoned_tools.formats.dm_zoned.repair_map import MapRepair, logical_ranges, used_words
 from zoned_tools.formats.dm_zoned.rules import RULES
 from zoned_tools.formats.dm_zoned.settings import OVERLAP, RECLAIM
-from zoned_tools.formats.dm_zoned.survey import sound_pairs
+from zoned_tools.formats.dm_zoned.survey import narrow, sound_pairs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.device.zones import BoolArray, IntArray
     from zoned_tools.formats.contract import Settings
+    from zoned_tools.formats.shared.columns import Column
     from zoned_tools.formats.shared.rules import ActionGroup
 
 NO_ZONE = -1
@@ -83,15 +85,15 @@ class BitmapRepair:
         yield RULES.actions(
             "bits-unmapped",
             "zone {zone}: {count} valid bits are cleared, no chunk names it",
-            zone=zones,
-            words={"count": bits.weight[zones]},
+            zone=narrow(zones),
+            words={"count": narrow(bits.weight[zones])},
         )
         zones = np.flatnonzero(bits.beyond)
         yield RULES.actions(
             "bits-beyond-zone",
             "zone {zone}: {count} bits past its end are cleared",
-            zone=zones,
-            words={"count": bits.beyond[zones]},
+            zone=narrow(zones),
+            words={"count": narrow(bits.beyond[zones])},
         )
 
     def _cut(self) -> Iterator[ActionGroup]:
@@ -126,14 +128,14 @@ class BitmapRepair:
             yield self._late(text, zones[mask], chunks[mask], buffers[mask])
 
     def _late(self, sentence: str, zones: IntArray, chunks: IntArray, buffers: IntArray) -> ActionGroup:
-        words = {
+        words: dict[str, Column] = {
             "chunk": chunks,
             "bzone": buffers,
             "count": self._bits.after_wp[zones],
             "wp": self.geometry.wp_blocks[zones],
             **logical_ranges(self.geometry, chunks),
         }
-        return RULES.actions("bits-after-wp", sentence, zone=zones, words=words)
+        return RULES.actions("bits-after-wp", sentence, zone=zones, words=used_words(sentence, words))
 
     def _overlaps(self) -> Iterator[ActionGroup]:
         """One of two copies of a block."""

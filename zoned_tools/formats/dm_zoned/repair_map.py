@@ -7,21 +7,27 @@ are the bitmaps of the zones that it is about (:attr:`MapRepair.frozen`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from string import Formatter
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from zoned_tools.device.zones import BoolArray, IntArray
 from zoned_tools.formats.contract import Consent, Consents
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, held_zones
 from zoned_tools.formats.dm_zoned.layout import UNMAPPED, MapArray
 from zoned_tools.formats.dm_zoned.rules import RULES
 from zoned_tools.formats.dm_zoned.settings import BZONE
-from zoned_tools.formats.dm_zoned.survey import SetSurvey
+from zoned_tools.formats.dm_zoned.survey import narrow
+from zoned_tools.formats.shared.columns import Computed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zoned_tools.device.zones import BoolArray, IntArray
+    from zoned_tools.formats.dm_zoned.survey import SetSurvey
+    from zoned_tools.formats.shared.columns import Column
     from zoned_tools.formats.shared.rules import ActionGroup
 
 _UNMAPPED = "chunk {chunk} is unmapped, %s: logical blocks {first} to {last} read as zeroes, %s"
@@ -35,10 +41,23 @@ _LOST_BUFFER = "{count} valid blocks in buffer zone {bzone} are lost"
 _KEPT = "zone {zone} and its {valid} valid blocks are kept for chunk {keeper}"
 
 
-def logical_ranges(geometry: TargetGeometry, chunks: IntArray | Sequence[int]) -> dict[str, IntArray]:
-    """Columns of a sentence: the logical blocks of some chunks."""
-    first = np.asarray(chunks, np.int64) * geometry.zone_blocks
-    return {"first": first, "last": first + geometry.zone_blocks - 1}
+def logical_ranges(geometry: TargetGeometry, chunks: npt.NDArray[np.integer]) -> dict[str, Column]:
+    """Columns of a sentence: the first and the last logical block of some chunks."""
+    blocks = geometry.zone_blocks
+
+    def column(offset: int) -> Computed:
+        return Computed(
+            len(chunks),
+            lambda rows: (chunks[rows.start : rows.stop].astype(np.int64) * blocks + offset).tolist(),
+        )
+
+    return {"first": column(0), "last": column(blocks - 1)}
+
+
+def used_words(sentence: str, words: Mapping[str, Column]) -> dict[str, Column]:
+    """The columns that a sentence names."""
+    names = {name for _, name, _, _ in Formatter().parse(sentence)}
+    return {name: column for name, column in words.items() if name in names}
 
 
 @dataclass(slots=True)
@@ -242,14 +261,15 @@ class MapRepair:
         if not len(chunks):
             return True
         zones, buffers = self.data[chunks], self.buffer[chunks]
-        words = {
-            "zone": zones,
-            "bzone": buffers,
-            "valid": self._valid(zones),
-            "count": self._valid(buffers),
-            **logical_ranges(self.geometry, chunks),
+        words: dict[str, Column] = {
+            "zone": narrow(zones),
+            "bzone": narrow(buffers),
+            "valid": narrow(self._valid(zones)),
+            "count": narrow(self._valid(buffers)),
+            **logical_ranges(self.geometry, narrow(chunks)),
         }
-        action = RULES.actions(code, sentence, chunk=chunks, words=words, consent=consent, agreed=agreed)
+        words = used_words(sentence, words)
+        action = RULES.actions(code, sentence, chunk=narrow(chunks), words=words, consent=consent, agreed=agreed)
         self.actions.append(action)
         return not action.waits
 
@@ -282,7 +302,7 @@ class MapRepair:
             return
         zones = {int(z) for c, _ in rivals for z in (claims.data[c], claims.buffer[c])}
         outcome.zones += [z for z in zones if z < self.geometry.nr_zones]
-        rivals.sort(key=lambda rival: (self._misfits(claims, zone, *rival), rival[0]))
+        rivals.sort(key=lambda rival: (self._misfits(claims, zone, rival[0], is_data=rival[1]), rival[0]))
         keeper = rivals[0][0]
         for chunk, is_data in rivals[1:]:
             self._give_up(claims, (chunk, zone, keeper), outcome, is_data=is_data)
@@ -311,7 +331,7 @@ class MapRepair:
             claims.data[chunk] = UNMAPPED
         claims.buffer[chunk] = UNMAPPED
 
-    def _misfits(self, claims: _Claims, zone: int, chunk: int, is_data: bool) -> int:
+    def _misfits(self, claims: _Claims, zone: int, chunk: int, *, is_data: bool) -> int:
         """How much speaks against a claim."""
         bits, geometry = self.survey.bits, self.geometry
         if is_data:
@@ -333,7 +353,7 @@ class MapRepair:
             if not rows:
                 continue
             chunks, zones, keepers = np.array(rows, np.int64).T
-            words = {
+            words: dict[str, Column] = {
                 "zone": zones,
                 "keeper": keepers,
                 "valid": self._weight[zones],

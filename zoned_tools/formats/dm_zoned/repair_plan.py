@@ -6,15 +6,15 @@ a member at all, and two sets that are equally good, hold up everything that dep
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from zoned_tools.device.plan import Plan
-from zoned_tools.device.zones import IntArray
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.contract import Consent, Consents, RepairPlan
 from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, NoValidSuperBlockError
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES
-from zoned_tools.formats.dm_zoned.layout import SuperBlock
 from zoned_tools.formats.dm_zoned.repair_bits import BitmapRepair
 from zoned_tools.formats.dm_zoned.repair_map import MapRepair
 from zoned_tools.formats.dm_zoned.repair_superblocks import (
@@ -33,7 +33,12 @@ from zoned_tools.formats.dm_zoned.repair_writes import (
 )
 from zoned_tools.formats.dm_zoned.rules import RULES
 from zoned_tools.formats.dm_zoned.settings import USE_SET
-from zoned_tools.formats.shared.rules import ActionGroup
+from zoned_tools.formats.dm_zoned.survey import narrow
+
+if TYPE_CHECKING:
+    from zoned_tools.device.zones import IntArray
+    from zoned_tools.formats.dm_zoned.layout import SuperBlock
+    from zoned_tools.formats.shared.rules import ActionGroup
 
 
 def plan_repair(evidence: DmZonedEvidence, consents: Consents) -> RepairPlan:
@@ -130,8 +135,8 @@ def _repair_zones(repair: RepairPlan, mapping: MapRepair, *, agreed: bool) -> No
         RULES.actions(
             "zone-unmapped-not-empty",
             "zone {zone} is reset: what was written to it ({wp} blocks) is lost, no chunk names it",
-            zone=zones,
-            words={"wp": geometry.wp_blocks[zones]},
+            zone=narrow(zones),
+            words={"wp": narrow(geometry.wp_blocks[zones])},
             consent=Consent.LOSES,
             agreed=agreed,
         )

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from zoned_tools.codec.fields import NIL_UUID
 from zoned_tools.errors import RefusedError
 from zoned_tools.formats.contract import Consent
-from zoned_tools.formats.dm_zoned.geometry import Member
 from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState, set_zones_of
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, LABEL_BYTES, MAGIC, NR_SETS, SuperBlock, encode_label
 from zoned_tools.formats.dm_zoned.rules import RULES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.formats.dm_zoned.geometry import Member
     from zoned_tools.formats.shared.rules import ActionGroup
 
 _NO_PADDING = bytes(BLOCK_BYTES - 112)

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,6 @@ import numpy.typing as npt
 from zoned_tools.device.base import ZoneOperation
 from zoned_tools.device.plan import Copy, Fill, Flush, ManageZones, Plan, Produce, Step, Write
 from zoned_tools.device.runs import runs, value_runs
-from zoned_tools.device.zones import BoolArray, IntArray
 from zoned_tools.errors import RefusedError
 from zoned_tools.formats.dm_zoned.geometry import Member, TargetGeometry, held_zones
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES, TargetState
@@ -40,6 +39,9 @@ from zoned_tools.formats.dm_zoned.open import (
 )
 from zoned_tools.formats.dm_zoned.repair_bits import NO_ZONE, BitmapEdits
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, keep_below, take_beyond
+
+if TYPE_CHECKING:
+    from zoned_tools.device.zones import BoolArray, IntArray
 
 _BLOCK_WORDS = BLOCK_BYTES // 8
 _LONG_RUN_BLOCKS = 64

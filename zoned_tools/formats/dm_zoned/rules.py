@@ -14,20 +14,16 @@ _GUESSES, _LOSES = Consent.GUESSES, Consent.LOSES
 
 _REWRITE = "rewritten from the good metadata set"
 _USED_ZONE = (
-    f"{_REWRITE}; with consent also in the first zone of a member that holds more than a super block: "
-    "that zone is reset, and whatever it holds is lost"
+    "also in the first zone of a member that holds more than a super block: that zone is reset, and whatever it holds "
+    "is lost"
 )
-_DROP_BUFFER = "the buffer zone is dropped; with consent also when it holds valid blocks, which are lost"
+_UNMAP = "the chunk is unmapped; the lost logical range is named"
+_PROMOTE = "a buffer zone that holds valid blocks becomes the data zone; the rest of the logical range reads as zeroes"
+_DROP_BUFFER = "the buffer zone is dropped; valid blocks in it only with consent"
+_DROP_VALID = "the buffer zone is dropped although it holds valid blocks, which are lost"
 _MEDIUM = "a medium error, or something overwrote the metadata zones"
 _SOFTWARE = "a bug in a driver or a repair tool, or a hand-edited table"
 _REFUSES = "refuses to activate"
-
-
-def _lost_data_zone(buffer: str = "") -> str:
-    return (
-        f"the chunk is unmapped, which loses nothing that can be read, and the logical range is named; {buffer}with "
-        "consent a buffer zone that holds valid blocks becomes the data zone, the rest of the range reads as zeroes"
-    )
 
 
 RULES = Rules(
@@ -37,17 +33,19 @@ RULES = Rules(
             _ERROR,
             "a super block does not start with the dm-zoned magic",
             _MEDIUM,
-            _USED_ZONE,
+            _REWRITE,
             kernel="takes the other set; crashes when both are bad",
             asks=_GUESSES,
+            allow=_USED_ZONE,
         ),
         "sb-bad-crc": Rule(
             _ERROR,
             "a super block's checksum does not match its content",
             _MEDIUM,
-            _USED_ZONE,
+            _REWRITE,
             kernel="takes the other set; crashes when both are bad",
             asks=_GUESSES,
+            allow=_USED_ZONE,
         ),
         "sb-bad-version": Rule(
             _ERROR,
@@ -67,9 +65,10 @@ RULES = Rules(
             _ERROR,
             "a super block belongs to another target",
             "a member of another target, wrong device order, or leftovers of an earlier format",
-            f"{_REWRITE}; that of a member only with consent, which takes the device over into this target",
+            _REWRITE,
             kernel="overlooks it in a member that is not the last one",
             asks=_GUESSES,
+            allow="also that of a member: the device is taken over into this target",
         ),
         "sb-null-label": Rule(
             _ERROR,
@@ -152,7 +151,7 @@ RULES = Rules(
             "the metadata sets have different generations and need a sync",
             "a power cut during a commit; the kernel then logs into the older set without completing it, "
             "and after the next commit a whole commit can be lost",
-            "the newer set is copied to the older one, super block last; --use-set decides otherwise",
+            "the newer set is copied to the older one, super block last",
             kernel="takes the newer set and does not bring the older one up to date",
         ),
         "sets-content-differ": Rule(
@@ -169,9 +168,10 @@ RULES = Rules(
             _ERROR,
             "a chunk names a data zone that does not exist; the kernel refuses to activate",
             _MEDIUM,
-            _lost_data_zone(),
+            _UNMAP,
             kernel=_REFUSES,
             asks=_GUESSES,
+            allow=_PROMOTE,
         ),
         "map-bzone-range": Rule(
             _ERROR,
@@ -185,27 +185,29 @@ RULES = Rules(
             "a chunk names a zone that holds metadata; the kernel activates and exposes or overwrites its own super "
             "block",
             _SOFTWARE,
-            _lost_data_zone("a buffer zone that holds metadata is dropped; "),
+            f"data zone: {_UNMAP}; buffer zone: dropped",
             kernel="activates, and exposes or overwrites its own super block",
             asks=_GUESSES,
+            allow=_PROMOTE,
         ),
         "map-zone-shared": Rule(
             _ERROR,
             "a zone is named by two chunks or in two roles; the kernel stops with a BUG while activating",
             _SOFTWARE,
-            "with consent the chunk whose write pointer and bits fit keeps the zone, else the lowest; the others are "
-            "unmapped, or their buffer zone becomes the data zone",
+            "the chunk whose write pointer and bits fit keeps the zone, else the lowest; only with consent",
             kernel="stops with a BUG while activating",
             asks=_GUESSES,
+            allow="the chunk whose write pointer and bits fit keeps the zone, else the lowest; the others are "
+            "unmapped, or their buffer zone becomes the data zone",
         ),
         "map-bzone-without-dzone": Rule(
             _ERROR,
             "a chunk has a buffer zone but no data zone",
             _SOFTWARE,
-            "the buffer zone is dropped when it holds nothing; with consent one that holds valid blocks becomes the "
-            "data zone (setting bzone=drop: it is dropped and its blocks are lost)",
+            "the buffer zone is dropped when it holds nothing, else it becomes the data zone with consent",
             kernel="activates",
             asks=_GUESSES,
+            allow=f"{_PROMOTE} (setting bzone=drop: it is dropped and its blocks are lost)",
         ),
         "map-bzone-not-random": Rule(
             _ERROR,
@@ -214,6 +216,7 @@ RULES = Rules(
             _DROP_BUFFER,
             kernel=_REFUSES,
             asks=_LOSES,
+            allow=_DROP_VALID,
         ),
         "map-bzone-on-random": Rule(
             _ERROR,
@@ -222,6 +225,7 @@ RULES = Rules(
             _DROP_BUFFER,
             kernel="activates",
             asks=_LOSES,
+            allow=_DROP_VALID,
         ),
         "map-bzone-is-dzone": Rule(
             _ERROR,
@@ -246,7 +250,7 @@ RULES = Rules(
             "a zone was reset or lost writes; the kernel's reclaim resets a zone before it commits the move to the "
             "buffer",
             "cleared; when the zone is empty and the chunk buffered, the bits move to the buffer zone, which has the "
-            "bytes (setting reclaim=clear: cleared there too)",
+            "bytes",
             kernel="may read beyond the write pointer, or return zeroes",
         ),
         "bits-overlap-buffer": Rule(
@@ -271,9 +275,10 @@ RULES = Rules(
             _WARNING,
             "a sequential zone that no chunk names has been written",
             "a power cut during reclaim, which is normal; or a stale metadata set that does not know the zone",
-            "kept, as it may hold lost data; with consent it is reset, and what was written to it is lost",
+            "kept; reset only with consent, as it may hold lost data",
             kernel="resets it when it needs the zone",
             asks=_LOSES,
+            allow="the zone is reset, and what was written to it is lost",
         ),
         "zone-offline-mapped": Rule(
             _ERROR, "a mapped zone is offline: its data are lost", "a dying drive", kernel="fails reads and writes"

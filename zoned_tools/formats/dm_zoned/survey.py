@@ -7,12 +7,12 @@ valid blocks, and where), both vectorised; time and memory grow with the number 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from zoned_tools.device.runs import run_starts
-from zoned_tools.device.zones import BoolArray, IntArray
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, held_zones
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, UNMAPPED, MapArray, MetadataLayout
 from zoned_tools.formats.dm_zoned.open import (
@@ -24,6 +24,9 @@ from zoned_tools.formats.dm_zoned.open import (
     stream_bitmaps,
     stream_zones,
 )
+
+if TYPE_CHECKING:
+    from zoned_tools.device.zones import BoolArray, IntArray
 
 WORD_BITS = 64
 _BLOCK_WORDS = BLOCK_BYTES // 8
@@ -311,6 +314,11 @@ def _overlaps(
         keep_below(both, geometry.wp_blocks[zones[part]])
         overlap[pairs[part]] = np.bitwise_count(both).sum(axis=1, dtype=np.int64)
     return overlap
+
+
+def narrow(numbers: npt.NDArray[np.integer]) -> npt.NDArray[np.uint32]:
+    """Zone ids, chunks and counts as findings and actions keep them: all of them fit, and there may be millions."""
+    return numbers.astype(np.uint32)
 
 
 def keep_below(words: Words, counts: IntArray) -> None:

@@ -19,9 +19,9 @@ _KNOWN_SIZES = (
     "(data-blocks=N), or found because bitmap and payloads verify."
 )
 _RELINK = (
-    "Where a payload that verifies lies at the extent's head: point the bitmap at it (--allow, or relink=yes). Nothing "
-    "is zeroed by that: content without such a payload is given up only when the setting zero-unreadable=yes (it "
-    "becomes zeroes) or salvage-raw=yes (it becomes the bytes as they are stored) says so."
+    "Point the bitmap at a payload that verifies at the extent's head, where there is one (--allow, or relink=yes). "
+    "Where there is none, content is given up only with zero-unreadable=yes (it becomes zeroes) or salvage-raw=yes "
+    "(it becomes the stored bytes)."
 )
 _SHADOW = "Point the bitmap at the payload (--allow, or relink=yes)."
 _SILENT = "The driver reads it without complaint."
@@ -141,9 +141,7 @@ RULES = Rules(
             _E,
             "The stream decodes to less than the extent; the driver returns zeroes for the rest.",
             "Tails that belong to nobody, or to a lost head.",
-            "Shorten the extent to the whole blocks that it decodes to (the rest stays zeroes). Where that cannot be: "
-            + _RELINK[0].lower()
-            + _RELINK[1:],
+            "Shorten the extent to the whole blocks that it decodes to (the rest stays zeroes). Else: " + _RELINK,
             kernel="The driver returns zeroes for the missing part.",
             asks=Consent.LOSES,
         ),

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +38,25 @@ class Words:
     def __getitem__(self, part: slice) -> list[str]:
         texts = self.texts
         return [texts[i] for i in self.indexes[part].tolist()]
+
+
+@dataclass(frozen=True, slots=True)
+class Computed(Sequence[object]):
+    """A column whose values are made when somebody looks: ``make`` gives those of some rows."""
+
+    length: int
+    make: Callable[[range], list[object]]
+
+    def __len__(self) -> int:
+        return self.length
+
+    @overload
+    def __getitem__(self, index: int) -> object: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[object]: ...
+    def __getitem__(self, index: int | slice) -> object | list[object]:
+        rows = range(self.length)[index]
+        return self.make(rows) if isinstance(rows, range) else self.make(range(rows, rows + 1))[0]
 
 
 @dataclass(frozen=True, slots=True)

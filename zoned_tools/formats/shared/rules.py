@@ -38,10 +38,10 @@ class Rule:
         severity: the specification's severity.
         meaning: what is wrong, one sentence.
         causes: what can have led to it.
-        repair: what repair does about it; empty when nothing. With a consent other than
-            certain it is what ``--allow CODE`` agrees to.
+        repair: what repair does about it, a phrase beside each finding; empty when nothing.
         kernel: what a kernel does with it.
         asks: the most that any action for this code asks.
+        allow: what ``--allow CODE`` agrees to, where that is more than :attr:`repair` says.
     """
 
     severity: Severity
@@ -50,6 +50,7 @@ class Rule:
     repair: str = ""
     kernel: str = ""
     asks: Consent = Consent.CERTAIN
+    allow: str = ""
 
     @property
     def consent(self) -> Consent | None:

@@ -28,7 +28,7 @@ class ZdmEvidence(Evidence):
     survey: Survey | None = None
 
 
-def check(target: Target, options: CheckOptions) -> ZdmEvidence:
+def check(target: Target, _options: CheckOptions) -> ZdmEvidence:
     """Check the ZDM at ``target.start_bytes``.
 
     Raises:

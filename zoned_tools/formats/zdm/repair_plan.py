@@ -297,4 +297,4 @@ def _range_actions(
     if zones is not None:
         places["data_zone"] = zones[bounds[:, 0]]
     words = {"last": logical[bounds[:, 1] - 1]}
-    return RULES.actions(code, sentence, consent=consent, agreed=agreed, words=words, **places)
+    return RULES.actions(code, sentence, consent=consent, agreed=agreed, needs="", words=words, **places)

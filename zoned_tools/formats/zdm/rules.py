@@ -46,11 +46,12 @@ RULES = Rules(
             _E,
             "No complete generation of the metadata exists. On a fresh format this is normal, and only a note.",
             _DAMAGE,
-            "Where a key with a wrong checksum leads to a generation that is complete otherwise, that is used, of "
-            "several that nothing orders the first. "
-            "Else the metadata are rebuilt from the tables at their home place alone: the map cache, the discards and "
-            "the pages in the journal are lost, blocks that were written last become unmapped or get older content.",
+            "Metadata are rebuilt from the tables at their home place and what the areas still hold.",
             asks=Consent.LOSES,
+            allow="A generation of which only the key is damaged is used (of several that nothing orders, the first). "
+            "Where there is none, only what the tables hold at their home place is left: the map cache, the discards "
+            "and the pages in the journal are lost, and blocks that were written last become unmapped or get older "
+            "content.",
         ),
         "key.crc": Rule(_W, "A block that looks like a key has a wrong checksum.", _CUT, _FALL_BACK),
         "key.sb_csum": Rule(_E, "The super block in a newer key is damaged.", _DAMAGE, _FALL_BACK, _FATAL),
@@ -139,18 +140,20 @@ RULES = Rules(
             _E,
             "Two logical blocks live in one physical block.",
             _DAMAGE,
-            "The owner that the reverse table names keeps it. Where it names none of them, the lowest logical block "
-            "keeps it, and the others become unmapped unless the reverse table has another place for them.",
+            "The owner that the reverse table names keeps it.",
             _UNSEEN,
             Consent.GUESSES,
+            "Where the reverse table names none of them, the lowest logical block keeps it, and the others become "
+            "unmapped unless the reverse table has another place for them.",
         ),
         "fwd.beyond_wp": Rule(
             _E,
             "Mapped blocks lie at or above their zone's write pointer.",
             "The drive lost data, the zone was reset, or the entry is damaged.",
-            "Another copy is looked up in the reverse table. Mappings of data that the drive had and lost are dropped, "
-            "so that these blocks read as zeroes; an entry that is just damaged is dropped without asking and reported.",
+            "Another copy is looked up in the reverse table, else the mapping is dropped and reported. Where the "
+            "drive's write pointer fell, only with --allow fwd.beyond_wp.",
             asks=Consent.LOSES,
+            allow="Mappings of data that the drive had and lost are dropped, so that these blocks read as zeroes.",
         ),
         "wp.behind": Rule(
             _W,

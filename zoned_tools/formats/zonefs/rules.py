@@ -32,18 +32,19 @@ RULES = Rules(
             _ERROR,
             "The super block's magic is wrong.",
             _DAMAGE,
-            f"{_NEW}; a super block whose checksum tells that the magic alone was hit gets it back without asking",
+            "rewrites the super block where its checksum tells that the magic alone was hit",
             kernel="Refuses the mount with EINVAL, without a message.",
             asks=Consent.GUESSES,
+            allow=_NEW,
         ),
         "sb-crc": Rule(
             _ERROR,
             "The super block's checksum is wrong.",
             _DAMAGE,
-            "takes the fields as they are found, or as given by --set, and writes a checksum that fits;"
-            " damage that the checksum locates (one byte, the reserved area) is put right without asking",
+            "puts right what the checksum locates: one byte, or the reserved area",
             kernel=_REFUSED,
             asks=Consent.GUESSES,
+            allow="takes the fields as they are found, or as given by --set, and writes a checksum that fits",
         ),
         "sb-features": Rule(
             _ERROR,

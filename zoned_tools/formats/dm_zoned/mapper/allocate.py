@@ -9,13 +9,16 @@ metadata on the drive may still name it.
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoned_tools.device.zones import BoolArray, IntArray
 from zoned_tools.errors import DeviceError
 from zoned_tools.formats.dm_zoned.geometry import ZoneKind
-from zoned_tools.formats.dm_zoned.mapper.disk import TargetDisk
+
+if TYPE_CHECKING:
+    from zoned_tools.device.zones import BoolArray, IntArray
+    from zoned_tools.formats.dm_zoned.mapper.disk import TargetDisk
 
 
 class ZonePool:

@@ -8,12 +8,16 @@ are kept.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoned_tools.device.runs import mask_runs, runs
-from zoned_tools.device.zones import BoolArray, IntArray
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from zoned_tools.device.zones import BoolArray, IntArray
 
 CLEAN_CACHE_BYTES = 16 << 20
 """How much of clean bitmaps is kept."""

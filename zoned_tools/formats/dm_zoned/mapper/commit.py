@@ -15,15 +15,19 @@ differences, each for a loss that the kernel target has:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from zoned_tools.errors import DeviceError
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MAP_ENTRIES, UNMAPPED, MapArray, MetadataLayout, SuperBlock
 from zoned_tools.formats.dm_zoned.mapper.bitmaps import BitmapCache, ZoneBitmap, block_runs
-from zoned_tools.formats.dm_zoned.mapper.disk import TargetDisk
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+    from zoned_tools.formats.dm_zoned.mapper.disk import TargetDisk
 
 CURRENT_SET, LOG_SET = 0, 1
 """Roles of the sets while a target is written to; with equal sets this is the kernel's choice too."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
 from zoned_tools.device.base import Buffer, Device, ZoneOperation
 from zoned_tools.errors import DeviceError
-from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES
 from zoned_tools.formats.shared.zones import ZoneFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
 
 
 class TargetDisk:

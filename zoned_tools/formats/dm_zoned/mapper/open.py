@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from zoned_tools.formats.contract import Settings, Target
+from typing import TYPE_CHECKING
+
 from zoned_tools.formats.dm_zoned.mapper.sets import open_for_reading, open_for_writing
 from zoned_tools.formats.dm_zoned.mapper.write import (
     DEFAULT_IDLE_LOW_PERCENT,
@@ -11,6 +12,9 @@ from zoned_tools.formats.dm_zoned.mapper.write import (
     Thresholds,
 )
 from zoned_tools.formats.dm_zoned.settings import ACCEPT_MEMBERS, IDLE_RLOW, RLOW, USE_SET
+
+if TYPE_CHECKING:
+    from zoned_tools.formats.contract import Settings, Target
 
 
 def open_mapper(target: Target, *, writable: bool, settings: Settings) -> DmZonedMapper:

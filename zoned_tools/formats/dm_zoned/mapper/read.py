@@ -9,20 +9,24 @@ sequential zone are never valid, whatever the bitmap says.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from zoned_tools.device.runs import value_runs
-from zoned_tools.device.zones import BoolArray
 from zoned_tools.errors import DeviceError
 from zoned_tools.formats.contract import MapExtent
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, UNMAPPED
 from zoned_tools.formats.dm_zoned.mapper.bitmaps import joined_runs
-from zoned_tools.formats.dm_zoned.mapper.commit import MetadataStore
-from zoned_tools.formats.dm_zoned.mapper.disk import TargetDisk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.device.zones import BoolArray
+    from zoned_tools.formats.dm_zoned.mapper.commit import MetadataStore
+    from zoned_tools.formats.dm_zoned.mapper.disk import TargetDisk
 
 SLICE_BLOCKS = 2048
 """How much of a chunk is looked at, and read, at a time."""

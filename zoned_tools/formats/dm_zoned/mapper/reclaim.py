@@ -9,19 +9,23 @@ loses committed data when the power fails between the reset and the commit.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoned_tools.device.runs import mask_runs
-from zoned_tools.device.zones import BoolArray
 from zoned_tools.errors import DeviceError
 from zoned_tools.formats.dm_zoned.layout import UNMAPPED
-from zoned_tools.formats.dm_zoned.mapper.allocate import ZonePool
-from zoned_tools.formats.dm_zoned.mapper.commit import MetadataStore
-from zoned_tools.formats.dm_zoned.mapper.disk import TargetDisk
-from zoned_tools.formats.dm_zoned.mapper.read import ContentReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.device.zones import BoolArray
+    from zoned_tools.formats.dm_zoned.mapper.allocate import ZonePool
+    from zoned_tools.formats.dm_zoned.mapper.commit import MetadataStore
+    from zoned_tools.formats.dm_zoned.mapper.disk import TargetDisk
+    from zoned_tools.formats.dm_zoned.mapper.read import ContentReader
 
 COPY_BLOCKS = 1024
 """How much is copied at a time."""

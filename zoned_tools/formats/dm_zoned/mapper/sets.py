@@ -8,20 +8,24 @@ over the other one before anything else, and does not start on damaged metadata.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoned_tools.errors import MetadataError, RefusedError
-from zoned_tools.formats.contract import Target
-from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
 from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState, fits_without_deaths, read_state
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, NR_SETS, MetadataLayout, SuperBlock
 from zoned_tools.formats.dm_zoned.mapper.commit import CURRENT_SET, MetadataStore
 from zoned_tools.formats.dm_zoned.mapper.disk import TargetDisk
 from zoned_tools.formats.dm_zoned.open import STREAM_BYTES, TargetBlocks, open_blocks, read_map
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_set
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.formats.contract import Target
+    from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
 
 REPAIR_HINT = "check it and repair it first"
 _COMPARE_BLOCKS = STREAM_BYTES // BLOCK_BYTES
@@ -93,7 +97,7 @@ def open_for_writing(target: Target, *, use_set: int | None) -> Opened:
             )
     else:
         examination = survey_set(state.blocks, layout, number)
-    damage = next(_damage(state, examination), None)
+    damage = next(_damage(examination), None)
     if damage is not None:
         raise RefusedError(f"damaged metadata: {damage}", device=target.device.path, hint=REPAIR_HINT)
     disk = TargetDisk(target.devices, state.geometry)
@@ -184,7 +188,7 @@ def _refuse_damaged_superblocks(state: TargetState, number: int, target: Target)
         raise RefusedError("the generation counter is at its end", device=target.device.path, hint=REPAIR_HINT)
 
 
-def _damage(state: TargetState, found: SetSurvey) -> Iterator[str]:
+def _damage(found: SetSurvey) -> Iterator[str]:
     """What makes writing dangerous, worst first."""
     mapping, bits = found.map, found.bits
     chunk_faults = {

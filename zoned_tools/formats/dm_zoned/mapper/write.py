@@ -7,20 +7,24 @@ first write).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoned_tools.errors import DeviceError
-from zoned_tools.formats.contract import MapExtent
 from zoned_tools.formats.dm_zoned.geometry import held_zones
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, UNMAPPED
 from zoned_tools.formats.dm_zoned.mapper.allocate import ZonePool
 from zoned_tools.formats.dm_zoned.mapper.read import ChunkPart, ContentReader
 from zoned_tools.formats.dm_zoned.mapper.reclaim import Reclaimer, ZoneUse, no_space
-from zoned_tools.formats.dm_zoned.mapper.sets import Opened
 from zoned_tools.formats.shared.mapper import MapperBase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.formats.contract import MapExtent
+    from zoned_tools.formats.dm_zoned.mapper.sets import Opened
 
 MAX_CHANGED_BLOCKS = 8192
 """Metadata blocks that wait for a commit before one happens by itself (32 MiB)."""

@@ -161,10 +161,11 @@ class ZoneAllocator:
             self.meta_reserve = zone
 
     def recount(self, live: IntArray, highest: IntArray) -> None:
-        """Replace what cannot be trusted by what the tables say."""
+        """Replace what cannot be trusted by what the tables say; ``live`` also has what will be credited later."""
         conventional = ~self.sequential
         self.wp[conventional] = np.maximum(self.wp, highest)[conventional]
         self.free = ZONE_BLOCKS - live
+        self._freed[:] = 0
         self._mark_full()
 
     # -- what is stored

@@ -26,6 +26,7 @@ from zoned_tools.formats.zdm.tables import Direction
 
 if TYPE_CHECKING:
     import uuid as uuids
+    from collections.abc import Iterator
 
     from zoned_tools.device.zones import IntArray
     from zoned_tools.formats.zdm.open import State
@@ -55,10 +56,22 @@ class ZdmMapper(ZdmReader):
             self._forget(logical, physical)
         if state.wp_bad or state.zf_bad:
             measured = survey(state)
-            self.zones.recount(measured.live, measured.highest)
+            self.zones.recount(measured.live + self._hidden_blocks(), measured.highest)
 
     def _hidden_cache_entries(self) -> list[tuple[int, int]]:
         return [e for start, count in self.discards for e in self.cache.within(start, start + count)]
+
+    def _hidden_blocks(self) -> IntArray:
+        """Blocks of each zone that only tables name, below cache entries and discards: credited when those move."""
+        geometry = self.geometry
+        found = [self._replaced(*self.cache.arrays())]
+        for start, count in self.discards:
+            for at, blocks in _steps(start, count):
+                entries = self.pages.entries(Direction.FORWARD, at, blocks)
+                mapped = np.flatnonzero(entries < layout.UNMAPPED_ALTERNATIVE) + at
+                found.append(self._replaced(mapped, np.zeros(len(mapped), np.int64)))
+        zones = (np.unique(np.concatenate(found)) - geometry.table_base) // layout.ZONE_BLOCKS
+        return np.bincount(zones, minlength=geometry.data_zones)
 
     # -- changes
 
@@ -256,10 +269,8 @@ class ZdmMapper(ZdmReader):
 
     def dissolve(self, extents: list[tuple[int, int]]) -> None:
         """Turn discard extents into cleared forward entries."""
-        step = 64 * layout.PAGE_ENTRIES
         for start, count in extents:
-            for at in range(start, start + count, step):
-                blocks = min(step, start + count - at)
+            for at, blocks in _steps(start, count):
                 entries = self.pages.entries(Direction.FORWARD, at, blocks)
                 mapped = np.flatnonzero(entries < layout.UNMAPPED_ALTERNATIVE) + at
                 for part in np.split(mapped, range(_CACHE_LIMIT, len(mapped), _CACHE_LIMIT)):
@@ -304,3 +315,10 @@ class ZdmMapper(ZdmReader):
         """Data zones that are empty, and those that have room left."""
         zones = self.zones
         return {"empty": int(np.count_nonzero(zones.empty)), "writable": int(np.count_nonzero(zones.writable))}
+
+
+def _steps(start: int, count: int) -> Iterator[tuple[int, int]]:
+    """``(first, count)`` of the parts of an extent whose forward entries are in memory at a time."""
+    step = 64 * layout.PAGE_ENTRIES
+    for at in range(start, start + count, step):
+        yield at, min(step, start + count - at)

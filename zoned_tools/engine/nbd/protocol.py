@@ -31,10 +31,10 @@ LENGTH = struct.Struct(">I")
 COUNT = struct.Struct(">H")
 INFO_EXPORT = struct.Struct(">HQH")
 INFO_BLOCK_SIZE = struct.Struct(">HIII")
-CHUNK_OFFSET = struct.Struct(">Q")
-CHUNK_HOLE = struct.Struct(">QI")
 CHUNK_ERROR = struct.Struct(">IH")
 DESCRIPTOR = struct.Struct(">II")
+_DATA = struct.Struct(">IHHQIQ")  # a chunk with the offset of its data
+_HOLE = struct.Struct(">IHHQIQI")  # a chunk with the offset and length of a hole
 
 RESERVED_ZEROES = bytes(124)
 MAX_STRING_BYTES = 4096
@@ -63,6 +63,7 @@ class Option(IntEnum):
     EXPORT_NAME = 1
     ABORT = 2
     LIST = 3
+    STARTTLS = 5
     INFO = 6
     GO = 7
     STRUCTURED_REPLY = 8
@@ -77,6 +78,7 @@ class Reply(IntEnum):
     META_CONTEXT = 4
     ERROR_UNSUPPORTED = (1 << 31) + 1
     ERROR_INVALID = (1 << 31) + 3
+    ERROR_TLS_REQUIRED = (1 << 31) + 5
     ERROR_UNKNOWN = (1 << 31) + 6
     ERROR_TOO_BIG = (1 << 31) + 9
 
@@ -115,6 +117,7 @@ class Chunk(IntEnum):
 
 
 CHUNK_DONE = 1
+_OFFSET_DATA = int(Chunk.OFFSET_DATA)
 STATE_HOLE, STATE_ZERO = 1, 2
 
 _WIRE_ERRORS = frozenset(
@@ -164,6 +167,20 @@ def simple_reply(cookie: int, error: int = 0) -> bytes:
 
 def chunk_header(kind: Chunk, cookie: int, length_bytes: int, *, done: bool = False) -> bytes:
     return CHUNK.pack(STRUCTURED_REPLY_MAGIC, CHUNK_DONE if done else 0, kind, cookie, length_bytes)
+
+
+def data_chunk(cookie: int, offset_bytes: int, length_bytes: int) -> bytes:
+    """What comes before ``length_bytes`` of data."""
+    return _DATA.pack(STRUCTURED_REPLY_MAGIC, 0, _OFFSET_DATA, cookie, 8 + length_bytes, offset_bytes)
+
+
+def hole_chunk(cookie: int, offset_bytes: int, length_bytes: int) -> bytes:
+    return _HOLE.pack(STRUCTURED_REPLY_MAGIC, 0, Chunk.OFFSET_HOLE, cookie, 12, offset_bytes, length_bytes)
+
+
+def end_chunk(cookie: int) -> bytes:
+    """The end of a reply that had no error."""
+    return CHUNK.pack(STRUCTURED_REPLY_MAGIC, CHUNK_DONE, 0, cookie, 0)
 
 
 def error_chunk(cookie: int, error: int, message: str) -> bytes:

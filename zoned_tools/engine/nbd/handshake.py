@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from zoned_tools.engine import nbd_protocol as wire
-from zoned_tools.engine.nbd_protocol import HandshakeFlag, Info, Option, ProtocolError, Reply, TransmissionFlag
+from zoned_tools.engine.nbd import protocol as wire
+from zoned_tools.engine.nbd.protocol import HandshakeFlag, Info, Option, ProtocolError, Reply, TransmissionFlag
+
+if TYPE_CHECKING:
+    import ssl
+
+    from zoned_tools.engine.nbd.stream import Stream
 
 MAX_OPTION_BYTES = 64 << 10
 """Option data that are read; no sensible option is longer."""
@@ -55,62 +60,76 @@ class Session:
 
 
 class Handshake:
-    """One connection's option haggling."""
+    """One connection's option haggling.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, export: Export) -> None:
-        self._reader = reader
-        self._writer = writer
+    Args:
+        tls: when given, nothing is told before the connection is encrypted.
+    """
+
+    def __init__(self, stream: Stream, export: Export, tls: ssl.SSLContext | None = None) -> None:
+        self._stream = stream
         self._export = export
         self._session = Session()
         self._no_zeroes = False
+        self._tls = tls
+        self._must_encrypt = tls is not None
 
-    async def run(self) -> Session | None:
+    def run(self) -> Session | None:
         """Negotiate; None when the client ended it.
 
         Raises:
             ProtocolError: the connection cannot go on.
-            asyncio.IncompleteReadError: the client went away.
+            EOFError, OSError: the client went away.
         """
         offered = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
-        self._writer.write(wire.GREETING.pack(wire.SERVER_MAGIC, wire.OPTION_MAGIC, offered))
-        await self._writer.drain()
-        (flags,) = wire.CLIENT_FLAGS.unpack(await self._reader.readexactly(wire.CLIENT_FLAGS.size))
+        self._stream.put(wire.GREETING.pack(wire.SERVER_MAGIC, wire.OPTION_MAGIC, offered))
+        (flags,) = wire.CLIENT_FLAGS.unpack(self._stream.take(wire.CLIENT_FLAGS.size))
         if flags & ~int(offered):
             raise ProtocolError(f"unknown client flags {flags:#x}")
         self._no_zeroes = bool(flags & HandshakeFlag.NO_ZEROES)
         while True:
-            option, data = await self._next_option()
+            option, data = self._next_option()
             if option == Option.EXPORT_NAME:
                 self._finish_by_name(data)
                 return self._session
             ended, session = self._answer(option, data)
-            await self._writer.drain()
             if ended:
+                self._stream.flush()
                 return session
 
-    async def _next_option(self) -> tuple[int, bytes]:
+    def _next_option(self) -> tuple[int, bytes]:
         while True:
-            header = await self._reader.readexactly(wire.OPTION.size)
-            magic, option, length = wire.OPTION.unpack(header)
+            magic, option, length = wire.OPTION.unpack(self._stream.take(wire.OPTION.size))
             if magic != wire.OPTION_MAGIC:
                 raise ProtocolError("an option does not begin with its magic number")
             if length <= MAX_OPTION_BYTES:
-                return option, await self._reader.readexactly(length)
+                return option, bytes(self._stream.take(length))
             if length > SKIPPED_OPTION_BYTES or option == Option.EXPORT_NAME:
                 raise ProtocolError(f"an option of {length} bytes")
-            await self._reader.readexactly(length)
+            self._stream.skip(length)
             self._reply(option, Reply.ERROR_TOO_BIG, b"option is too long")
-            await self._writer.drain()
 
     def _reply(self, option: int, kind: Reply, data: bytes = b"") -> None:
-        self._writer.write(wire.OPTION_REPLY.pack(wire.OPTION_REPLY_MAGIC, option, kind, len(data)) + data)
+        self._stream.put(wire.OPTION_REPLY.pack(wire.OPTION_REPLY_MAGIC, option, kind, len(data)) + data)
 
     def _answer(self, option: int, data: bytes) -> tuple[bool, Session | None]:
         """Reply to one option; ``(haggling ended, session to go on with)``."""
+        if option == Option.ABORT:
+            self._reply(option, Reply.ACK)
+            return True, None
+        if option == Option.STARTTLS and self._tls is not None:
+            self._encrypt(option, data, self._tls)
+        elif self._must_encrypt:
+            self._reply(option, Reply.ERROR_TLS_REQUIRED, b"this server wants TLS")
+        elif option in (Option.INFO, Option.GO):
+            if self._answer_info(option, data) and option == Option.GO:
+                return True, self._session
+        else:
+            self._answer_other(option, data)
+        return False, None
+
+    def _answer_other(self, option: int, data: bytes) -> None:
         match option:
-            case Option.ABORT:
-                self._reply(option, Reply.ACK)
-                return True, None
             case Option.LIST | Option.STRUCTURED_REPLY if data:
                 self._reply(option, Reply.ERROR_INVALID, b"this option has no data")
             case Option.LIST:
@@ -120,24 +139,37 @@ class Handshake:
             case Option.STRUCTURED_REPLY:
                 self._session.structured = True
                 self._reply(option, Reply.ACK)
-            case Option.INFO | Option.GO:
-                if self._answer_info(option, data) and option == Option.GO:
-                    return True, self._session
             case Option.LIST_META_CONTEXT | Option.SET_META_CONTEXT:
                 self._answer_meta_context(option, data)
             case _:
                 self._reply(option, Reply.ERROR_UNSUPPORTED, b"option is not supported")
-        return False, None
+
+    def _encrypt(self, option: int, data: bytes, tls: ssl.SSLContext) -> None:
+        """Begin TLS; what was agreed on before is forgotten."""
+        if data or not self._must_encrypt:
+            self._reply(option, Reply.ERROR_INVALID, b"this option has no data" if data else b"TLS is in use already")
+            return
+        if self._stream.buffered:
+            raise ProtocolError("something follows STARTTLS that is not encrypted")
+        self._reply(option, Reply.ACK)
+        try:
+            self._stream.secure(tls)
+        except ConnectionError:
+            raise
+        except OSError as error:
+            raise ProtocolError(f"TLS could not be agreed on: {error}") from None
+        self._must_encrypt = False
+        self._session = Session()
 
     def _finish_by_name(self, data: bytes) -> None:
         name = _text(data)
-        if not self._knows(name):
-            raise ProtocolError("there is no export of that name")  # this option has no error reply
+        if self._must_encrypt or not self._knows(name):  # this option has no error reply
+            raise ProtocolError("TLS was not begun" if self._must_encrypt else "there is no export of that name")
         self._select(name)
         flags = self._export.flags(structured=self._session.structured)
-        self._writer.write(wire.EXPORT_NAME_REPLY.pack(self._export.size_bytes, flags))
+        self._stream.put(wire.EXPORT_NAME_REPLY.pack(self._export.size_bytes, flags))
         if not self._no_zeroes:
-            self._writer.write(wire.RESERVED_ZEROES)
+            self._stream.put(wire.RESERVED_ZEROES)
 
     def _knows(self, name: str | None) -> bool:
         return name is not None and name in ("", self._export.name)

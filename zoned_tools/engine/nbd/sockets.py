@@ -7,22 +7,41 @@ import ipaddress
 import os
 import socket
 import stat
+import struct
 import tempfile
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from zoned_tools.errors import BusyError, DeviceError, UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _BACKLOG = 64
+_PEER = struct.Struct("iII")  # process, user, group
+
+
+def peer_uid(connected: socket.socket) -> int | None:
+    """The user at the other end of a Unix socket; None for other kinds."""
+    if connected.family != socket.AF_UNIX:
+        return None
+    _, uid, _ = _PEER.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return int(uid)
 
 
 @contextmanager
-def unix_listener(path: str | None) -> Iterator[tuple[socket.socket, str]]:
+def unix_listener(
+    path: str | None, *, for_others: bool = False, tls: bool = False
+) -> Iterator[tuple[socket.socket, str]]:
     """A Unix socket that only its owner can connect to, and its URI; removed at the end.
 
     Without ``path`` it lies in a new private directory under ``XDG_RUNTIME_DIR`` or the
     directory for temporary files. A socket that a dead server left is replaced.
+
+    Args:
+        for_others: other users can connect too; the server looks who they are.
+        tls: the URI says that clients have to encrypt.
 
     Raises:
         BusyError: another server listens there.
@@ -32,14 +51,16 @@ def unix_listener(path: str | None) -> Iterator[tuple[socket.socket, str]]:
     if path is None:
         runtime = os.environ.get("XDG_RUNTIME_DIR", "")
         directory = tempfile.mkdtemp(prefix="zoned-", dir=runtime if os.path.isdir(runtime) else None)
+        if for_others:
+            os.chmod(directory, 0o711)  # noqa: S103 - whoever knows the socket's name may reach it
         path = os.path.join(directory, "nbd.sock")
     path = os.path.abspath(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _bind_unix(listener, path)
+        _bind_unix(listener, path, 0o111 if for_others else 0o177)
         identity = _identity(path)
         try:
-            yield listener, f"nbd+unix:///?socket={quote(path)}"
+            yield listener, f"{_scheme(tls=tls)}+unix:///?socket={quote(path)}"
         finally:
             if _identity(path) == identity:  # not another server's that took the place meanwhile
                 os.unlink(path)
@@ -58,9 +79,13 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _bind_unix(listener: socket.socket, path: str) -> None:
+def _scheme(*, tls: bool) -> str:
+    return "nbds" if tls else "nbd"
+
+
+def _bind_unix(listener: socket.socket, path: str, umask: int) -> None:
     _remove_dead_socket(path)
-    before = os.umask(0o177)
+    before = os.umask(umask)
     try:
         listener.bind(path)
         listener.listen(_BACKLOG)
@@ -92,7 +117,7 @@ def _remove_dead_socket(path: str) -> None:
 
 
 @contextmanager
-def tcp_listener(address: str) -> Iterator[tuple[socket.socket, str]]:
+def tcp_listener(address: str, *, tls: bool = False) -> Iterator[tuple[socket.socket, str]]:
     """A TCP socket on a loopback address, and its URI. ``address`` is ``[HOST:]PORT``; port 0 takes a free one.
 
     Raises:
@@ -109,7 +134,7 @@ def tcp_listener(address: str) -> Iterator[tuple[socket.socket, str]]:
         except OSError as error:
             raise DeviceError.from_os_error(error, address, "cannot listen") from None
         shown = f"[{host}]" if family == socket.AF_INET6 else host
-        yield listener, f"nbd://{shown}:{listener.getsockname()[1]}"
+        yield listener, f"{_scheme(tls=tls)}://{shown}:{listener.getsockname()[1]}"
 
 
 def parse_tcp_address(address: str) -> tuple[str, int]:

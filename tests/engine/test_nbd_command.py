@@ -1,0 +1,118 @@
+"""``zoned serve`` as users call it: who may connect, and what the exit status says."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.engine.nbd_wire import DISC, FLUSH, WRITE, Client
+from tests.engine.test_nbd_failures import FailingMapper
+from tests.engine.volumes import BLOCK
+from tests.programs import Program
+from zoned_tools.engine import logical
+from zoned_tools.engine.nbd import access
+
+
+@pytest.fixture
+def image(program: Program, tmp_path: Path) -> Path:
+    path = tmp_path / "disk.img"
+    assert program("zoned", "image", "create", path, "--size", "64M", "--zone-size", "1M", "--conventional", "8")
+    assert program("dmzadm", "--format", path).status == 0
+    return path
+
+
+@contextmanager
+def client_of(path: Path, *messages: tuple[int, bytes]) -> Iterator[None]:
+    """A client in a thread: waits for the server, sends ``messages``, takes the replies and leaves."""
+
+    def talk() -> None:
+        deadline = time.monotonic() + 10
+        while not path.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        client = Client(path).go(structured=False)
+        for command, data in messages:
+            client.send(command, 0, len(data), data=data)
+            client.simple()
+        client.send(DISC)
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    yield
+    thread.join(20)
+
+
+@pytest.mark.parametrize("when", ["flush", "end", "close"])
+def test_lost_changes_are_an_exit_status(
+    image: Path, zoned: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    failing = FailingMapper(64)
+    if when == "close":
+        failing.close_errno = errno.EIO
+    else:
+        failing.flush_errors = (errno.ENOSPC,)
+    monkeypatch.setattr(logical, "open_logical", lambda *_, **__: failing)
+    messages = [(WRITE, bytes(BLOCK)), (FLUSH, b"")] if when == "flush" else [(WRITE, bytes(BLOCK))]
+    socket = tmp_path / "s"
+    with client_of(socket, *messages):
+        result = zoned("serve", image, "--write", "--once", "--socket", socket)
+    assert result.status == 8
+    assert result.err.count("changes may be lost") == 2, "when it happened, and at the end"
+    assert str(image) in result.err.splitlines()[-1]
+
+
+def test_a_good_end_is_a_good_exit_status(image: Path, zoned: Program, tmp_path: Path) -> None:
+    socket = tmp_path / "s"
+    with client_of(socket, (WRITE, b"x" * BLOCK), (FLUSH, b"")):
+        result = zoned("serve", image, "--write", "--once", "--socket", socket, "--allow-uid", os.getuid())
+    assert (result.status, result.err) == (0, "")
+    assert zoned("check", image).status == 0
+
+
+def test_writing_over_tcp_is_refused_where_others_could(
+    image: Path, zoned: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "other_people", lambda: ["alice"])
+    result = zoned("serve", image, "--write", "--tcp", "0")
+    assert result.status == 16
+    assert "alice" in result.err
+    assert "--insecure-tcp" in result.err
+    assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--write", "--insecure-tcp"], []])
+def test_tcp_serves_who_wants_it_so(image: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    command = [sys.executable, "-m", "zoned_tools", "serve", str(image), "--tcp", "0", "--once", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        uri = server.stdout.readline().strip()
+        assert uri.startswith("nbd://127.0.0.1:")
+        subprocess.run(["nbdinfo", "--size", uri], check=True, timeout=30, capture_output=True)
+        assert server.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--tls-psk", "keys", "--tls-certificates", "pki"],
+        ["--insecure-tcp"],
+        ["--tcp", "0", "--allow-uid", "5"],
+        ["--allow-uid", "-1"],
+        ["--tls-psk", "missing"],
+        ["--tls-certificates", "missing"],
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(image: Path, zoned: Program, arguments: list[str]) -> None:
+    result = zoned("serve", image, *arguments)
+    assert result.status in (8, 16)
+    assert len(result.err.splitlines()) <= 2

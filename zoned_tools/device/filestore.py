@@ -1,0 +1,156 @@
+"""The bytes of an image file and the descriptors in its sidecar."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoned_tools.device import dump
+from zoned_tools.device.failstop import SyncError
+from zoned_tools.device.files import replace_file, write_all
+from zoned_tools.device.runs import runs
+from zoned_tools.errors import DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.device.base import Buffer
+    from zoned_tools.device.zones import ZoneTable
+
+_FALLOC_KEEP_SIZE = 1
+_FALLOC_PUNCH_HOLE = 2
+
+
+@functools.cache
+def libc_fallocate() -> ctypes._FuncPointer | None:
+    """fallocate(2), which the standard library lacks; None where libc has none."""
+    function = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
+    if function is not None:
+        function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return function
+
+
+class FileStore:
+    """The bytes of an image and, for a zoned one, its sidecar.
+
+    Args:
+        path: how messages name the image.
+        sidecar: where the sidecar is, for replacing it.
+    """
+
+    def __init__(self, path: str, fd: int, sidecar_fd: int = -1, sidecar: str = "") -> None:
+        self.path = path
+        self._fd = fd
+        self._sidecar_fd = sidecar_fd
+        self._sidecar = sidecar
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the file; an image may be shorter than its drive."""
+        return os.fstat(self._fd).st_size
+
+    def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
+        """Fill ``buffer``; what is behind the end of the file reads as zeroes."""
+        done = 0
+        try:
+            while done < len(buffer):
+                got = os.preadv(self._fd, [buffer[done:]], offset_bytes + done)
+                if got == 0:  # an image may be shorter than its drive: the rest is a hole
+                    buffer[done:] = bytes(len(buffer) - done)
+                    return
+                done += got
+        except OSError as error:
+            raise DeviceError.from_os_error(error, self.path, f"cannot read at byte {offset_bytes}") from None
+
+    def pwrite(self, offset_bytes: int, data: Buffer) -> None:
+        """Write all of ``data``."""
+        try:
+            write_all(self._fd, data, offset_bytes)
+        except OSError as error:
+            raise DeviceError.from_os_error(error, self.path, f"cannot write at byte {offset_bytes}") from None
+
+    def punch(self, offset_bytes: int, length_bytes: int) -> None:
+        """Make a range read as zeroes, freeing its space where the file system can."""
+        length_bytes = min(length_bytes, self.size_bytes - offset_bytes)
+        if length_bytes <= 0:
+            return
+        function = libc_fallocate()
+        mode = _FALLOC_KEEP_SIZE | _FALLOC_PUNCH_HOLE
+        if function is not None and function(self._fd, mode, offset_bytes, length_bytes) == 0:
+            return
+        for start, length in list(self.data_extents(offset_bytes, length_bytes)):
+            zeroes = bytes(min(length, 1 << 20))
+            for done in range(0, length, len(zeroes)):
+                self.pwrite(start + done, zeroes[: length - done])
+
+    def truncate(self, size_bytes: int) -> None:
+        """Set the length of the file."""
+        try:
+            os.ftruncate(self._fd, size_bytes)
+        except OSError as error:
+            raise DeviceError.from_os_error(error, self.path, f"cannot set its size to {size_bytes}") from None
+
+    def data_extents(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int]]:
+        """``(offset, length)`` of what is not a hole, ascending."""
+        at, end = offset_bytes, offset_bytes + length_bytes
+        while at < end:
+            try:
+                start = os.lseek(self._fd, at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return
+                yield at, end - at
+                return
+            if start >= end:
+                return
+            stop = min(os.lseek(self._fd, start, os.SEEK_HOLE), end)
+            yield start, stop - start
+            at = stop
+
+    def sync(self, table: ZoneTable, changed: set[int]) -> None:
+        """Make the bytes durable, then the descriptors of the zones in ``changed``.
+
+        Raises:
+            SyncError: either failed; a descriptor is then its old or its new self.
+        """
+        try:
+            os.fdatasync(self._fd)
+            if changed:
+                self._write_descriptors(table, changed)
+                os.fdatasync(self._sidecar_fd)
+        except OSError as error:
+            failed = DeviceError.from_os_error(error, self.path, "cannot sync")
+            raise SyncError(failed.message, device=self.path, errno=failed.errno) from None
+
+    def _write_descriptors(self, table: ZoneTable, changed: set[int]) -> None:
+        """Update descriptors in place, adjacent ones with one write."""
+        for first, end in runs(np.array(sorted(changed))):
+            raw = dump.table_to_descriptors(table[first:end]).tobytes()
+            offset = dump.HEADER_BYTES + first * dump.DESCRIPTOR_BYTES
+            before = os.pread(self._sidecar_fd, len(raw), offset)
+            try:
+                write_all(self._sidecar_fd, raw, offset)
+            except OSError:
+                self._heal_descriptors(table, before, offset)
+                raise
+
+    def _heal_descriptors(self, table: ZoneTable, before: bytes, offset_bytes: int) -> None:
+        """A write that was cut short may have left half a descriptor: none that nothing opens may stay."""
+        try:
+            header = os.pread(self._sidecar_fd, dump.HEADER_BYTES, 0)
+            replace_file(self._sidecar, header + dump.table_to_descriptors(table).tobytes())
+        except OSError:
+            with suppress(OSError):
+                write_all(self._sidecar_fd, before, offset_bytes)
+
+    def close(self) -> None:
+        """Close the files; nothing is synced."""
+        os.close(self._fd)
+        if self._sidecar_fd >= 0:
+            os.close(self._sidecar_fd)
