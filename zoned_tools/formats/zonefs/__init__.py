@@ -90,5 +90,5 @@ LAYOUT: Layout[ZonefsEvidence] = Layout(
     zone_roles=_zone_roles,
     roles=ROLES,
     plan_format=_plan_format,
-    private_keys=frozenset({"label"}),
+    private_keys=frozenset({"label", "label_tail"}),
 )

@@ -34,7 +34,7 @@ def dump(target: Target) -> dict[str, object]:
         GeometryError: not a zoned device.
     """
     block = load_super_block(open_volume(target))
-    fields = {
+    fields: dict[str, object] = {
         "label": block.label,
         "uuid": str(block.uuid),
         "features": block.features,
@@ -42,6 +42,9 @@ def dump(target: Target) -> dict[str, object]:
         "gid": block.gid,
         "perm": block.perm,
     }
+    tail = block.label_bytes[len(block.label.encode("utf-8", "surrogateescape")) :]
+    if any(tail):
+        fields["label_tail"] = tail.hex()
     return {VERSION_KEY: VERSION, "super_block": fields, "metadata": inspect(target)}
 
 
@@ -68,8 +71,11 @@ def restore(target: Target, document: Mapping[str, object]) -> Plan:
 def _block_of(document: DocumentPart) -> SuperBlock:
     document.require_version(VERSION_KEY if document.has(VERSION_KEY) else _OLD_VERSION_KEY, VERSION)
     fields = document.part("super_block")
+    label = fields.text("label", LABEL_BYTES).encode("utf-8", "surrogateescape")
+    if fields.has("label_tail"):  # bytes behind the first NUL
+        label += fields.hex_bytes("label_tail", LABEL_BYTES - len(label))
     return SuperBlock(
-        label_bytes=fields.text("label", LABEL_BYTES).encode("utf-8", "surrogateescape"),
+        label_bytes=label,
         uuid=fields.uuid("uuid"),
         features=fields.number("features", 1 << 64),
         uid=fields.number("uid", 1 << 32),
