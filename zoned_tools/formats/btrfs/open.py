@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoned_tools.device.zones import ZoneType
+from zoned_tools.device.zones import DEAD_CONDITIONS, ZoneType, has_condition
 from zoned_tools.formats.btrfs.chunks import ChunkError, sys_chunks
 from zoned_tools.formats.btrfs.copies import Magic, Scanner, decode_one, read_block
 from zoned_tools.formats.btrfs.layout import (
@@ -54,6 +54,7 @@ class Mirror:
         pair: the ring's zones; None in the other modes.
         derived: zone states come from the content.
         capacity_known: False when the content does not tell how many blocks a zone takes.
+        dead_zone: the conventional zone of a block that is overwritten in place is read-only or offline.
     """
 
     number: int
@@ -63,6 +64,7 @@ class Mirror:
     pair: RingPair | None = None
     derived: bool = False
     capacity_known: bool = True
+    dead_zone: bool = False
 
     @property
     def bytenr(self) -> int:
@@ -112,7 +114,8 @@ def _zoned_mirror(device: Device, number: int, first_zone: int) -> Mirror:
     zones = (first_zone, first_zone + 1)
     place = first_zone * device.geometry.zone_bytes
     if table["type"][0] == ZoneType.CONVENTIONAL:
-        return Mirror(number, Mode.IN_PLACE, zones, place)
+        dead = bool(has_condition(table[:1], *DEAD_CONDITIONS)[0])
+        return Mirror(number, Mode.IN_PLACE, zones, place, dead_zone=dead)
     return Mirror(number, Mode.RING, zones, place, zones_from_table(table, first_zone))
 
 

@@ -43,11 +43,11 @@ def place_good(plan: Plan, index: int, survey: MirrorSurvey, good: Good, *, alwa
     """
     writer = RingWriter(plan, index, survey.mirror)
     note = f"mirror {survey.number}: super block of generation {good.generation} from byte {good.offset_bytes}"
+    if survey.is_dead:
+        raise RefusedError(f"mirror {survey.number} has a zone that is read-only or offline")
     if survey.mirror.pair is None:
         writer.overwrite(good.block, note)
         return
-    if survey.is_dead:
-        raise RefusedError(f"mirror {survey.number} has a zone that is read-only or offline")
     copies = survey.copies
     older = older_zone(smallest_generations(copies["zone"], copies["valid"], copies["generation"]))
     unaligned = unaligned_zone(survey)

@@ -37,6 +37,9 @@ def ring_findings(fs: FileSystem, index: int) -> Iterator[FindingGroup]:
         where = fs.where(index, mirror)
         if mirror.mirror.mode is Mode.RING:
             yield from _check_zones(survey.device, mirror, where)
+        elif mirror.is_dead:
+            zone = mirror.mirror.zones[0]
+            yield RULES.finding("ring-zone-dead", f"zone {zone} is read-only or offline", **where, zone=zone)
         yield from _check_head(mirror, where, repairable=repairable)
         if mirror.mirror.mode is Mode.RING:
             yield from _check_copies(fs, mirror, where)

@@ -28,6 +28,8 @@ def zone_roles(target: Target) -> dict[str, IntArray]:
     """
     device = target.device
     geometry = device.geometry
+    if not geometry.is_zoned:
+        return {name: _numbers(set()) for name in ("data", "metadata", "reserved", "super blocks")}
     pairs = mirrors_on(geometry.nr_zones, geometry.zone_bytes)
     supers = {zone for _, first in pairs for zone in (first, first + 1)}
     data, metadata = _chunk_zones(device, target.start_bytes)

@@ -95,9 +95,11 @@ class MirrorSurvey:
 
     @property
     def is_dead(self) -> bool:
-        """True when a zone of the ring is read-only or offline."""
+        """True when a zone of the ring, or the zone of a block in place, is read-only or offline."""
         pair = self.mirror.pair
-        return pair is not None and Fill.DEAD in (pair[0].fill, pair[1].fill)
+        if pair is None:
+            return self.mirror.dead_zone
+        return Fill.DEAD in (pair[0].fill, pair[1].fill)
 
     def slots_decide(self) -> bool:
         """Whether both zones are full, so that two generation numbers decide."""
