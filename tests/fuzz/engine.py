@@ -28,7 +28,7 @@ from zoned_tools.engine.export import Output, export_pieces, export_volume, layo
 from zoned_tools.engine.logical import opened_logical
 from zoned_tools.engine.opening import find_targets
 from zoned_tools.engine.repairing import RepairRequest, repair_target
-from zoned_tools.errors import RefusedError
+from zoned_tools.errors import RefusedError, ZonedError
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import Consents, Evidence, Journey, NothingToCheckError, RepairPlan, Target
 
@@ -174,12 +174,18 @@ class _Run:
         outcome = self.watch.call(journey, lambda: repair_target(target, self.request, RepairRequest(allow=allow)))
         if outcome is None:
             if self.watch.error is not None:
-                kind = "worse" if isinstance(self.watch.error, RefusedError) else "repair fails"
-                self.watch.fail(journey, kind, _codes_of(result.codes), self.watch.error.message)
+                self._stopped(journey, self.watch.error, result)
             return
         if not outcome.changed:
             return
         self._repaired(journey, allow, target, outcome)
+
+    def _stopped(self, journey: str, error: ZonedError, result: Result) -> None:
+        """A repair that ends with an error; refusing before the first write is right where a zone is dead."""
+        if not isinstance(error, RefusedError):
+            self.watch.fail(journey, "repair fails", _codes_of(result.codes), error.message)
+        elif "rehearsed" in error.message:
+            self.watch.fail(journey, "worse", _codes_of(result.codes), error.message)
 
     def _repaired(self, journey: str, allow: frozenset[str], target: Target, outcome: Outcome) -> None:
         fail, rehearsal = self.watch.fail, outcome.rehearsal
@@ -196,7 +202,7 @@ class _Run:
         assert self.plan is not None
         waited = {action.id for action in self.plan.waiting if action.id.split(".", 1)[1] not in allow}
         gone = waited - {action.id for action in plan.waiting}
-        if gone:
+        if gone and not allow:  # what is allowed can take the object of another action away
             fail(journey, "waits no more", _codes_of(gone))
         left = {action.id for action in plan.waiting if action.id.split(".", 1)[1] in allow and not action.needs}
         if left:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from tests.fuzz.mutations import Mutation
 
 JOURNEYS = ("probe", "rooms", "repair", "consent", "one", "dump", "session", "export")
-"""``probe``: what is on the drives, else the target is where it was. ``rooms``: inspect, table line, zone roles. ``repair``: what is certain. ``consent``: with every code allowed,
-``one``: with one of them. ``dump``: and restore. ``session``: of the mapper. ``export``: to a file."""
+"""``probe``: what is on the drives, else the target is where it was. ``rooms``: inspect, table line, zone roles.
+``repair``: what is certain. ``consent``: with every code allowed, ``one``: with one of them. ``dump``: and restore.
+``session``: of the mapper. ``export``: as a stream."""
 
 _WEIGHTS = {
     "probe": 0.3,
@@ -39,6 +40,7 @@ class Input:
         deep: check payload data too.
         codes: what a check finds, in the corpus.
         known: why this input is expected to fail, in the corpus; empty when it is not.
+        fails: signature of the failure that is expected.
     """
 
     layout: str
@@ -49,6 +51,7 @@ class Input:
     deep: bool = False
     codes: tuple[str, ...] = ()
     known: str = ""
+    fails: str = ""
 
     def with_mutations(self, mutations: list[Mutation]) -> Input:
         return replace(self, mutations=mutations)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from tests.formats.dm_zoned.images import facts as image_facts
-from tests.fuzz.drives import PAGE, Base, FuzzDrive, base_of_archive
+from tests.fuzz.drives import PAGE, VECTORS, Base, FuzzDrive, base_of_archive
 from tests.fuzz.mutations import Mutation, damage, how_many, number, put_number, zone_change
 from tests.fuzz.subjects import Subject, chosen
 from zoned_tools.device.overlay import Overlay
@@ -41,7 +41,8 @@ _CRC_OFFSET, _GEN_OFFSET = 44, 8
 
 def _load(name: str) -> Base:
     image, _, state = name.rpartition("-")
-    return base_of_archive("dm-zoned", image, image_facts(image)["images"][state]["files"])
+    facts = json.loads((VECTORS / "dm-zoned" / f"{image}.json").read_text())
+    return base_of_archive("dm-zoned", image, facts["images"][state]["files"])
 
 
 @dataclass

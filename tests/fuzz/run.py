@@ -16,9 +16,9 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -88,23 +88,19 @@ def fuzz(layout: str, seed: int, *, seconds: float, inputs: int, jobs: int = 1) 
     """Run until the time is over or the inputs are done."""
     deadline = time.monotonic() + seconds
     total = Tally()
-    starts: Iterator[int] = iter(range(0, inputs, _BATCH))
+    parts = ((start, min(_BATCH, inputs - start)) for start in range(0, inputs, _BATCH))
     if jobs == 1:
-        for start in starts:
-            total.join(batch(layout, seed, start, min(_BATCH, inputs - start), deadline))
+        for start, count in parts:
+            total.join(batch(layout, seed, start, count, deadline))
             if time.monotonic() > deadline:
                 break
         return total
     with ProcessPoolExecutor(jobs) as pool:
-        pending = [
-            pool.submit(batch, layout, seed, s, min(_BATCH, inputs - s), deadline)
-            for _, s in zip(range(jobs), starts, strict=False)
-        ]
+        pending = [pool.submit(batch, layout, seed, *part, deadline) for part in islice(parts, 2 * jobs)]
         while pending:
             total.join(pending.pop(0).result())
-            start = next(starts, None)
-            if start is not None and time.monotonic() < deadline:
-                pending.append(pool.submit(batch, layout, seed, start, min(_BATCH, inputs - start), deadline))
+            if time.monotonic() < deadline:
+                pending += [pool.submit(batch, layout, seed, *part, deadline) for part in islice(parts, 1)]
     return total
 
 
