@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -41,10 +41,10 @@ class Content:
         ]
 
 
-def logical_content(target: Target, places: Iterable[Hashable] | None = None) -> Content:
+def logical_content(target: Target, settings: Mapping[str, str], places: Iterable[Hashable] | None = None) -> Content:
     """Digests of blocks of the logical device: those at ``places``, or a sample of what is stored."""
     try:
-        mapper = open_logical(target, writable=False, settings={})
+        mapper = open_logical(target, writable=False, settings=settings)
     except ZonedError:
         return Content(opened=False)
     blocks = [b for b in places if isinstance(b, int)] if places is not None else _sample(mapper)

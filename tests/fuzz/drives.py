@@ -49,6 +49,12 @@ class SparseContent:
                 content.put(start, os.pread(file.fileno(), at - start, start))
         return content
 
+    def copy(self) -> SparseContent:
+        """The same content, to be changed."""
+        other = SparseContent()
+        other._chunks = {chunk: bytearray(data) for chunk, data in self._chunks.items()}
+        return other
+
     def put(self, offset_bytes: int, data: Buffer) -> None:
         view = memoryview(data)
         for chunk, skip, start, end in _pieces(offset_bytes, len(view)):

@@ -8,16 +8,18 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tests.fuzz.subjects import seed_of, subject
+from zoned_tools.formats import registry
+from zoned_tools.formats.contract import Journey
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.fuzz.mutations import Mutation
 
-JOURNEYS = ("probe", "rooms", "repair", "consent", "one", "dump", "session", "export")
+JOURNEYS = ("probe", "rooms", "repair", "consent", "one", "cut", "dump", "document", "session", "export")
 """``probe``: what is on the drives, else the target is where it was. ``rooms``: inspect, table line, zone roles.
-``repair``: what is certain. ``consent``: with every code allowed, ``one``: with one of them. ``dump``: and restore.
-``session``: of the mapper. ``export``: as a stream."""
+``repair``: what is certain. ``consent``: with every code allowed, ``one``: one of them; ``cut``: ended by power cuts.
+``dump``: and restore, ``document``: with other values. ``session``: of the mapper. ``export``: as a stream."""
 
 _WEIGHTS = {
     "probe": 0.3,
@@ -25,7 +27,9 @@ _WEIGHTS = {
     "repair": 0.6,
     "consent": 0.4,
     "one": 0.15,
-    "dump": 0.1,
+    "cut": 0.08,
+    "dump": 0.08,
+    "document": 0.05,
     "session": 0.25,
     "export": 0.02,
 }
@@ -38,6 +42,7 @@ class Input:
     Attributes:
         seed: of everything that is random in the journeys.
         deep: check payload data too.
+        settings: of check, repair and the logical device.
         codes: what a check finds, in the corpus.
         known: why this input is expected to fail, in the corpus; empty when it is not.
         fails: signature of the failure that is expected.
@@ -49,6 +54,7 @@ class Input:
     journeys: tuple[str, ...] = JOURNEYS
     seed: int = 0
     deep: bool = False
+    settings: dict[str, str] = field(default_factory=dict)
     codes: tuple[str, ...] = ()
     known: str = ""
     fails: str = ""
@@ -87,4 +93,19 @@ def generate(layout: str, seed: int, number: int) -> Input:
     name = found.pick(choose)
     mutations = found.mutate(choose, found.base(name))
     journeys = tuple(journey for journey in JOURNEYS if choose.random() < _WEIGHTS[journey])
-    return Input(layout, name, mutations, journeys, choose.getrandbits(30), deep=choose.random() < 0.15)
+    seed_of_journeys, deep = choose.getrandbits(30), choose.random() < 0.15
+    settings = _settings(layout, choose) if choose.random() < 0.2 else {}
+    return Input(layout, name, mutations, journeys, seed_of_journeys, deep, settings)
+
+
+_NOT_FOR_CONTENT = ("unreadable", "emulate", "processes", "payloads")
+"""Settings by which a volume reads as it is not, or a check starts processes."""
+
+
+def _settings(layout: str, choose: random.Random) -> dict[str, str]:
+    """One or two of a layout's settings that are words."""
+    journeys = {Journey.CHECK, Journey.REPAIR, Journey.LOGICAL}
+    offered = [s for s in registry.get(layout).settings if s.journeys & journeys and s.name not in _NOT_FOR_CONTENT]
+    worded = [(s.name, s.choices or ("yes",)) for s in offered if s.choices or s.kind == "switch"]
+    chosen = choose.sample(worded, min(len(worded), choose.choice((1, 1, 2))))
+    return {name: choose.choice(values) for name, values in chosen}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -202,7 +202,7 @@ class _Generator:
         return [["put", 0, offset + at, choose.randbytes(size).hex()]]
 
 
-def newest_super(target: Target, places: Iterable[Hashable] | None = None) -> Content:
+def newest_super(target: Target, settings: Mapping[str, str], places: Iterable[Hashable] | None = None) -> Content:
     """The newest valid super block but its checksum and place, which differ between mirrors."""
     try:
         pieces = b"".join(bytes(data or b"") for _, data in export(target))

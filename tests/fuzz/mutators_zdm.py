@@ -17,22 +17,27 @@ from tests.fuzz.mutations import Mutation, damage, how_many, number, put_number,
 from tests.fuzz.subjects import Subject, chosen
 from zoned_tools.codec.crc import crc32c_raw
 from zoned_tools.device.overlay import Overlay
-from zoned_tools.formats.contract import Target
+from zoned_tools.formats.contract import Settings, Target
 from zoned_tools.formats.zdm import layout
 from zoned_tools.formats.zdm.checksums import crc16
 from zoned_tools.formats.zdm.keys import key_checksum, super_checksum
+from zoned_tools.formats.zdm.mapper.open import open_mapper
+from zoned_tools.formats.zdm.mapper.write import ZdmMapper
 from zoned_tools.formats.zdm.open import load
+from zoned_tools.formats.zdm.settings import SETTINGS
 
 if TYPE_CHECKING:
     from zoned_tools.formats.zdm.judge import Candidate
     from zoned_tools.formats.zdm.open import State
 
 BASES = {
-    "pop-small": 5,
-    "pop-journal": 5,
-    "pop-clean": 4,
-    "stale-trim": 2,
-    "cut-direct": 2,
+    "tiny-journal": 12,
+    "tiny-closed": 8,
+    "pop-small": 2,
+    "pop-journal": 2,
+    "pop-clean": 1,
+    "stale-trim": 1,
+    "cut-direct": 1,
     "cut-torn-md": 1,
     "cut-wp": 1,
     "pop-gc": 1,
@@ -70,6 +75,8 @@ _IDENTITY_FIELDS = ((8, 8), (40, 4), (48, 8), (56, 8), (64, 4), (68, 4), (72, 8)
 
 
 def _load(name: str) -> Base:
+    if name.startswith("tiny-"):
+        return _tiny(_load("fmt-16z"), closed=name == "tiny-closed")
     drive = zx1.open_vector(FOLDER, name, writable=False)
     start_sector = image_facts(name)["start_sector"]
     geometry = load(Target("zdm", (drive,), start_sector * 512)).geometry
@@ -87,6 +94,31 @@ def _load(name: str) -> Base:
             if low < high:
                 content.put(low, drive.read_stored(low, high - low))
     return Base((BaseDrive(name, drive.geometry, drive.zones(), content),), start_sector)
+
+
+def _tiny(base: Base, *, closed: bool) -> Base:
+    """Few blocks, some of them overwritten and discarded: in tables, in the journal, and in the cache."""
+    (fresh,) = base.drives
+    drive = FuzzDrive(fresh)
+    drive.writable = True
+    settings = Settings({"sb-uuid": "00112233-4455-6677-8899-aabbccddeeff"}, SETTINGS)
+    start = (base.start_sector or 0) * 512
+    mapper = open_mapper(Target("zdm", (drive,), start), writable=True, settings=settings)
+    assert isinstance(mapper, ZdmMapper)
+    for block, count in ((0, 40), (2000, 9), (30, 20), (70000, 5)):
+        mapper.write(block, random.Random(block).randbytes(count * PAGE))
+    mapper.sync(everything=True)
+    mapper.write(10, random.Random(10).randbytes(8 * PAGE))
+    mapper.discard(33, 4)
+    mapper.discard(2000, 300)
+    mapper.flush()
+    if closed:
+        mapper.close()
+    drive.flush()
+    content = fresh.content.copy() if isinstance(fresh.content, SparseContent) else SparseContent()
+    for page, data in drive.stored.pages.items():
+        content.put(page * PAGE, data)
+    return Base((BaseDrive("tiny", drive.geometry, drive.table.copy(), content),), base.start_sector)
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from tests.fuzz.content import UNREADABLE, Content
@@ -117,7 +117,7 @@ def _mutate(choose: random.Random, base: Base) -> list[Mutation]:
 # -- content and sessions
 
 
-def tree_content(target: Target, places: Iterable[Hashable] | None = None) -> Content:
+def tree_content(target: Target, settings: Mapping[str, str], places: Iterable[Hashable] | None = None) -> Content:
     """Size and content of the files."""
     try:
         tree = open_tree(target, writable=False)
@@ -140,7 +140,7 @@ def _digest(tree: ZonefsTree, path: str) -> Hashable:
     return stat.size_bytes, zlib.crc32(ends)
 
 
-def tree_session(target: Target, choose: random.Random) -> Used:
+def tree_session(target: Target, settings: Mapping[str, str], choose: random.Random) -> Used:
     """Append to files, overwrite, truncate; what was written reads back."""
     options = {"errors": choose.choice(("remount-ro", "zone-ro", "repair"))}
     if choose.random() < 0.3:

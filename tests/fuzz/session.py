@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from zoned_tools.engine.checking import gather
 from zoned_tools.engine.logical import open_logical
 from zoned_tools.errors import ZonedError
 
 if TYPE_CHECKING:
+    from tests.fuzz.engine import Run
     from zoned_tools.formats.contract import Mapper, Target
 
 BLOCK = 4096
@@ -31,9 +33,33 @@ class Used:
     touched: set[Hashable] = field(default_factory=set)
 
 
-def logical_session(target: Target, choose: random.Random) -> Used:
+def use(run: Run, journey: str, target: Target, *, clean: bool) -> None:
+    """A session of a target; what was clean stays clean, and what was written reads back."""
+    session = run.subject.session
+    if session is None:
+        return
+    used = run.watch.call(journey, lambda: session(target, run.logical, random.Random(run.given.seed)))
+    stop = run.watch.error
+    checked = run.watch.call(f"check after {journey}", lambda: gather(target, run.options))
+    if not clean:
+        return
+    if checked is None or checked[0].has_errors:
+        codes = {f.id for f in checked[0].findings if f.severity == "error"} if checked is not None else set()
+        error = run.watch.error or stop
+        run.watch.fail(journey, "not clean afterwards", " ".join(sorted(codes)), str(error or ""))
+    if used is None:
+        return
+    for fault in used.faults[:1]:
+        run.watch.fail(journey, "reads back", fault.split(" ", 2)[2].split(":")[0], fault)
+    if journey == "session":
+        differing = run.differing(f"content after {journey}", target, used.touched)
+        if differing:
+            run.watch.fail(journey, "content", "what was not touched", f"at {differing[:4]}")
+
+
+def logical_session(target: Target, settings: Mapping[str, str], choose: random.Random) -> Used:
     """Use the logical device and close it."""
-    mapper = open_logical(target, writable=True, settings={})
+    mapper = open_logical(target, writable=True, settings=settings)
     model: dict[int, bytes | None] = {}
     used = Used()
     places = _places(mapper, choose)
@@ -46,7 +72,7 @@ def logical_session(target: Target, choose: random.Random) -> Used:
         mapper.close()
     except ZonedError:
         return used
-    again = open_logical(target, writable=False, settings={})
+    again = open_logical(target, writable=False, settings=settings)
     used.faults += _verify(again, model, "after the session")
     again.close()
     return used

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from tests.fuzz.mutations import Mutation, Seal
     from zoned_tools.formats.contract import Target
 
-Session: TypeAlias = "Callable[[Target, random.Random], Used]"
-"""Uses a target for a while and closes it."""
+Session: TypeAlias = "Callable[[Target, Mapping[str, str], random.Random], Used]"
+"""Uses a target for a while, with settings, and closes it."""
 
-ContentOf: TypeAlias = "Callable[[Target, Iterable[Hashable] | None], Content]"
-"""What a target holds, at given places or at a sample of its own."""
+ContentOf: TypeAlias = "Callable[[Target, Mapping[str, str], Iterable[Hashable] | None], Content]"
+"""What a target holds as its mapper reads it with settings, at given places or at a sample of its own."""
 
 LAYOUTS = ("dm-zoned", "zdm", "zonefs", "btrfs", "inplace-compress")
 
