@@ -150,10 +150,11 @@ def cut(run: Run, result: Result) -> None:
         Cut(position, choose.choice((Loss.NONE, Loss.ALL, Loss.SOME, Loss.SOME)), choose.getrandbits(20))
         for position in cut_positions(pieces, sample=CUTS, seed=run.given.seed)
     ]
-    states: list[tuple[list[Device], Cut]] = []
-    explore(base.devices, pieces, cuts, lambda devices, at: states.append((devices, at)))
-    for devices, at in states:
+
+    def finish(devices: list[Device], at: Cut) -> None:
         _finish(run, replace(base, devices=tuple(devices)), at, allow, done)
+
+    explore(base.devices, pieces, cuts, finish)
 
 
 def _finish(run: Run, target: Target, at: Cut, allow: frozenset[str], done: Outcome) -> None:
