@@ -22,6 +22,7 @@ from zoned_tools.formats.zdm.repair_writes import write_empty_crc_pages, write_i
 from zoned_tools.formats.zdm.rules import RULES
 from zoned_tools.formats.zdm.salvage import Salvage, salvage
 from zoned_tools.formats.zdm.survey import survey
+from zoned_tools.formats.zdm.volume import metadata_zone_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,6 +96,10 @@ class _Planner:
         wrong = [code for code in _WRONG_PLACE if code in self._codes]
         if wrong:
             messages.append(_wrong_place(wrong))
+            return False
+        unwritable = metadata_zone_refusal(self._state.volume, self._state.geometry)
+        if unwritable:
+            messages.append(f"{unwritable}; copy the content elsewhere")
             return False
         if "zone.cond" in self._codes:
             messages.append("live data lie in zones that are read-only or offline; copy the content elsewhere")

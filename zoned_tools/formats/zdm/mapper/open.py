@@ -10,6 +10,7 @@ from zoned_tools.formats.zdm.layout import Dialect
 from zoned_tools.formats.zdm.mapper.read import ZdmReader
 from zoned_tools.formats.zdm.mapper.write import ZdmMapper
 from zoned_tools.formats.zdm.open import load, require_usable
+from zoned_tools.formats.zdm.volume import metadata_zone_refusal
 
 if TYPE_CHECKING:
     from zoned_tools.formats.contract import Settings, Target
@@ -21,7 +22,7 @@ def open_mapper(target: Target, *, writable: bool, settings: Settings) -> ZdmRea
     Raises:
         MetadataError: nothing usable is there, or repair is needed first.
         GeometryError: the reference would corrupt this layout.
-        RefusedError: writing was asked for and the dialect is not the current one.
+        RefusedError: writing was asked for, and the dialect is not the current one or a metadata zone is dead.
     """
     state = load(target)
     require_usable(state)
@@ -37,6 +38,9 @@ def open_mapper(target: Target, *, writable: bool, settings: Settings) -> ZdmRea
         raise MetadataError(
             f"the identity does not fit: {state.geometry_faults[0]}", device=state.path, hint="it can only be read"
         )
+    unwritable = metadata_zone_refusal(state.volume, state.geometry)
+    if unwritable:
+        raise RefusedError(unwritable, device=state.path, hint="it can only be read")
     if state.current is not None:
         return ZdmMapper(state, state.current.key.super.uuid)
     wanted = settings.text("sb-uuid")
