@@ -153,14 +153,20 @@ def _suspects(volume: Volume, blocks: Array, start: int, end: int) -> Iterator[t
     yield from sorted(suspects.items())
 
 
+def raw_shadow(volume: Volume, block: int, blocks: int) -> Shadow | None:
+    """The shadow of a raw extent of ``blocks`` blocks, None when nothing shorter than it verifies at its start."""
+    payload = verifying_payload(volume, block) if blocks > 0 else None
+    if payload is None or payload.payload_sectors >= blocks * BLOCK_SECTORS:
+        return None
+    return Shadow("RAW_SHADOW", block, blocks, payload)
+
+
 def _shadow(volume: Volume, block: int, raw_blocks: int) -> Shadow | None:
+    if raw_blocks:
+        return raw_shadow(volume, block, raw_blocks)
     payload = verifying_payload(volume, block)
     if payload is None:
         return None
-    if raw_blocks:
-        if payload.payload_sectors >= raw_blocks * BLOCK_SECTORS:
-            return None
-        return Shadow("RAW_SHADOW", block, raw_blocks, payload)
     aligned = block // 32 * 32
     count = min(block + payload.blocks + 1, volume.data_blocks) - aligned
     entries = volume.read_entries(aligned, count)[block - aligned :]

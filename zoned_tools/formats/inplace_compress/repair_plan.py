@@ -19,6 +19,7 @@ from zoned_tools.formats.contract import Consent, Consents, RepairPlan
 from zoned_tools.formats.inplace_compress import layout
 from zoned_tools.formats.inplace_compress.bitmap import Bitmap
 from zoned_tools.formats.inplace_compress.check import InplaceEvidence, require_consistent, survey_volume
+from zoned_tools.formats.inplace_compress.deep import raw_shadow
 from zoned_tools.formats.inplace_compress.entries import extent_entries
 from zoned_tools.formats.inplace_compress.judge import BLOCKING
 from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, BLOCK_SECTORS, NIBBLE, SECTOR_BYTES, SuperBlock
@@ -179,7 +180,9 @@ class _MapRepair:
             self._repair(problem, unreadable)
         if self.survey.shadows is not None:
             for shadow in self.survey.shadows:
-                self._relink_shadow(shadow)
+                found: Shadow | None = shadow
+                while found is not None:
+                    found = self._relink_shadow(found)
         for kind, rows in self._rows.items():
             block, blocks, payload_blocks = np.array(rows, np.int64).T
             self.result.add(
@@ -291,8 +294,8 @@ class _MapRepair:
             )
             self._note(_Kind(code, sentence, Consent.LOSES, agreed=False, needs=_GIVE_UP), block, blocks)
 
-    def _relink_shadow(self, shadow: Shadow) -> None:
-        """Use the payload; blocks of a raw extent behind it stay raw."""
+    def _relink_shadow(self, shadow: Shadow) -> Shadow | None:
+        """Use the payload; blocks of a raw extent behind it stay raw, the shadow at their start is returned."""
         payload, block = shadow.payload, shadow.block
         is_raw = shadow.code == "RAW_SHADOW"
         if not self._fits(payload, shadow.blocks if is_raw else 0):
@@ -300,7 +303,7 @@ class _MapRepair:
                 self.result.plan.messages.append(
                     f"{place(block, shadow.blocks)} (RAW_SHADOW): left alone, the payload reaches into other extents"
                 )
-            return
+            return None
         kind = _Kind(shadow.code, _LINKED, Consent.GUESSES, agreed(self.consents, shadow.code))
         if kind.agreed:
             if payload.blocks < shadow.blocks:
@@ -308,6 +311,8 @@ class _MapRepair:
                 self.bitmap.put(block + payload.blocks, extent_entries(rest, rest * BLOCK_SECTORS))
             self.bitmap.put(block, extent_entries(payload.blocks, payload.payload_sectors))
         self._note(kind, block, shadow.blocks, payload.blocks)
+        behind = block + payload.blocks
+        return raw_shadow(self.volume, behind, block + shadow.blocks - behind) if is_raw and kind.agreed else None
 
     def _link(self, kind: _Kind, payload: VerifyingPayload, blocks: int) -> None:
         self._set_extent(payload.block, payload.blocks, payload.payload_sectors, blocks)
