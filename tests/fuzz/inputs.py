@@ -98,7 +98,7 @@ def generate(layout: str, seed: int, number: int) -> Input:
     return Input(layout, name, mutations, journeys, seed_of_journeys, deep, settings)
 
 
-_NOT_FOR_CONTENT = ("unreadable", "emulate", "processes", "payloads")
+_NOT_FOR_CONTENT = ("unreadable", "emulate", "bitmap", "processes", "payloads")
 """Settings by which a volume reads as it is not, or a check starts processes."""
 
 
