@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ settings.register_profile(
 settings.load_profile("default")
 
 # Output must not depend on the terminal, and a bug has to show itself as an exception.
+os.environ.setdefault("ZONED_UNDO_DIR", os.path.join(tempfile.gettempdir(), f"zoned-undo-{os.getuid()}-{os.getpid()}"))
 os.environ.update(NO_COLOR="1", LC_ALL="C.UTF-8", ZONED_TOOLS_DEBUG="1")
 
 

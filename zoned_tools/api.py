@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 
 from zoned_tools.device.opening import open_device, open_devices
 from zoned_tools.engine import checking, export, logical, opening, rehearsing, repairing
-from zoned_tools.engine.changing import carry_out
+from zoned_tools.engine.changing import Carried, carry_out
 from zoned_tools.engine.volume import Volume
 from zoned_tools.errors import ContentError, UsageError, ZonedError
 from zoned_tools.formats import registry
@@ -176,15 +176,17 @@ class Target:
         options = self._options(False, settings)
         return rehearsing.rehearse(evidence, plan, self._consents(allow, settings), options)
 
-    def apply(self, plan: RepairPlan | Plan, *, undo: PathLike | None = None) -> bool:
-        """Carry a plan out and read it back; returns whether there was anything to write.
+    def apply(self, plan: RepairPlan | Plan, *, undo: PathLike | None = None, no_undo: bool = False) -> Carried:
+        """Carry a plan out and read it back; the result is true when there was anything to write.
 
         Args:
-            undo: file for what is overwritten, written and synced first; ``zoned undo`` plays it back.
+            undo: file for what is overwritten, written and synced first, by default one in the state directory;
+                ``zoned undo`` plays it back.
+            no_undo: save nothing.
         """
         steps = plan.plan if isinstance(plan, RepairPlan) else plan
         path = None if undo is None else os.fspath(undo)
-        return carry_out(steps, self._inner.devices, undo=path, identity=self.layout)
+        return carry_out(steps, self._inner.devices, undo=path, no_undo=no_undo)
 
     def _options(self, deep: bool, settings: Values) -> CheckOptions:
         layout = registry.of(self._inner)
@@ -232,13 +234,19 @@ class Target:
 
 
 def format(  # noqa: A001 - the field's own word
-    *paths: PathLike, layout: str, force: bool = False, undo: PathLike | None = None, **settings: str | int | bool
+    *paths: PathLike,
+    layout: str,
+    force: bool = False,
+    undo: PathLike | None = None,
+    no_undo: bool = False,
+    **settings: str | int | bool,
 ) -> None:
     """Make a new, empty instance of ``layout`` on drives.
 
     Args:
         force: overwrite what is there.
-        undo: file for what is overwritten.
+        undo: file for what is overwritten, by default one in the state directory.
+        no_undo: save nothing.
         settings: label, uuid and the layout's own (zoned-settings(7)).
 
     Raises:
@@ -257,7 +265,7 @@ def format(  # noqa: A001 - the field's own word
         target = _Target(layout, tuple(devices))
         plan_format = need(kind.plan_format, target, "format")
         plan = plan_format(target, kind.parse_settings(_words(layout, settings), Journey.FORMAT))
-        carry_out(plan, devices, undo=None if undo is None else os.fspath(undo), identity=layout)
+        carry_out(plan, devices, undo=None if undo is None else os.fspath(undo), no_undo=no_undo, identity_after=layout)
 
 
 class LogicalFile(io.RawIOBase):

@@ -215,7 +215,7 @@ def test_repair_and_undo(images: Any, tmp_path: Path, program: Program) -> None:
     assert program("dmzadm", "--repair", image, f"--undo={undo}").status == 0
     assert image.read_bytes() == good
     assert program("dmzadm", "--check", image).status == 0
-    assert program("zoned", "undo", undo).status == 0
+    assert program("zoned", "undo", undo, image).status == 0
     assert image.read_bytes() == damaged
     document = json.loads(program("zoned", "check", image, "--repair", "--json").out)
     assert document["changed"] is True

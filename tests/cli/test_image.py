@@ -184,3 +184,24 @@ def test_an_image_in_use_is_refused(tmp_path: Path, program: Program) -> None:
     with open_image(str(image), writable=True):
         result = program("zoned", "zone", "reset", image, "--all")
     assert (result.status, result.err) == (8, f"zoned: {image}: in use by another program\n")
+
+
+def test_repair_of_a_torn_zone_table(tmp_path: Path, program: Program) -> None:
+    image = tmp_path / "drive.img"
+    program("zoned", "image", "create", image, "--zones", 16, "--zone-size", "1MiB", "--conventional", 4)
+    sidecar = tmp_path / "drive.img.zones"
+    whole = sidecar.read_bytes()
+    assert program("zoned", "image", "repair", image).status == 0
+    sidecar.write_bytes(whole[:-64])
+    assert program("zoned", "report", image).status == 8
+    dry = program("zoned", "image", "repair", image, "--dry-run", "--json")
+    assert (dry.status, dry.json["changed"]) == (0 if dry.json["repaired"] else 4, False)
+    assert sidecar.read_bytes() == whole[:-64]
+    done = program("zoned", "image", "repair", image)
+    assert done.status in (1, 4)
+    if done.status == 1:
+        assert sidecar.read_bytes() == whole
+    sidecar.write_bytes(b"")
+    lost = program("zoned", "image", "repair", image, "--json")
+    assert (lost.status, lost.json["changed"]) == (4, False)
+    assert lost.json["missing"]

@@ -52,9 +52,9 @@ def test_undone_like_a_write(tmp_path: Path) -> None:
     path = str(tmp_path / "undo")
     save_undo(path, (device,), plan)
     apply_plan((device,), plan.steps)
-    undo = UndoFile(path)
-    undo.check((device,))
-    apply_plan((device,), undo.steps((device,)))
+    with UndoFile(path) as undo:
+        undo.check((device,))
+        apply_plan((device,), undo.steps((device,)))
     assert device.read(0, PAGES * PAGE) == content(9, PAGES)
 
 

@@ -30,16 +30,22 @@ def image(program: Program, tmp_path: Path) -> Path:
     return path
 
 
+def first_client(path: Path) -> Client:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return Client(path)
+        except (FileNotFoundError, ConnectionRefusedError):  # not made yet, or not listened to
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
 @contextmanager
 def client_of(path: Path, *messages: tuple[int, bytes]) -> Iterator[None]:
     """A client in a thread: waits for the server, sends ``messages``, takes the replies and leaves."""
 
     def talk() -> None:
-        deadline = time.monotonic() + 10
-        while not path.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        client = Client(path).go(structured=False)
+        client = first_client(path).go(structured=False)
         for command, data in messages:
             client.send(command, 0, len(data), data=data)
             client.simple()

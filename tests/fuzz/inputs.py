@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
     from tests.fuzz.mutations import Mutation
 
-JOURNEYS = ("probe", "rooms", "repair", "consent", "one", "cut", "dump", "document", "session", "export")
+JOURNEYS = ("probe", "rooms", "repair", "consent", "one", "cut", "undo", "dump", "document", "session", "export")
 """``probe``: what is on the drives, else the target is where it was. ``rooms``: inspect, table line, zone roles.
-``repair``: what is certain. ``consent``: with every code allowed, ``one``: one of them; ``cut``: ended by power cuts.
-``dump``: and restore, ``document``: with other values. ``session``: of the mapper. ``export``: as a stream."""
+``repair``: what is certain. ``consent``: with every code allowed, ``one``: one of them; ``cut``: ended by power cuts,
+``undo``: and played back. ``dump``: and restore, ``document``: with other values. ``session``: of the mapper.
+``export``: as a stream."""
 
 _WEIGHTS = {
     "probe": 0.3,
@@ -28,6 +29,7 @@ _WEIGHTS = {
     "consent": 0.4,
     "one": 0.15,
     "cut": 0.08,
+    "undo": 0.04,
     "dump": 0.08,
     "document": 0.05,
     "session": 0.25,

@@ -173,6 +173,7 @@ JOURNEYS: dict[str, Callable[[Run, Result], None]] = {
     "consent": repairs.consent,
     "one": repairs.one,
     "cut": repairs.cut,
+    "undo": repairs.undo,
     "dump": dump,
     "document": document,
     "session": session,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -10,10 +12,13 @@ from typing import TYPE_CHECKING
 
 from tests.fuzz.session import use
 from zoned_tools.device.overlay import LogEntry, Recorder
+from zoned_tools.device.partition import PartitionView
 from zoned_tools.device.plan import apply_plan
+from zoned_tools.device.undo import UndoFile
 from zoned_tools.engine.checking import gather
 from zoned_tools.engine.crash import Cut, Loss, cut_positions, explore, split_writes
 from zoned_tools.engine.repairing import RepairRequest, repair_target
+from zoned_tools.engine.undoing import Playback
 from zoned_tools.errors import RefusedError, ZonedError
 from zoned_tools.formats.contract import Severity
 
@@ -53,7 +58,8 @@ def _repair(run: Run, journey: str, allow: frozenset[str], result: Result) -> No
     if run.plan is None or not (run.plan.plan or (allow and run.plan.waiting)):
         return
     target = run.view()
-    outcome = run.watch.call(journey, lambda: repair_target(target, run.request, RepairRequest(allow=allow)))
+    request = RepairRequest(allow=allow, no_undo=True)
+    outcome = run.watch.call(journey, lambda: repair_target(target, run.request, request))
     if outcome is None:
         if run.watch.error is not None:
             _stopped(run, journey, run.watch.error, result)
@@ -127,6 +133,39 @@ def _ints(column: Iterable[object]) -> list[int]:
     return [int(str(value)) for value in column]
 
 
+# -- undo
+
+
+def undo(run: Run, result: Result) -> None:
+    """What a repair overwrote comes back: the same findings, the same content."""
+    if run.plan is None or not (run.plan.plan or run.plan.waiting):
+        return
+    target = run.view()
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "undo")
+        request = RepairRequest(allow=_everything(run), undo=path)
+        outcome = run.watch.call("repair with undo", lambda: repair_target(target, run.request, request))
+        if outcome is None or not outcome.changed:
+            return
+        run.watch.call("undo", lambda: _play_back(path, target))
+    if run.watch.error is not None:
+        run.watch.fail("undo", "fails", codes_of(result.codes), run.watch.error.message)
+        return
+    checked = run.watch.call("check after undo", lambda: gather(target, run.options))
+    codes = frozenset(checked[0].findings.codes) if checked is not None else frozenset[str]()
+    if codes != result.codes:
+        run.watch.fail("undo", "other findings", codes_of(codes ^ result.codes))
+    differing = run.differing("content after undo", target)
+    if differing:
+        run.watch.fail("undo", "content", codes_of(result.codes), f"at {differing[:4]}")
+
+
+def _play_back(path: str, target: Target) -> None:
+    drives = [device._device if isinstance(device, PartitionView) else device for device in target.devices]
+    with UndoFile(path) as saved:
+        Playback(saved, saved.views(drives)).run()
+
+
 # -- power cuts
 
 
@@ -137,7 +176,7 @@ def cut(run: Run, result: Result) -> None:
     choose = random.Random(run.given.seed)
     allow = choose.choice((frozenset[str](), _everything(run)))
     whole = run.view()
-    done = run.watch.call("cut", lambda: repair_target(whole, run.request, RepairRequest(allow=allow)))
+    done = run.watch.call("cut", lambda: repair_target(whole, run.request, RepairRequest(allow=allow, no_undo=True)))
     if done is None or not done.changed or done.rehearsal is None or done.evidence is None:
         return
     log: list[tuple[int, LogEntry]] = []
@@ -160,7 +199,7 @@ def cut(run: Run, result: Result) -> None:
 def _finish(run: Run, target: Target, at: Cut, allow: frozenset[str], done: Outcome) -> None:
     """Repair what a power cut left."""
     place = f"cut at {at.position}, {at.loss} of the rest lost"
-    request = RepairRequest(allow=allow)
+    request = RepairRequest(allow=allow, no_undo=True)
     outcome = run.watch.call("repair after cut", partial(repair_target, target, run.request, request))
     assert done.evidence is not None
     assert done.rehearsal is not None

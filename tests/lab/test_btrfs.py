@@ -162,7 +162,7 @@ def test_rollback_is_what_the_kernel_mounts(aged: tuple[str, str], tmp_path: Pat
         assert bool(failure) == predicted_failure, f"generation {generation}: {failure}\n{done.err}\n{kernel_log()}"
         outcomes.add(bool(failure))
         assert latest(device)["generation"] == generation
-        program("zoned", "undo", undo)
+        program("zoned", "undo", undo, device)
         assert latest(device)["generation"] == newest
     assert False in outcomes
     for generation in gone[:: max(len(gone) // 3, 1)]:

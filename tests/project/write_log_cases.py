@@ -318,6 +318,9 @@ def _empty_file(name: str, size: int) -> None:
         file.truncate(size)
 
 
+UNDO = "zoned undo a.undo disk.img"
+
+
 def _dm_vectors() -> Iterator[Case]:
     for name in DM_NAMES:
         known = facts(f"dm-zoned/{name}")
@@ -351,7 +354,7 @@ def _dm_vectors() -> Iterator[Case]:
                     f"zoned restore {paths} -i dump.json --dry-run",
                     f"zoned restore {paths} -i dump.json --undo restore.undo",
                     f"dmzadm --check {paths}",
-                    "zoned undo restore.undo",
+                    f"zoned undo restore.undo {paths}",
                     f"dmzadm --check {paths}",
                 ),
                 slow=f"{name}-{state}" not in DM_QUICK,
@@ -375,7 +378,7 @@ def _dm_vectors() -> Iterator[Case]:
                     f"dmzadm --format {paths} {again}",
                     f"dmzadm --format {paths} {again} --force --undo a.undo --uuid {UUIDS[0]} --device-uuid {UUIDS[1]}",
                     f"dmzadm --check {paths}",
-                    "zoned undo a.undo",
+                    f"zoned undo a.undo {paths}",
                 ),
                 slow=f"{name}-{state}" not in DM_QUICK,
             )
@@ -442,7 +445,11 @@ def _dm_repairs(name: str, made: tuple[Step, ...], paths: str) -> Iterator[Case]
         ("json", f"dmzadm --repair {paths} --json", True),
     ):
         yield Case(f"dm-zoned/repair/{name}-{kind}", (*made, repair, look), slow)
-    undone = (f"zoned check {paths} --repair {allow} --undo a.undo", "zoned undo a.undo --dry-run", "zoned undo a.undo")
+    undone = (
+        f"zoned check {paths} --repair {allow} --undo a.undo",
+        f"zoned undo a.undo {paths} --dry-run",
+        f"zoned undo a.undo {paths}",
+    )
     yield Case(f"dm-zoned/repair/{name}-undo", (*made, *undone, look), slow=True)
     outputs = " ".join(f"--output {n}.copy" for n in range(len(paths.split())))
     yield Case(f"dm-zoned/repair/{name}-output", (*made, f"zoned check {paths} --repair {outputs}"), slow=True)
@@ -507,7 +514,7 @@ def _zdm_repairs(name: str, made: tuple[Step, ...], start: int, *, slow: bool) -
 def _zdm_undo_and_replay(name: str, start: int) -> Iterator[Case]:
     where = f"--start {start} disk.img"
     made, look = vector(f"zdm/{name}"), f"zdmadm --check {where}"
-    undone = (f"zoned check {where} --repair --undo a.undo --json", "zoned undo a.undo", look)
+    undone = (f"zoned check {where} --repair --undo a.undo --json", UNDO, look)
     yield Case(f"zdm/repair/{name}-undo", (made, *undone), slow=True)
     trace = file_of("trace", lambda: iolog(random_requests(40000, 3, 60)))
     read = (f"zoned map {where}", f"zoned zdm status {where}", f"zoned zdm zones {where}", f"zoned inspect {where}")
@@ -537,7 +544,7 @@ def zdm() -> Iterator[Case]:
             f"zdmadm --wipe --force --dry-run {where}",
             f"zdmadm --wipe --force --reset-zones --undo a.undo {where}",
             f"zdmadm --probe {where}",
-            "zoned undo a.undo",
+            UNDO,
         )
         yield Case(f"zdm/set/{name}", (made, *changed), slow=name != "pop-clean")
     for file in ("corrupt-clean", "corrupt-journal"):
@@ -627,7 +634,7 @@ def _zonefs_volume(name: str, made: Sequence[Step], *, slow: bool = False) -> It
     chosen = f"-o label=named -o uuid={UUIDS[0]} --option features:perm=600"
     for kind, lines in {
         "plain": (f"{repair} --dry-run", repair),
-        "allow": (f"{repair} {allow} --undo a.undo", "zoned zonefs check disk.img", "zoned undo a.undo"),
+        "allow": (f"{repair} {allow} --undo a.undo", "zoned zonefs check disk.img", UNDO),
         "settings": (f"{repair} {chosen} --json", "zoned zonefs check disk.img"),
     }.items():
         yield Case(f"zonefs/repair/{name}-{kind}", (*made, *lines), slow)
@@ -729,7 +736,8 @@ def btrfs() -> Iterator[Case]:
             slow=not name.startswith(("pv", "p01", "p11", "p13")),
         )
         yield Case(
-            f"btrfs/repair/{name}", (made, f"{repair} --undo a.undo", "zoned check disk.img", "zoned undo a.undo")
+            f"btrfs/repair/{name}",
+            (made, f"{repair} --undo a.undo", "zoned check disk.img", UNDO),
         )
         yield Case(f"btrfs/repair/{name}-allow", (made, f"{repair} {allow} --json", "zoned check disk.img"))
         yield Case(f"btrfs/repair/{name}-deep", (made, f"{repair} --deep {allow}"), slow=True)
@@ -740,7 +748,12 @@ def btrfs() -> Iterator[Case]:
         for place in ("first", "middle", "last") if generations else ():
             generation = generations[{"first": 0, "middle": len(generations) // 2, "last": -1}[place]]
             line = f"zoned btrfs rollback --to-generation {generation} disk.img"
-            steps = (f"{line} --dry-run", f"{line} --undo a.undo --json", "zoned check disk.img", "zoned undo a.undo")
+            steps = (
+                f"{line} --dry-run",
+                f"{line} --undo a.undo --json",
+                "zoned check disk.img",
+                UNDO,
+            )
             again = (f"{line} --drop-log", "zoned btrfs supers disk.img", line)
             yield Case(f"btrfs/rollback/{name}-{place}", (made, *steps, *again), slow=large or place != "middle")
 
@@ -772,7 +785,9 @@ def _inplace_repairs(name: str, made: Sequence[Step], *, slow: bool = False) -> 
         slow,
     )
     yield Case(
-        f"inplace-compress/repair/{name}", (*made, f"{every} repair disk.img --undo a.undo", "zoned undo a.undo"), slow
+        f"inplace-compress/repair/{name}",
+        (*made, f"{every} repair disk.img --undo a.undo", UNDO),
+        slow,
     )
     settings = " ".join(f"--set {word}" for word in CONSENTS if word != "zero-unreadable")
     yield Case(f"inplace-compress/repair/{name}-check", (*made, repair, f"{repair} {settings}"), slow=True)

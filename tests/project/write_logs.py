@@ -50,7 +50,8 @@ ZONED = "zoned"
 
 CHUNK_BYTES = 1 << 16
 ENVIRONMENT = {"PATH": "/nonexistent", "HOME": "/nonexistent", "LC_ALL": "C.UTF-8", "NO_COLOR": "1", "COLUMNS": "120",
-               "TZ": "UTC"}  # fmt: skip
+               "TZ": "UTC",
+               "ZONED_UNDO_DIR": os.path.join(tempfile.gettempdir(), f"zoned-undo-{os.getpid()}")}  # fmt: skip
 
 Step: TypeAlias = str | Callable[[], None]
 """A command line, or something done to the files behind the programs' backs, which is not recorded."""

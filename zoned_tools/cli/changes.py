@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from zoned_tools.device.base import Device
     from zoned_tools.device.plan import Plan, Step
+    from zoned_tools.engine.changing import Carried
     from zoned_tools.formats.contract import RepairPlan
 
 
@@ -32,20 +34,29 @@ def execute(
     *,
     dry_run: bool = False,
     undo: str | None = None,
-    identity: str = "",
+    no_undo: bool = False,
+    identity_after: str = "",
     progress: Callable[[Step], None] | None = None,
-) -> bool:
-    """Show and apply ``plan``, or only show it (``dry_run``); returns whether anything was written.
+) -> Carried:
+    """Show and apply ``plan``, or only show it (``dry_run``); true when anything was written.
 
-    With ``undo`` everything that will be overwritten is saved and synced first.
+    What will be overwritten is saved and synced first, see :func:`zoned_tools.engine.changing.carry_out`.
 
     Raises:
         DeviceError: a write failed, or does not read back.
     """
+    from zoned_tools.engine.changing import Carried, carry_out
+
     if dry_run:
         print_plan(plan, devices)
-        return False
-    from zoned_tools.engine.changing import carry_out
-
+        return Carried(changed=False)
     print_notes(plan)
-    return carry_out(plan, devices, undo=undo, identity=identity, progress=progress)
+    return carry_out(plan, devices, undo=undo, no_undo=no_undo, identity_after=identity_after, progress=progress)
+
+
+def print_undo(carried: Carried | None) -> None:
+    """Where the undo file is, or why there is none, on standard error."""
+    if carried is not None and carried.undo_path:
+        print(f"note: zoned undo {shlex.quote(carried.undo_path)} DEV... takes it back", file=sys.stderr)
+    elif carried is not None and carried.note:
+        print(f"note: {carried.note}", file=sys.stderr)

@@ -20,9 +20,13 @@ Force: TypeAlias = Annotated[bool, typer.Option("--force", "-f", help="Overwrite
 Undo: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--undo", metavar="FILE", help="Save what is overwritten to FILE, for zoned undo.", show_default=False
+        "--undo",
+        metavar="FILE",
+        help="Save what is overwritten to FILE (default: a new file in the state directory), for zoned undo.",
+        show_default=False,
     ),
 ]
+NoUndo: TypeAlias = Annotated[bool, typer.Option("--no-undo", help="Save nothing of what is overwritten.")]
 Start: TypeAlias = Annotated[
     int | None,
     typer.Option(

@@ -228,7 +228,7 @@ class UndoFile(ClosesOnExit):
         while (piece := content.next_piece()) is not None:
             number, offset, data = piece
             geometry = devices[number].geometry
-            zone = (number, geometry.zone_of(offset)) if finished else (number, -1)
+            zone = (number, geometry.zone_of(offset) if geometry.is_zoned else -1)
             if zone not in finished:
                 yield Write(number, offset, data)
                 continue

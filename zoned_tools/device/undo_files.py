@@ -94,7 +94,9 @@ def list_undo_files(directory: str | None = None) -> list[UndoEntry]:
     except OSError as error:
         raise DeviceError.from_os_error(error, str(where), "cannot read") from None
     found = [_entry(str(where / name)) for name in names if name.endswith(SUFFIX)]
-    return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.created, reverse=True)
+    return sorted(
+        (entry for entry in found if entry is not None), key=lambda entry: (entry.created, entry.path), reverse=True
+    )
 
 
 def _entry(path: str) -> UndoEntry | None:

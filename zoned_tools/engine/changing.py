@@ -1,15 +1,55 @@
-"""Carry a plan out: journal, apply, verify. Whoever calls it has shown the plan already."""
+"""Carry a plan out: undo file, execution, read-back. Whoever calls it has shown the plan already."""
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zoned_tools.device.plan import Plan, Step, apply_plan, verify_plan
+from zoned_tools.device.base import ZoneOperation
+from zoned_tools.device.overlay import Overlay, apply_to_overlays
+from zoned_tools.device.plan import (
+    Copy,
+    Fill,
+    Flush,
+    ManageZones,
+    Plan,
+    Step,
+    Write,
+    ZoneFlags,
+    apply_plan,
+    verify_plan,
+)
+from zoned_tools.device.zones import SECTOR_BYTES, written_sectors
+from zoned_tools.engine.opening import probe_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from zoned_tools.device.base import Device
+
+REHEARSED_LIMIT_BYTES = 256 << 20
+"""Plans that write more are not tried out only to learn what they put on the devices."""
+
+DEFAULT_LIMIT_BYTES = 4 << 30
+"""An undo file that nobody named is written up to this size, and to half of the space that is free for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What was done; true when there was anything to write.
+
+    Attributes:
+        undo_path: the undo file, empty when there is none.
+        note: why there is none although nobody refused it.
+    """
+
+    changed: bool
+    undo_path: str = ""
+    note: str = ""
+
+    def __bool__(self) -> bool:
+        return self.changed
 
 
 def carry_out(
@@ -17,26 +57,84 @@ def carry_out(
     devices: Sequence[Device],
     *,
     undo: str | None = None,
-    identity: str = "",
+    no_undo: bool = False,
+    identity_after: str = "",
     progress: Callable[[Step], None] | None = None,
-) -> bool:
-    """Apply ``plan``; returns whether there was anything to write.
-
-    With ``undo`` everything that will be overwritten is saved and synced first.
+) -> Carried:
+    """Apply ``plan`` and read it back. What will be overwritten is saved and synced first.
 
     Args:
-        identity: layout name, stored in the undo file.
+        undo: file for what is overwritten; by default one in the state directory, as far as it is not too large.
+        no_undo: save nothing.
+        identity_after: layout and uuid that the plan puts on the devices, where it makes new ones.
         progress: told each step before it runs.
 
     Raises:
-        DeviceError: a write failed, or does not read back.
+        DeviceError: a write failed, or does not read back; or the undo file cannot be written.
     """
     if not plan:
-        return False
-    if undo is not None:
+        return Carried(changed=False)
+    path, note = ("", "") if no_undo else _undo_path(plan, devices, undo)
+    if path:
         from zoned_tools.device.undo import save_undo
 
-        save_undo(undo, devices, plan, identity)
+        after = identity_after or identity_behind(plan, devices)
+        save_undo(path, devices, plan, identity_of(devices), identity_after=after)
     apply_plan(devices, plan.steps, progress)
     verify_plan(devices, plan)
-    return True
+    return Carried(changed=True, undo_path=path, note=note)
+
+
+def identity_of(devices: Sequence[Device]) -> str:
+    """Layout and uuid of the first of the devices on which something is recognised; empty when there is none."""
+    found = (probe_device(device).identity for device in devices)
+    return next((f"{identity.layout} {identity.uuid}".strip() for identity in found if identity is not None), "")
+
+
+def identity_behind(plan: Plan, devices: Sequence[Device]) -> str:
+    """What will be on the devices; empty where finding out costs too much."""
+    if sum(len(step.data) for step in plan.steps if isinstance(step, Write)) > REHEARSED_LIMIT_BYTES:
+        return ""
+    if any(isinstance(step, Copy | Fill) and step.length_bytes > REHEARSED_LIMIT_BYTES for step in plan.steps):
+        return ""
+    overlays = [Overlay(device) for device in devices]
+    apply_to_overlays(overlays, plan.steps)
+    return identity_of(overlays)
+
+
+def _undo_path(plan: Plan, devices: Sequence[Device], wanted: str | None) -> tuple[str, str]:
+    """``(path, "")``, or ``("", why there is no undo file)``."""
+    if wanted is not None:
+        return wanted, ""
+    from zoned_tools.device.undo_files import default_undo_path, undo_directory
+    from zoned_tools.units import format_size
+
+    needed = bytes_to_save(plan, devices)
+    limit = min(DEFAULT_LIMIT_BYTES, _free_bytes(str(undo_directory())) // 2)
+    if needed > limit:
+        return "", f"no undo file: {format_size(needed)} would have to be saved (--undo FILE does)"
+    return default_undo_path(devices, plan.title), ""
+
+
+def _free_bytes(directory: str) -> int:
+    """Space for a file in a directory that may not exist yet."""
+    while not os.path.isdir(directory):
+        directory = os.path.dirname(directory) or "/"
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize
+
+
+def bytes_to_save(plan: Plan, devices: Sequence[Device]) -> int:
+    """How much an undo file of ``plan`` would have to hold at most, holes left out."""
+    total = 0
+    for step in plan.steps:
+        device = devices[step.device]
+        match step:
+            case ManageZones(operation=ZoneOperation.RESET):
+                written = written_sectors(device.zones(step.first_zone, step.count))
+                total += int(written[written > 0].sum()) * SECTOR_BYTES
+            case ManageZones() | ZoneFlags() | Flush():
+                pass
+            case _:
+                total += sum(length for _, length in device.data_extents(step.offset_bytes, step.length_bytes))
+    return total

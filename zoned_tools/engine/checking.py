@@ -21,6 +21,7 @@ from zoned_tools.formats.contract import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from zoned_tools.engine.changing import Carried
     from zoned_tools.engine.rehearsing import Rehearsal
     from zoned_tools.formats.shared.findings import Findings
 
@@ -58,6 +59,7 @@ class Outcome:
         repaired: what the check before the repair found; None when nothing was changed.
         plan: the repair's plan, when one was asked for.
         rehearsal: what the plan came to on a copy-on-write view; None when there was nothing to do.
+        carried: what was done; None before.
     """
 
     devices: tuple[str, ...]
@@ -67,6 +69,7 @@ class Outcome:
     repaired: Findings | None = None
     plan: RepairPlan | None = None
     rehearsal: Rehearsal | None = None
+    carried: Carried | None = None
 
     @property
     def changed(self) -> bool:

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoned_tools.device.overlay import Overlay, apply_to_overlays
-from zoned_tools.device.plan import Plan, apply_plan
+from zoned_tools.device.plan import Plan, Produce, Write, apply_plan
 from zoned_tools.engine.checking import gather
 from zoned_tools.errors import ZonedError
 from zoned_tools.formats import registry
-from zoned_tools.formats.contract import Journey, RepairPlan, Settings
+from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Journey, RepairPlan, Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
-    from zoned_tools.formats.contract import CheckOptions, Consents, Evidence, Target
+    from zoned_tools.formats.contract import CheckOptions, Consents, Evidence, MapExtent, Target
 
     IntArray = npt.NDArray[np.int64]
 
@@ -105,7 +107,7 @@ def rehearse(evidence: Evidence, plan: RepairPlan, consents: Consents, options: 
     whole = RepairPlan(Plan(plan.plan.title))
     rounds, after = 0, evidence
     while plan.plan and rounds < MAX_ROUNDS:
-        _join(whole, plan)
+        _join(whole, plan, first=not rounds)
         if rounds:
             apply_plan(overlays, plan.plan.steps)
         else:
@@ -119,11 +121,16 @@ def rehearse(evidence: Evidence, plan: RepairPlan, consents: Consents, options: 
     return Rehearsal(after, whole, rounds, difference)
 
 
-def _join(whole: RepairPlan, plan: RepairPlan) -> None:
-    """Add a round: its steps, and of its actions those that are new."""
-    whole.plan.steps += plan.plan.steps
+def _join(whole: RepairPlan, plan: RepairPlan, *, first: bool) -> None:
+    """Add a round; what a later one writes is made now, as long as its view of the devices is there."""
+    for step in plan.plan.steps:
+        whole.plan.steps.append(_made(step) if isinstance(step, Produce) and not first else step)
     whole.plan.messages += [m for m in plan.plan.messages if m not in whole.plan.messages]
     whole.actions += plan.actions
+
+
+def _made(step: Produce) -> Write:
+    return Write(step.device, step.offset_bytes, step.produce(), step.note)
 
 
 def look_up(target: Target, given: Settings) -> Lookup | None:
@@ -137,13 +144,13 @@ def look_up(target: Target, given: Settings) -> Lookup | None:
         mapper = layout.open_mapper(target, writable=False, settings=settings)
     except ZonedError:
         return Lookup(np.zeros(1, np.int64), np.full(1, UNKNOWN, np.int64), 0)
+    sizes = [device.geometry.size_bytes // LOGICAL_BLOCK_BYTES for device in target.devices]
     starts, places = array("q"), array("q")  # lists of Python numbers would be the largest thing of a dry run
     for first in range(0, mapper.size_blocks, WINDOW_BLOCKS):
         try:
             for extent in mapper.lookup(first, min(WINDOW_BLOCKS, mapper.size_blocks - first)):
                 starts.append(extent.logical_block)
-                stored = extent.physical_block
-                places.append(HOLE if stored is None else (extent.device_index << 48) + stored)
+                places.append(_place(extent, sizes))
         except ZonedError:
             starts.append(first)
             places.append(UNKNOWN)
@@ -152,6 +159,16 @@ def look_up(target: Target, given: Settings) -> Lookup | None:
         starts.append(0)
         places.append(HOLE)
     return Lookup(np.frombuffer(starts, np.int64), np.frombuffer(places, np.int64), mapper.size_blocks)
+
+
+def _place(extent: MapExtent, sizes: Sequence[int]) -> int:
+    """Where an extent begins; one that claims blocks past the end of its device cannot be read."""
+    stored = extent.physical_block
+    if stored is None:
+        return HOLE
+    if stored + extent.blocks > sizes[extent.device_index]:
+        return UNKNOWN
+    return (extent.device_index << 48) + stored
 
 
 def compare(before: Lookup, after: Lookup) -> Difference:

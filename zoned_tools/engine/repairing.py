@@ -30,12 +30,14 @@ class RepairRequest:
     Attributes:
         allow: codes that the user agreed to, with or without a layout's name.
         dry_run: stop when the plan is made.
-        undo: file for what is overwritten.
+        undo: file for what is overwritten, by default one in the state directory.
+        no_undo: save nothing.
     """
 
     allow: frozenset[str] = frozenset()
     dry_run: bool = False
     undo: str | None = None
+    no_undo: bool = False
 
 
 def plan_repair(evidence: Evidence, consents: Consents) -> RepairPlan:
@@ -80,7 +82,8 @@ def repair_target(
     announce(outcome)
     if repair.dry_run:
         return outcome
-    if carry_out(plan.plan, target.devices, undo=repair.undo, identity=target.layout):
+    outcome.carried = carry_out(plan.plan, target.devices, undo=repair.undo, no_undo=repair.no_undo)
+    if outcome.carried:
         outcome.repaired = before.findings
         outcome.evidence = layout.check(target, options)
     return outcome

@@ -136,6 +136,8 @@ def _row(outcome: Outcome) -> Iterator[str]:
             yield ', "plan": ' + encode(list(step_lines(outcome.plan.plan, outcome.devices)))
     if outcome.rehearsal is not None:
         yield ', "rehearsal": ' + encode(_rehearsal(outcome.rehearsal))
+    if outcome.carried is not None:
+        yield ', "undo": ' + encode(outcome.carried.undo_path or None)
     if outcome.repaired is not None:
         yield ', "repaired": '
         yield from array(outcome.repaired.json_blocks())

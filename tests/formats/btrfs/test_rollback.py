@@ -65,7 +65,7 @@ def test_rollback_and_undo(name: str, generation: int, own_image: Image, tmp_pat
     # whatever was wrong with the head is gone too
     assert program("zoned", "check", image).status == 0
 
-    assert program("zoned", "undo", undo).status == 0
+    assert program("zoned", "undo", undo, image).status == 0
     assert digest(image) == before
 
 

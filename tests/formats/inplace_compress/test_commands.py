@@ -85,7 +85,7 @@ def test_dry_run_and_undo_of_format(zoned: Program, image: Path, tmp_path: Path)
     assert image.read_bytes() == before
     assert zoned("inplace-compress", "format", image, "--force", "--undo", tmp_path / "undo").status == 0
     assert image.read_bytes() != before
-    assert zoned("undo", tmp_path / "undo").status == 0
+    assert zoned("undo", tmp_path / "undo", image).status == 0
     assert image.read_bytes() == before
 
 

@@ -256,7 +256,7 @@ def test_commands(tmp_path: Path, program: Callable[..., Result]) -> None:
     assert result.json["devices"][0]["verdict"] == "corrected"
     assert program("zoned", "check", image).status == 0
     assert SuperBlock.parse(image.read_bytes()[:4096]).label == "name"
-    assert program("zoned", "undo", undo).status == 0
+    assert program("zoned", "undo", undo, image).status == 0
     assert image.read_bytes()[:MIB] == before
     assert program("zoned", "zonefs", "check", "--repair", "--set", "foo=1", image).status == 16
 
@@ -279,5 +279,5 @@ def test_undo_brings_a_finished_zone_0_back(tmp_path: Path, program: Callable[..
     sidecar, undo = Path(f"{image}.zones"), tmp_path / "undo"
     before = (image.read_bytes(), sidecar.read_bytes())
     assert program("zoned", "check", "--repair", "--undo", undo, image).status == 1
-    assert program("zoned", "undo", undo).status == 0
+    assert program("zoned", "undo", undo, image).status == 0
     assert (image.read_bytes(), sidecar.read_bytes()) == before

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoned_tools.cli.lazy import new_app
-from zoned_tools.cli.options import DevicePath, DevicePaths, DryRun, Json, Start, Undo
+from zoned_tools.cli.options import DevicePath, DevicePaths, DryRun, Json, NoUndo, Start, Undo
 from zoned_tools.cli.output import print_json
 from zoned_tools.errors import MetadataError, UsageError
 
@@ -130,11 +130,12 @@ def rollback(
     ] = False,
     dry_run: DryRun = False,
     undo: Undo = None,
+    no_undo: NoUndo = False,
     json: Json = False,
     start: Start = None,
 ) -> int:
     """Make an older super block the newest, in every mirror; the device must not be mounted."""
-    from zoned_tools.cli.changes import execute
+    from zoned_tools.cli.changes import execute, print_undo
     from zoned_tools.engine.opening import opened_target
     from zoned_tools.formats.btrfs.rollback import plan_rollback
 
@@ -142,7 +143,9 @@ def rollback(
         plan = plan_rollback(target, to_generation, drop_log=drop_log)
         changed = False
         if not (json and dry_run):
-            changed = execute(plan, target.devices, dry_run=dry_run, undo=undo, identity="btrfs")
+            carried = execute(plan, target.devices, dry_run=dry_run, undo=undo, no_undo=no_undo)
+            print_undo(carried)
+            changed = bool(carried)
         if json:
             print_json(
                 {

@@ -14,6 +14,7 @@ from zoned_tools.cli.options import (
     DryRun,
     Json,
     LayoutName,
+    NoUndo,
     Settings,
     Start,
     Undo,
@@ -35,6 +36,7 @@ def check(
     repair: Annotated[bool, typer.Option("--repair", help="Plan a repair of what is found, and carry it out.")] = False,
     dry_run: DryRun = False,
     undo: Undo = None,
+    no_undo: NoUndo = False,
     output: Annotated[
         list[str] | None,
         typer.Option(
@@ -65,7 +67,7 @@ def check(
         raise UsageError("--output needs --repair, without --dry-run")
     paths, chosen = split_settings(devices, settings)
     request = CheckRequest(deep, chosen)
-    repairing = RepairRequest(frozenset(allow or ()), dry_run, undo) if repair else None
+    repairing = RepairRequest(frozenset(allow or ()), dry_run, undo, no_undo) if repair else None
     printer = _Printer(json=json, dry_run=dry_run, everything=everything)
     try:
         outcomes = check_paths(
@@ -126,6 +128,7 @@ class _Printer:
 
     def print(self, outcomes: Iterable[Outcome]) -> FsckStatus:
         """Show every outcome; the exit statuses are OR-ed."""
+        from zoned_tools.cli.changes import print_undo
         from zoned_tools.report.check import check_document, outcome_lines
         from zoned_tools.report.stream import write_lines, write_text
 
@@ -138,6 +141,7 @@ class _Printer:
             elif outcome.error is not None:
                 print(outcome.error.render("zoned"), file=sys.stderr)
             else:
+                print_undo(outcome.carried)
                 write_lines(outcome_lines(outcome, everything=self._everything))
         if self._json:
             write_text(check_document(kept, changed=any(outcome.changed for outcome in kept)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from zoned_tools.cli.lazy import new_app
-from zoned_tools.cli.options import DevicePath, Force, Json, Quiet
+from zoned_tools.cli.options import DevicePath, DryRun, Force, Json, Quiet
 from zoned_tools.cli.output import print_json, progress_bar
 from zoned_tools.errors import DeviceError, UsageError
 from zoned_tools.units import format_size, parse_size
@@ -181,6 +181,25 @@ def info(device: DevicePath, json: Json = False) -> int:
         conventional = int(np.count_nonzero(is_conventional(drive.zones())))
         _describe(device, drive.geometry, conventional, json=json)
     return 0
+
+
+@app.command()
+def repair(device: DevicePath, dry_run: DryRun = False, json: Json = False) -> int:
+    """Rebuild what the zone table beside an image has lost, as far as that is certain."""
+    from zoned_tools.device.sidecar import repair_sidecar
+    from zoned_tools.errors import FsckStatus
+    from zoned_tools.report.documents.drives import sidecar_document
+    from zoned_tools.report.sidecars import sidecar_lines
+    from zoned_tools.report.stream import write_lines
+
+    result = repair_sidecar(device, dry_run=dry_run)
+    if json:
+        print_json(sidecar_document(device, result, dry_run=dry_run))
+    else:
+        write_lines(sidecar_lines(result, dry_run=dry_run))
+    if result.missing:
+        return FsckStatus.UNCORRECTED
+    return FsckStatus.CORRECTED if result.repaired and not dry_run else FsckStatus.CLEAN
 
 
 def _describe(path: str, geometry: Geometry, nr_conventional: int, *, json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from zoned_tools.cli.lazy import new_app
-from zoned_tools.cli.options import All, Allow, DevicePath, DryRun, Force, Json, Quiet, Settings, Start, Undo
+from zoned_tools.cli.options import All, Allow, DevicePath, DryRun, Force, Json, NoUndo, Quiet, Settings, Start, Undo
 from zoned_tools.cli.output import print_json, progress_bar
 from zoned_tools.cli.settings import takes_settings
 from zoned_tools.errors import UsageError
@@ -92,6 +92,7 @@ def format_volume(
     force: Force = False,
     dry_run: DryRun = False,
     undo: Undo = None,
+    no_undo: NoUndo = False,
     json: Json = False,
     start: Start = None,
 ) -> int:
@@ -107,7 +108,7 @@ def format_volume(
         meta, data = volume_sizes(drive, begin, wanted.data_blocks)
         plan = plan_volume(drive, compressor=wanted.compressor, start_bytes=begin, data_blocks=data)
         _refuse_content(drive, force=force)
-        execute(plan, [drive], dry_run=dry_run, undo=undo, identity=NAME)
+        execute(plan, [drive], dry_run=dry_run, undo=undo, no_undo=no_undo, identity_after=NAME)
     line = _line(device, start, table) if not dry_run else None
     if json:
         facts = {"device": device, "compressor": name, "meta_blocks": meta, "data_blocks": data}
@@ -255,6 +256,7 @@ def repair_volume(
     data_blocks: KnownBlocks = None,
     dry_run: DryRun = False,
     undo: Undo = None,
+    no_undo: NoUndo = False,
     everything: All = False,
     json: Json = False,
     allow: Allow = None,
@@ -270,7 +272,8 @@ def repair_volume(
         decode_mistagged=decode_mistagged, swap_words=swap_words, clear_slack=clear_slack,
     )  # fmt: skip
     return check(
-        [device], repair=True, dry_run=dry_run, undo=undo, json=json, deep=relink, everything=everything, allow=allow,
+        [device], repair=True, dry_run=dry_run, undo=undo, no_undo=no_undo, json=json, deep=relink,
+        everything=everything, allow=allow,
         settings=words, start=start, layout=NAME,
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from zoned_tools.cli.options import DevicePaths, DryRun, Start, Undo
+from zoned_tools.cli.options import DevicePaths, DryRun, NoUndo, Start, Undo
 
 
 def restore(
@@ -19,10 +19,11 @@ def restore(
     ],
     dry_run: DryRun = False,
     undo: Undo = None,
+    no_undo: NoUndo = False,
     start: Start = None,
 ) -> int:
     """Write metadata back from what zoned dump saved."""
-    from zoned_tools.cli.changes import execute
+    from zoned_tools.cli.changes import execute, print_undo
     from zoned_tools.engine.documents import read_document
     from zoned_tools.engine.opening import opened_target
     from zoned_tools.formats import registry
@@ -32,5 +33,6 @@ def restore(
     layout = str(document["layout"])
     with opened_target(devices, start, layout, writable=not dry_run) as target:
         plan = need(registry.of(target).restore, target, "restore")(target, document)
-        execute(plan, target.devices, dry_run=dry_run, undo=undo, identity=layout)
+        carried = execute(plan, target.devices, dry_run=dry_run, undo=undo, no_undo=no_undo)
+        print_undo(carried)
     return 0

@@ -1,4 +1,4 @@
-"""``zoned undo``: play an undo file back."""
+"""``zoned undo``: play an undo file back, and list those that there are."""
 
 from __future__ import annotations
 
@@ -6,32 +6,56 @@ from typing import Annotated
 
 import typer
 
-from zoned_tools.cli.options import DryRun
+from zoned_tools.cli.options import DryRun, Json
+from zoned_tools.cli.output import print_json
+from zoned_tools.errors import UsageError
 
 
 def undo(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Undo file.", show_default=False)],
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="Undo file (see --list).", show_default=False)
+    ] = None,
     devices: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[DEV]...", help="The devices, where their names have changed.", show_default=False),
+        typer.Argument(metavar="DEV...", help="The devices to bring back, in the file's order.", show_default=False),
     ] = None,
     dry_run: DryRun = False,
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Overwrite what was changed after the undo file was saved.")
     ] = False,
+    everything: Annotated[
+        bool, typer.Option("--list", "-l", help="List the undo files in the state directory.")
+    ] = False,
+    json: Json = False,
 ) -> int:
     """Play an undo file back."""
-    from zoned_tools.device.opening import open_devices
-    from zoned_tools.device.plan import apply_step
-    from zoned_tools.device.undo import UndoFile
+    if everything:
+        return _list(json=json)
+    if file is None:
+        raise UsageError("no undo file is named", hint="zoned undo --list shows those that there are")
+    from zoned_tools.engine.undoing import opened_playback
+    from zoned_tools.report.stream import write_lines
+    from zoned_tools.report.undo import playback_document, playback_lines
 
-    with UndoFile(file) as saved, open_devices(devices or saved.paths, writable=not dry_run) as whole:
-        opened = saved.views(whole)
-        saved.check(opened, force=force)
-        print(f"{'would undo' if dry_run else 'undoing'}: {saved.title}")
-        for step in saved.steps(opened):
-            if dry_run:
-                print(f"  {opened[step.device].path}: {step.describe()}")
-            else:
-                apply_step(opened, step)
+    with opened_playback(file, devices or (), writable=not dry_run, force=force) as playback:
+        document = playback_document(playback, changed=not dry_run) if json else None
+        if document is None:
+            write_lines(playback_lines(playback, dry_run=dry_run))
+        if not dry_run:
+            playback.run()
+    if document is not None:
+        print_json(document)
+    return 0
+
+
+def _list(*, json: bool) -> int:
+    from zoned_tools.device.undo_files import list_undo_files
+    from zoned_tools.report.stream import write_lines
+    from zoned_tools.report.undo import list_document, list_lines
+
+    entries = list_undo_files()
+    if json:
+        print_json(list_document(entries))
+    else:
+        write_lines(list_lines(entries))
     return 0

@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from zoned_tools.cli.lazy import new_app
-from zoned_tools.cli.options import DevicePath, DryRun, Undo
+from zoned_tools.cli.options import DevicePath, DryRun, NoUndo, Undo
 from zoned_tools.errors import DeviceError, UsageError
 
 app = new_app("Reset, open, close or finish zones.")
@@ -44,8 +44,10 @@ class _Choice:
     everything: bool
 
 
-def _manage(operation: str, path: str, choice: _Choice, *, dry_run: bool, force: bool, undo: str | None) -> int:
-    from zoned_tools.cli.changes import execute
+def _manage(
+    operation: str, path: str, choice: _Choice, *, dry_run: bool, force: bool, undo: str | None, no_undo: bool
+) -> int:
+    from zoned_tools.cli.changes import execute, print_undo
     from zoned_tools.device.base import ZoneOperation
     from zoned_tools.device.opening import open_device
     from zoned_tools.engine.zone_commands import plan_zone_command, refuse_loss
@@ -64,7 +66,7 @@ def _manage(operation: str, path: str, choice: _Choice, *, dry_run: bool, force:
         plan = plan_zone_command(device, command, first, count)
         if not force:
             refuse_loss(device, command, first, count)
-        execute(plan, (device,), dry_run=dry_run, undo=undo)
+        print_undo(execute(plan, (device,), dry_run=dry_run, undo=undo, no_undo=no_undo))
     return 0
 
 
@@ -93,9 +95,10 @@ def _command(operation: str, summary: str) -> None:
         dry_run: DryRun = False,
         force: ForceZones = False,
         undo: Undo = None,
+        no_undo: NoUndo = False,
     ) -> int:
         choice = _Choice(offset, zone, count, everything)
-        return _manage(operation, device, choice, dry_run=dry_run, force=force, undo=undo)
+        return _manage(operation, device, choice, dry_run=dry_run, force=force, undo=undo, no_undo=no_undo)
 
     app.command(operation, help=summary)(run)
 

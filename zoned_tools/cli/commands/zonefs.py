@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, TypeAlias, cast
 import typer
 
 from zoned_tools.cli.lazy import new_app
-from zoned_tools.cli.options import DevicePath, DryRun, Json, Quiet, Settings, Start, Undo
+from zoned_tools.cli.options import DevicePath, DryRun, Json, NoUndo, Quiet, Settings, Start, Undo
 from zoned_tools.cli.output import print_json, progress_bar
 from zoned_tools.errors import DeviceError, UsageError
 
@@ -237,6 +237,7 @@ def check_volume(
     repair: Annotated[bool, typer.Option("--repair", help="Plan a repair of what is found, and carry it out.")] = False,
     dry_run: DryRun = False,
     undo: Undo = None,
+    no_undo: NoUndo = False,
     json: Json = False,
     allow: Annotated[
         list[str] | None,
@@ -249,7 +250,7 @@ def check_volume(
     from zoned_tools.cli.commands.check import check
 
     return check(
-        [device], repair=repair, dry_run=dry_run, undo=undo, json=json, allow=allow, settings=settings,
+        [device], repair=repair, dry_run=dry_run, undo=undo, no_undo=no_undo, json=json, allow=allow, settings=settings,
         start=start, layout="zonefs",
     )  # fmt: skip
 

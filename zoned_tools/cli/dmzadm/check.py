@@ -119,7 +119,7 @@ def _repair(common: Common, target: Target, options: CheckOptions, consents: Con
             write_lines(text.plan_lines(plan, target.paths))
         return outcome
     write_lines((f"note: {note}" for note in text.notes(plan)), sys.stderr)
-    if carry_out(plan.plan, target.devices, undo=common.undo, identity=LAYOUT):
+    if carry_out(plan.plan, target.devices, undo=common.undo):
         outcome.repaired = before.findings
         outcome.evidence, _ = gather(target, options)
     return outcome
@@ -140,5 +140,5 @@ def relabel_devices(common: Common, label: str | None) -> int:
             print(f"Device label already set to {wanted}")
             return 0
         print(f"Relabeling from {old} to {wanted}")
-        execute(plan, devices, dry_run=common.dry_run, undo=common.undo, identity=LAYOUT)
+        execute(plan, devices, dry_run=common.dry_run, undo=common.undo)
     return 0

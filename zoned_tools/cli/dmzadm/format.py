@@ -97,6 +97,7 @@ def _write_format(common: Common, target: Target, result: FormatResult) -> None:
         target.devices,
         dry_run=common.dry_run,
         undo=common.undo,
+        identity_after=f"{LAYOUT} {result.dmz_uuid}" if result.version > 1 else LAYOUT,
         progress=None if quiet else FormatProgress(target, result),
     )
     if written and not quiet:

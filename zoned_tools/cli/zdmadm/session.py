@@ -294,8 +294,8 @@ class Session:
         if self.dry_run and self.quiet:
             return
         undo = self.arguments.values.get("undo")
-        changed = execute(plan, [self.device], dry_run=self.dry_run, undo=undo, identity=identity)
-        self.document["changed"] = changed
+        changed = execute(plan, [self.device], dry_run=self.dry_run, undo=undo, identity_after=identity)
+        self.document["changed"] = bool(changed)
 
     def _rewrite(self, identity: SuperBlock) -> None:
         """Write the identity with its new values; those of older tools are left as they are."""

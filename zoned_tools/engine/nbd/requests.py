@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zoned_tools.engine.nbd import protocol as wire
 from zoned_tools.engine.nbd.protocol import Chunk, Command, CommandFlag, ProtocolError
-from zoned_tools.engine.nbd.stream import PIECE_BYTES
+from zoned_tools.engine.nbd.stream import PIECE_BYTES, TAKEN_BYTES
 from zoned_tools.errors import DeviceError, UsageError, ZonedError
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES
 
@@ -167,7 +167,7 @@ class Requests:
 
     def _write(self, offset: int, length: int) -> None:
         """Write what the client sends, piece by piece; after a failure the rest passes unwritten."""
-        for at, count in _pieces(offset, length):
+        for at, count in _pieces(offset, length, TAKEN_BYTES):
             data = self._stream.take(count)
             try:
                 self._volume.write(at, data)
@@ -220,7 +220,7 @@ class Requests:
 
     def _read_data(self, cookie: int, offset: int, length: int) -> None:
         """Data as chunks, one for each piece."""
-        for at, count in _pieces(offset, length):
+        for at, count in _pieces(offset, length, PIECE_BYTES):
             data = self._fetch(at, count)
             self._stream.put(wire.data_chunk(cookie, at, count), data)
 
@@ -243,7 +243,7 @@ class Requests:
 
     def _fetch_long(self, offset: int, length: int, memory: memoryview) -> Iterator[memoryview]:
         at = 0
-        for start, count in _pieces(offset, length):
+        for start, count in _pieces(offset, length, PIECE_BYTES):
             skip = start % _BLOCK
             room = memory[at : at + -(-(skip + count) // _BLOCK) * _BLOCK]
             self._volume.read_into(start - skip, room)
@@ -252,7 +252,7 @@ class Requests:
 
     def _read_as_sent(self, header: bytes, offset: int, length: int) -> None:
         """Piece after piece. Only the first may still fail with an error reply."""
-        for at, count in _pieces(offset, length):
+        for at, count in _pieces(offset, length, PIECE_BYTES):
             try:
                 data = self._fetch(at, count)
             except (ZonedError, MemoryError) as error:
@@ -288,10 +288,10 @@ class Requests:
         self._stream.put(wire.chunk_header(Chunk.BLOCK_STATUS, request.cookie, len(payload), done=True), room)
 
 
-def _pieces(offset: int, length: int) -> Iterator[tuple[int, int]]:
+def _pieces(offset: int, length: int, most: int) -> Iterator[tuple[int, int]]:
     """A range in pieces that begin, but for the first, at whole blocks."""
     end = offset + length
     while offset < end:
-        count = min(end - offset, PIECE_BYTES - offset % _BLOCK)
+        count = min(end - offset, most - offset % _BLOCK)
         yield offset, count
         offset += count

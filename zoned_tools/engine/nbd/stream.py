@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
     from zoned_tools.device.base import Buffer
 
-PIECE_BYTES = 192 << 10
-"""Received or sent at a time; larger payloads pass in pieces. A socket takes one at once, a core's cache holds it."""
+TAKEN_BYTES = 192 << 10
+"""Received at a time at most; longer payloads pass in pieces. A socket holds about as much."""
+PIECE_BYTES = 512 << 10
+"""Sent at a time at most; longer replies pass in pieces. Mappers are quicker with larger ones."""
 ROOM_BYTES = PIECE_BYTES + 8192
 """Room for a piece that was widened to whole blocks."""
 GATHERED_BUFFERS = 256
@@ -44,7 +46,7 @@ class Stream:
         self._recv_into: Callable[[memoryview], int] = connected.recv_into
         self._send: Callable[[list[Buffer]], None] = self._send_plain
         self._send_some: Callable[[memoryview], int] = self._send_some_plain
-        self._inbox = memoryview(bytearray(ROOM_BYTES))
+        self._inbox = memoryview(bytearray(TAKEN_BYTES))
         self._start = self._end = 0
         self._outbox = memoryview(bytearray(ROOM_BYTES))
         self._used = 0
@@ -62,7 +64,7 @@ class Stream:
         return self._end - self._start
 
     def take(self, count: int) -> memoryview:
-        """The next ``count`` bytes (at most a piece); they hold until the next call.
+        """The next ``count`` bytes, at most :data:`TAKEN_BYTES`; they hold until the next call.
 
         Raises:
             EOFError: the client has gone.
@@ -76,7 +78,7 @@ class Stream:
     def skip(self, count: int) -> None:
         """Let ``count`` bytes pass."""
         while count:
-            count -= len(self.take(min(count, PIECE_BYTES)))
+            count -= len(self.take(min(count, TAKEN_BYTES)))
 
     def _fill(self, count: int) -> None:
         """Receive until ``count`` bytes are there; what is to be sent goes first."""
@@ -146,7 +148,7 @@ class Stream:
         """
         more_comes = True
         while left:
-            listens = more_comes and self._end < ROOM_BYTES
+            listens = more_comes and self._end < TAKEN_BYTES
             self._events.modify(self._socket, select.POLLOUT | (select.POLLIN if listens else 0))
             ((_, event),) = self._events.poll()
             if event & select.POLLIN:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 if TYPE_CHECKING:
     from zoned_tools.device.base import Geometry
     from zoned_tools.device.inventory import Disk
+    from zoned_tools.device.sidecar_repair import SidecarRepair
     from zoned_tools.formats.contract import Probed
 
 
@@ -81,6 +82,29 @@ def image_document(path: str, geometry: Geometry, nr_conventional: int) -> Image
         "physical_block_bytes": geometry.physical_block_bytes,
         "max_open_zones": geometry.max_open_zones,
         "max_active_zones": geometry.max_active_zones,
+    }
+
+
+class SidecarDocument(TypedDict):
+    """``zoned.image.repair/1``."""
+
+    schema: str
+    device: str
+    sidecar: str
+    changed: bool
+    repaired: list[str]
+    missing: list[str]
+
+
+def sidecar_document(path: str, result: SidecarRepair, *, dry_run: bool) -> SidecarDocument:
+    """What the repair of a zone table found."""
+    return {
+        "schema": "zoned.image.repair/1",
+        "device": path,
+        "sidecar": result.sidecar,
+        "changed": result.content is not None and not dry_run,
+        "repaired": result.repaired,
+        "missing": result.missing,
     }
 
 
