@@ -35,6 +35,7 @@ from zoned_tools.formats.inplace_compress.verify import VerifyingPayload, verify
 if TYPE_CHECKING:
     from zoned_tools.formats.inplace_compress.deep import Shadow
     from zoned_tools.formats.inplace_compress.survey import Problem, Survey
+    from zoned_tools.formats.shared.rules import ActionGroup
 
 _SETTINGS = {"MAP_ENDIAN": "swap-words", "MAP_SLACK": "clear-slack", "EXT_MISTAG": "decode-mistagged"}
 """Settings that agree to the repair of one code; all others have ``relink``."""
@@ -124,12 +125,23 @@ def _plan_map(evidence: InplaceEvidence, consents: Consents, result: RepairPlan,
         slack_is_doubtful = slack.meaning is Meaning.DOUBTFUL
         if slack.meaning is Meaning.ENTRIES:
             changes.volume = slack.volume
-            sentence = f"{slack.volume.data_blocks} data blocks: the bits behind the last entry are entries"
-            result.add(RULES.action("MAP_SLACK", sentence, data_blocks=slack.volume.data_blocks))
+            result.add(_more_blocks(survey.volume, slack.volume))
             survey = survey_again(changes.volume)
     if shadows:
         survey.find_shadows()
     _MapRepair(survey, consents, result, changes, slack_is_doubtful=slack_is_doubtful).run()
+
+
+def _more_blocks(stored: Volume, found: Volume) -> ActionGroup:
+    """The action that makes entries of the bits behind the last one; an extent in front may go on there."""
+    sentence = f"{found.data_blocks} data blocks: the bits behind the last entry are entries"
+    where: dict[str, object] = {"data_blocks": found.data_blocks}
+    head = Bitmap(found).head_of(stored.data_blocks) if stored.data_blocks < found.data_blocks else stored.data_blocks
+    if head < stored.data_blocks:
+        blocks = stored.data_blocks - head
+        sentence += f", and {place(head, blocks)} belong to an extent that goes on there"
+        where |= {"block": head, "blocks": blocks}
+    return RULES.action("MAP_SLACK", sentence, **where)  # type: ignore[arg-type] # places alone
 
 
 def _choose_compressor(survey: Survey, result: RepairPlan) -> Volume:
