@@ -66,7 +66,7 @@ class Input:
 
     def dumps(self) -> str:
         """JSON, one mutation a line; defaults left out."""
-        values: dict[str, Any] = {k: v for k, v in asdict(self).items() if v or k in ("mutations", "seed")}
+        values: dict[str, Any] = {k: v for k, v in asdict(self).items() if v or k in ("mutations", "seed", "journeys")}
         if self.journeys == JOURNEYS:
             del values["journeys"]
         del values["mutations"]

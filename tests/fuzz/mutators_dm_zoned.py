@@ -138,7 +138,8 @@ class _Generator:
         self.sealed.add((drive, offset))
         if self.choose.random() < 0.15:
             at, size = self.choose.choice(_NAMES)
-            return [["put", drive, offset + at, self.choose.randbytes(size).hex()]]
+            name = self.choose.choice((bytes(size), self.choose.randbytes(size)))
+            return [["put", drive, offset + at, name.hex()]]
         at, size = self.choose.choice(_FIELDS)
         old = int.from_bytes(self.base.drives[drive].read(offset + at, size), "little")
         return [put_number(number(self.choose, size, old), size, drive, offset + at)]

@@ -17,7 +17,7 @@ from zoned_tools.device.base import Geometry
 from zoned_tools.device.emulated import no_zones
 from zoned_tools.device.overlay import Overlay
 from zoned_tools.device.zones import Model
-from zoned_tools.formats.inplace_compress.entries import extent_entries
+from zoned_tools.formats.inplace_compress.entries import extent_entries, swap_words
 from zoned_tools.formats.inplace_compress.extents import join, scan
 from zoned_tools.formats.inplace_compress.layout import TAG_MAGIC, TAIL
 from zoned_tools.formats.inplace_compress.open import open_volume
@@ -107,6 +107,7 @@ class _Generator:
             (3, self.payload),
             (2, self.bitmap),
             (1, self.anything),
+            (1, self.byte_order),
         ]
         made: list[Mutation] = []
         for _ in range(how_many(self.choose)):
@@ -189,6 +190,14 @@ class _Generator:
         block = self.choose.randrange(volume.meta_blocks)
         length = min(PAGE, volume.bitmap_bytes)
         return [damage(self.choose, 0, self.places.bitmap + block * PAGE, length, [self.places.start])]
+
+    def byte_order(self) -> list[Mutation]:
+        """A bitmap as a host of the other byte order stores it."""
+        volume = self.places.volume
+        if volume.bitmap_bytes > PAGE:
+            return self.bitmap()
+        stored = self.drive.read(self.places.bitmap, volume.bitmap_bytes)
+        return [["put", 0, self.places.bitmap, swap_words(stored).hex()]]
 
     def anything(self) -> list[Mutation]:
         if self.places.start and self.choose.random() < 0.5:
