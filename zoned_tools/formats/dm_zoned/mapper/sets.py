@@ -86,6 +86,7 @@ def open_for_writing(target: Target, *, use_set: int | None) -> Opened:
     """
     state = read_state(open_blocks(target))
     number, layout = _choose(state, use_set, target)
+    _refuse_dead_zones(state, layout, target)
     _refuse_damaged_superblocks(state, number, target)
     if use_set is None and _is_tie(state):
         examination = survey_set(state.blocks, layout, number, compare_with=1 - number)
@@ -169,10 +170,22 @@ def _sizes(superblock: SuperBlock) -> tuple[int, int]:
     return superblock.nr_chunks, superblock.nr_reserved_seq
 
 
+def _refuse_dead_zones(state: TargetState, layout: MetadataLayout, target: Target) -> None:
+    """A set that cannot be written ends every commit, after data that only it would have made durable."""
+    for zone in layout.metadata_zones:
+        if state.geometry.dead[zone]:
+            text = f"metadata zone {zone} is read-only or offline"
+            raise RefusedError(text, device=target.device.path, hint="it can only be read")
+
+
 def _refuse_damaged_superblocks(state: TargetState, number: int, target: Target) -> None:
     faults = [(f"set {number}", state.sets[number])]
     faults += [(f"device {t.place.number}", t) for t in state.tertiary]
     chosen = _superblock(state, number)
+    other = state.sets[1 - number]
+    if other.superblock is None:
+        text = f"super block of set {1 - number}: {other.faults[0].message}"
+        raise RefusedError(text, device=target.device.path, hint=REPAIR_HINT)
     for name, found in faults:
         if not _is_sound(found, state.geometry):
             raise RefusedError(
