@@ -100,6 +100,20 @@ def generate(layout: str, seed: int, number: int) -> Input:
     return Input(layout, name, mutations, journeys, seed_of_journeys, deep, settings)
 
 
+def grow(parent: Input, seed: int, number: int) -> Input:
+    """Input ``number`` of a run, made from another one: its damage, and some more."""
+    choose = random.Random(seed_of("grow", seed, number))
+    given = generate(parent.layout, seed, number)
+    found = subject(parent.layout)
+    kept = [mutation for mutation in parent.mutations if choose.random() < 0.85]
+    return replace(
+        given,
+        base=parent.base,
+        mutations=kept + found.mutate(choose, found.base(parent.base)),
+        settings=parent.settings,
+    )
+
+
 _NOT_FOR_CONTENT = ("unreadable", "emulate", "bitmap", "processes", "payloads")
 """Settings by which a volume reads as it is not, or a check starts processes."""
 

@@ -116,8 +116,9 @@ def _capacity(drive: FuzzDrive, zone: int, sectors: int) -> None:
         row = drive.table[zone]
         unit = max(drive.geometry.physical_block_bytes // 512, 1)
         row["capacity_sectors"] = min(max(sectors // unit * unit, unit), int(row["length_sectors"]))
-        if row["condition"] in ACTIVE_CONDITIONS:
-            row["wp_sector"] = min(int(row["wp_sector"]), int(row["start_sector"] + row["capacity_sectors"]))
+        if row["condition"] in ACTIVE_CONDITIONS and row["wp_sector"] >= row["start_sector"] + row["capacity_sectors"]:
+            row["condition"] = ZoneCondition.FULL
+            row["wp_sector"] = row["start_sector"] + row["length_sectors"]
 
 
 _OPERATIONS: dict[str, Callable[..., None]] = {

@@ -209,4 +209,4 @@ def _mutate(choose: random.Random, base: Base) -> list[Mutation]:
     return _Generator(choose, base).make()
 
 
-SUBJECT = Subject("inplace-compress", BASES, _load, _mutate, {})
+SUBJECT = Subject("inplace-compress", BASES, _load, _mutate, {}, everywhere=frozenset({"MAP_ENDIAN"}))

@@ -16,19 +16,25 @@ import resource
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.fuzz import engine
-from tests.fuzz.inputs import Input, generate
+from tests.fuzz import corpus, engine
+from tests.fuzz.inputs import Input, generate, grow
 from tests.fuzz.mutations import Mutation, minimise
-from tests.fuzz.subjects import LAYOUTS
+from tests.fuzz.subjects import LAYOUTS, seed_of
 
 ADDRESS_SPACE_BYTES = 6 << 30
+MAX_MUTATIONS = 12
+"""Of inputs that others grow from."""
+
 _BATCH = 50
 
 
@@ -72,16 +78,54 @@ class Tally:
         self.examples = {**other.examples, **self.examples}
 
 
+class Pool:
+    """Inputs that reached sets of finding codes that no other reached; half of the others grow from them."""
+
+    def __init__(self, layout: str) -> None:
+        self._inputs = [Input.of_file(path) for path in corpus.files(layout)]
+        self._reached = {frozenset(given.codes) for given in self._inputs}
+
+    def next(self, layout: str, seed: int, number: int) -> Input:
+        """Input ``number``, made from nothing or from one of the pool."""
+        if number % 2 and self._inputs:
+            return grow(self._inputs[seed_of(seed, number) % len(self._inputs)], seed, number)
+        return generate(layout, seed, number)
+
+    def note(self, given: Input, codes: frozenset[str]) -> None:
+        """Keep an input that reached something new."""
+        if codes not in self._reached and len(given.mutations) <= MAX_MUTATIONS:
+            self._reached.add(codes)
+            self._inputs.append(given)
+
+
+@cache
+def _pool(layout: str) -> Pool:
+    return Pool(layout)
+
+
 def batch(layout: str, seed: int, first: int, count: int, deadline: float) -> Tally:
     """Run inputs ``first`` to ``first + count`` of a seed, until the deadline."""
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    tally = Tally()
-    for number in range(first, first + count):
-        if time.monotonic() > deadline:
-            break
-        given = generate(layout, seed, number)
-        tally.add(given, engine.run(given))
+    tally, pool = Tally(), _pool(layout)
+    with _bounded_memory():
+        for number in range(first, first + count):
+            if time.monotonic() > deadline:
+                break
+            given = pool.next(layout, seed, number)
+            result = engine.run(given)
+            tally.add(given, result)
+            pool.note(given, result.codes)
     return tally
+
+
+@contextmanager
+def _bounded_memory() -> Iterator[None]:
+    """A bomb ends with a MemoryError, not with the machine."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def fuzz(layout: str, seed: int, *, seconds: float, inputs: int, jobs: int = 1) -> Tally:

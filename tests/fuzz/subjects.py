@@ -39,6 +39,7 @@ class Subject:
         mutate: mutations of a base, checksums that are put right included.
         seals: how checksums are put right, by name.
         content: what has to stay the same.
+        everywhere: codes whose repair changes what every block means, as its sentence says.
         session: uses the volume as its driver would; None where there is nothing to use.
     """
 
@@ -49,6 +50,7 @@ class Subject:
     seals: Mapping[str, Seal]
     content: ContentOf = logical_content
     session: Session | None = logical_session
+    everywhere: frozenset[str] = frozenset()
 
     def base(self, name: str) -> Base:
         """A base image, made once."""
