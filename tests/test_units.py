@@ -43,4 +43,4 @@ def test_what_is_printed_is_near_what_it_was(size: Any) -> None:
 
 def parse_size_loosely(text: str) -> float:
     number, unit = text.split()
-    return float(number) * 1024 ** ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].index(unit)
+    return float(number) * 1024.0 ** ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].index(unit)

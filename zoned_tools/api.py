@@ -14,7 +14,6 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from zoned_tools.device.opening import open_device, open_devices
@@ -35,6 +34,8 @@ from zoned_tools.formats.contract import (
 from zoned_tools.formats.contract import Target as _Target
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from _typeshed import WriteableBuffer
 
     from zoned_tools.device.base import Device
@@ -55,7 +56,7 @@ def _words(layout: str, settings: Values) -> dict[str, str]:
     return {name if name in known else name.replace("_", "-"): _word(value) for name, value in settings.items()}
 
 
-def _word(value: str | int | bool) -> str:
+def _word(value: str | int | bool) -> str:  # noqa: FBT001 - a value, not a switch
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
@@ -158,7 +159,7 @@ class Target:
             deep: verify payload data too, where the layout has any to verify.
             settings: the layout's own choices.
         """
-        evidence, _ = checking.gather(self._inner, self._options(deep, settings))
+        evidence, _ = checking.gather(self._inner, self._options(settings, deep=deep))
         return evidence
 
     def plan_repair(self, evidence: Evidence, *, allow: Iterable[str] = (), **settings: str | int | bool) -> RepairPlan:
@@ -173,7 +174,7 @@ class Target:
         self, evidence: Evidence, plan: RepairPlan, *, allow: Iterable[str] = (), **settings: str | int | bool
     ) -> Rehearsal:
         """Carry a repair out on a copy-on-write view, and check that; nothing is written."""
-        options = self._options(False, settings)
+        options = self._options(settings)
         return rehearsing.rehearse(evidence, plan, self._consents(allow, settings), options)
 
     def apply(self, plan: RepairPlan | Plan, *, undo: PathLike | None = None, no_undo: bool = False) -> Carried:
@@ -188,12 +189,12 @@ class Target:
         path = None if undo is None else os.fspath(undo)
         return carry_out(steps, self._inner.devices, undo=path, no_undo=no_undo)
 
-    def _options(self, deep: bool, settings: Values) -> CheckOptions:
+    def _options(self, settings: Values, *, deep: bool = False) -> CheckOptions:
         layout = registry.of(self._inner)
         return CheckOptions(deep, layout.parse_settings(_words(self.layout, settings), Journey.CHECK, Journey.REPAIR))
 
     def _consents(self, allow: Iterable[str], settings: Values) -> Consents:
-        return repairing.consents_of(registry.of(self._inner), frozenset(allow), self._options(False, settings))
+        return repairing.consents_of(registry.of(self._inner), frozenset(allow), self._options(settings))
 
     # -- the logical device
 
@@ -217,7 +218,7 @@ class Target:
         *,
         force: bool = False,
         skip_errors: bool = False,
-        progress: Callable[[int], None] = lambda done: None,
+        progress: Callable[[int], None] = lambda _: None,
         **settings: str | int | bool,
     ) -> ExportResult:
         """Write the logical device's content to a sparse raw file.

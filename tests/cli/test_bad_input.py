@@ -6,20 +6,24 @@ import os
 import shutil
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.programs import Program
 from zoned_tools.cli.run import run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.programs import Program
 
 ARCHIVE = Path(__file__).parents[1] / "vectors" / "dm-zoned" / "hm64x1.tar.xz"
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory: Any) -> Path:
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A populated dm-zoned image and its zone table."""
     folder = tmp_path_factory.mktemp("good")
     with tarfile.open(ARCHIVE) as archive:
@@ -34,50 +38,50 @@ def _copy(good: Path, folder: Path) -> Path:
     return folder / "disk.img"
 
 
-def _missing(good: Any, folder: Any) -> Any:
+def _missing(_good: Path, folder: Path) -> Path:
     return folder / "nothing.img"
 
 
-def _zero_length(good: Any, folder: Any) -> Any:
+def _zero_length(_good: Path, folder: Path) -> Path:
     path = folder / "empty.img"
     path.touch()
     return path
 
 
-def _directory(good: Any, folder: Any) -> Any:
+def _directory(_good: Path, folder: Path) -> Path:
     return folder
 
 
-def _fifo(good: Any, folder: Any) -> Any:
+def _fifo(_good: Path, folder: Path) -> Path:
     os.mkfifo(folder / "pipe")
     return folder / "pipe"
 
 
-def _truncated(good: Any, folder: Any) -> Any:
+def _truncated(good: Path, folder: Path) -> Path:
     path = _copy(good, folder)
     os.truncate(path, 1 << 20)
     return path
 
 
-def _truncated_in_metadata(good: Any, folder: Any) -> Any:
+def _truncated_in_metadata(good: Path, folder: Path) -> Path:
     path = _copy(good, folder)
     os.truncate(path, 4096)
     return path
 
 
-def _truncated_sidecar(good: Any, folder: Any) -> Any:
+def _truncated_sidecar(good: Path, folder: Path) -> Path:
     path = _copy(good, folder)
     os.truncate(f"{path}.zones", 1000)
     return path
 
 
-def _empty_sidecar(good: Any, folder: Any) -> Any:
+def _empty_sidecar(good: Path, folder: Path) -> Path:
     path = _copy(good, folder)
     os.truncate(f"{path}.zones", 0)
     return path
 
 
-def _foreign_sidecar(good: Any, folder: Any) -> Any:
+def _foreign_sidecar(good: Path, folder: Path) -> Path:
     path = _copy(good, folder)
     zones = Path(__file__).parents[1] / "vectors/zone-report/scsi-debug-aware/disk.img.zones"
     shutil.copy(zones, f"{path}.zones")
@@ -85,34 +89,37 @@ def _foreign_sidecar(good: Any, folder: Any) -> Any:
     return path
 
 
-def _sidecar_is_a_directory(good: Any, folder: Any) -> Any:
+def _sidecar_is_a_directory(good: Path, folder: Path) -> Path:
     path = _copy(good, folder)
     os.unlink(f"{path}.zones")
     os.mkdir(f"{path}.zones")
     return path
 
 
-def _not_zoned(good: Any, folder: Any) -> Any:
+def _not_zoned(_good: Path, folder: Path) -> Path:
     path = folder / "plain.img"
     path.write_bytes(bytes(8 << 20))
     return path
 
 
-def _odd_size(good: Any, folder: Any) -> Any:
+def _odd_size(_good: Path, folder: Path) -> Path:
     path = folder / "odd.img"
     path.write_bytes(b"x" * 12345)
     return path
 
 
-def _character_device(good: Any, folder: Any) -> Any:
+def _character_device(_good: Path, _folder: Path) -> Path:
     return Path("/dev/null")
 
 
-def _name_too_long(good: Any, folder: Any) -> Any:
+def _name_too_long(_good: Path, folder: Path) -> Path:
     return folder / ("x" * 300)
 
 
-INPUTS = [
+Input: TypeAlias = "Callable[[Path, Path], Path]"
+"""Makes a path out of a good image and a folder to put things in."""
+
+INPUTS: list[Input] = [
     _missing, _zero_length, _directory, _fifo, _truncated, _truncated_in_metadata, _truncated_sidecar, _empty_sidecar,
     _foreign_sidecar, _sidecar_is_a_directory, _not_zoned, _odd_size, _character_device, _name_too_long,
 ]  # fmt: skip
@@ -120,7 +127,7 @@ INPUTS = [
 
 @pytest.mark.parametrize("make", INPUTS, ids=lambda f: f.__name__.strip("_"))
 @pytest.mark.parametrize("operation", ["--format", "--check", "--repair", "--relabel", "--start", "--stop"])
-def test_dmzadm_on_bad_input(make: Any, operation: Any, good: Any, tmp_path: Path, program: Program) -> None:
+def test_dmzadm_on_bad_input(make: Input, operation: str, good: Path, tmp_path: Path, program: Program) -> None:
     path = make(good, tmp_path)
     result = program("dmzadm", operation, path)
     assert result.status == 1
@@ -131,7 +138,9 @@ def test_dmzadm_on_bad_input(make: Any, operation: Any, good: Any, tmp_path: Pat
 
 @pytest.mark.parametrize("make", INPUTS, ids=lambda f: f.__name__.strip("_"))
 @pytest.mark.parametrize("command", [("report",), ("check",), ("probe",), ("inspect",), ("zone", "reset", "--all")])
-def test_zoned_on_bad_input(make: Any, command: Any, good: Any, tmp_path: Path, program: Program) -> None:
+def test_zoned_on_bad_input(
+    make: Input, command: tuple[str, ...], good: Path, tmp_path: Path, program: Program
+) -> None:
     path = make(good, tmp_path)
     result = program("zoned", *command, path)
     assert "Traceback" not in result.out + result.err
@@ -145,7 +154,7 @@ def test_zoned_on_bad_input(make: Any, command: Any, good: Any, tmp_path: Path, 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop privileges")
-def test_unreadable(good: Any, tmp_path: Path) -> None:
+def test_unreadable(good: Path, tmp_path: Path) -> None:
     path = _copy(good, tmp_path)
     path.chmod(0)
     tmp_path.chmod(0o755)
@@ -165,7 +174,9 @@ METADATA_BYTES = 2 << 20
         st.tuples(st.integers(0, METADATA_BYTES - 1), st.binary(min_size=1, max_size=64)), min_size=1, max_size=6
     )
 )
-def test_random_damage_gives_findings_or_a_clear_error(patches: Any, good: Any, tmp_path_factory: Any) -> None:
+def test_random_damage_gives_findings_or_a_clear_error(
+    patches: list[tuple[int, bytes]], good: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     folder = tmp_path_factory.mktemp("damaged")
     path = _copy(good, folder)
     with open(path, "r+b") as image:
@@ -182,7 +193,9 @@ def test_random_damage_gives_findings_or_a_clear_error(patches: Any, good: Any, 
 @given(
     patches=st.lists(st.tuples(st.integers(0, 4287), st.integers(0, 255)), min_size=1, max_size=4),
 )
-def test_random_damage_of_the_zone_table(patches: Any, good: Any, tmp_path_factory: Any) -> None:
+def test_random_damage_of_the_zone_table(
+    patches: list[tuple[int, int]], good: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     folder = tmp_path_factory.mktemp("damaged")
     path = _copy(good, folder)
     with open(f"{path}.zones", "r+b") as zones:

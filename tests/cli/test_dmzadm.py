@@ -6,18 +6,23 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from tests.programs import Program
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.programs import Program
+
+Unpack: TypeAlias = "Callable[[str], Path]"
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "dm-zoned"
 UUID = "7f801397-b5cc-4016-acb3-f146bfac620f"
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: Any) -> Any:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Unpack:
     """Function that unpacks a vector's files once and returns their folder."""
     done: dict[str, Path] = {}
 
@@ -31,7 +36,7 @@ def images(tmp_path_factory: Any) -> Any:
     return unpack
 
 
-def drive(program: Program, folder: Any, *options: Any) -> Path:
+def drive(program: Program, folder: Path, *options: object) -> Path:
     image = folder / "disk.img"
     options = options or ("--zones", 64, "--zone-size", "1MiB", "--conventional", 8)
     assert program("zoned", "image", "create", image, *options).status == 0
@@ -63,7 +68,7 @@ def test_usage(program: Program) -> None:
         (("--nonsense",), "No such option"),
     ],
 )
-def test_bad_format_options(arguments: Any, words: Any, tmp_path: Path, program: Program) -> None:
+def test_bad_format_options(arguments: tuple[str, ...], words: str, tmp_path: Path, program: Program) -> None:
     image = drive(program, tmp_path)
     before = image.read_bytes()[:8192]
     result = program("dmzadm", "--format", image, *arguments)
@@ -139,7 +144,7 @@ def test_format_refuses_what_blkid_knows(tmp_path: Path, program: Program) -> No
     assert "appears to contain an existing filesystem (ext" in result.err
 
 
-def test_reproducible_format(images: Any, tmp_path: Path, program: Program) -> None:
+def test_reproducible_format(images: Unpack, tmp_path: Path, program: Program) -> None:
     facts = json.loads((VECTORS / "hm64x1.json").read_text())["images"]["fresh"]["superblocks"][0]
     image = drive(program, tmp_path)
     names = (f"--uuid={facts['dmz_uuid']}", f"--device-uuid={facts['dev_uuid']}", f"--label={facts['label']}")
@@ -165,7 +170,7 @@ def test_geometry_failures_exit_255(tmp_path: Path, program: Program) -> None:
 
 
 @pytest.mark.parametrize("name", ["hm64x1", "hm64x4", "hm300x1", "hm6x256", "v1", "dual", "triple"])
-def test_check_of_a_clean_target_reads_as_the_originals(name: Any, images: Any, program: Program) -> None:
+def test_check_of_a_clean_target_reads_as_the_originals(name: str, images: Unpack, program: Program) -> None:
     folder = images(name)
     reference = json.loads((VECTORS / f"{name}.json").read_text())["images"]["clean"]["reference_check"]
     devices = sorted(folder.glob("disk*.img"))
@@ -178,7 +183,7 @@ def test_check_of_a_clean_target_reads_as_the_originals(name: Any, images: Any, 
 
 
 def test_check_tells_scripts_about_errors(
-    images: Any, tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+    images: Unpack, tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("disk.img", "disk.img.zones"):
         shutil.copy(images("hm64x1") / name, tmp_path / name)
@@ -204,7 +209,7 @@ def test_no_super_block_exits_255(tmp_path: Path, program: Program) -> None:
     assert result.err.count("\n") == 1
 
 
-def test_repair_and_undo(images: Any, tmp_path: Path, program: Program) -> None:
+def test_repair_and_undo(images: Unpack, tmp_path: Path, program: Program) -> None:
     for name in ("disk.img", "disk.img.zones"):
         shutil.copy(images("hm64x1") / name, tmp_path / name)
     image, undo = tmp_path / "disk.img", tmp_path / "repair.undo"
@@ -269,7 +274,7 @@ def test_start_names_the_repair_where_there_is_one(tmp_path: Path, program: Prog
     assert "--repair" in result.err
 
 
-def test_a_repair_of_a_copy_leaves_the_original_alone(images: Any, tmp_path: Path, program: Program) -> None:
+def test_a_repair_of_a_copy_leaves_the_original_alone(images: Unpack, tmp_path: Path, program: Program) -> None:
     for number in (0, 1):
         for name in (f"disk{number}.img", f"disk{number}.img.zones"):
             if (images("dual") / name).exists():

@@ -6,10 +6,12 @@ import json
 import re
 import tarfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.programs import Program
+if TYPE_CHECKING:
+    from tests.programs import Program
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "dm-zoned"
 

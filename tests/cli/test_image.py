@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.programs import Program
 from zoned_tools.device.base import ZoneOperation
 from zoned_tools.device.image import open_image
 from zoned_tools.device.opening import open_device
 from zoned_tools.errors import BusyError, DeviceError
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def report(program: Program, image: Path) -> list[dict]:
-    return json.loads(program("zoned", "report", image, "--json").out)["zones"]
+    from tests.programs import Program
+
+
+def report(program: Program, image: Path) -> list[dict[str, Any]]:
+    zones: list[dict[str, Any]] = program("zoned", "report", image, "--json").json["zones"]
+    return zones
 
 
 @pytest.mark.parametrize(
@@ -32,7 +35,7 @@ def report(program: Program, image: Path) -> list[dict]:
     ],
     ids=["host-managed", "runt", "zns", "host-aware"],
 )  # fmt: skip
-def test_zbd_reads_our_sidecars(options: Any, tmp_path: Path, program: Program) -> None:
+def test_zbd_reads_our_sidecars(options: tuple[str, ...], tmp_path: Path, program: Program) -> None:
     image = tmp_path / "disk.img"
     assert program("zoned", "image", "create", image, *options).status == 0
     ours = program("zoned", "report", image, "--format", "zbd", "-i").out
@@ -58,7 +61,7 @@ def test_zbd_reads_our_sidecars(options: Any, tmp_path: Path, program: Program) 
         (("--zones", "99999999999"), "more than any drive"),
     ],
 )
-def test_impossible_drives_are_refused(options: Any, words: Any, tmp_path: Path, program: Program) -> None:
+def test_impossible_drives_are_refused(options: tuple[str, ...], words: str, tmp_path: Path, program: Program) -> None:
     result = program("zoned", "image", "create", tmp_path / "disk.img", *options)
     assert result.status == 16
     assert words in result.err
@@ -100,7 +103,7 @@ def test_zone_management(tmp_path: Path, program: Program) -> None:
 @pytest.mark.parametrize(
     "device", ["nullblk-cap3of4", "qemu-zns", "scsi-debug-aware", "scsi-debug-managed-runt", "nullblk-ro-offline"]
 )
-def test_import_of_a_blkzone_report(device: Any, vectors: Path, tmp_path: Path, program: Program) -> None:
+def test_import_of_a_blkzone_report(device: str, vectors: Path, tmp_path: Path, program: Program) -> None:
     folder = vectors / "zone-report" / device
     text = (folder / "blkzone_report.txt").read_text()
     sectors = sum(int(line.split("len ")[1].split(",")[0], 16) for line in text.splitlines())
@@ -133,7 +136,7 @@ def test_import_of_a_zbd_dump_pair(vectors: Path, tmp_path: Path, program: Progr
         assert drive.read(8 << 20, 1700) == b"sequential zone 2" * 100
 
 
-def test_import_refuses_nonsense(vectors: Path, tmp_path: Path, program: Program) -> None:
+def test_import_refuses_nonsense(tmp_path: Path, program: Program) -> None:
     (tmp_path / "report.txt").write_text("  start: 0x000000000, len 0x002000, what\n")
     (tmp_path / "content.raw").write_bytes(bytes(4096))
     result = program(

@@ -7,18 +7,20 @@ import shutil
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.programs import Program
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.programs import Program
 
 DEVICES = ["nullblk-cap3of4", "nullblk-ro-offline", "qemu-zns", "scsi-debug-aware", "scsi-debug-managed-runt"]
 
 
 @pytest.fixture(params=DEVICES)
-def case(request: Any, vectors: Path, tmp_path: Path) -> tuple[Path, Path]:
+def case(request: pytest.FixtureRequest, vectors: Path, tmp_path: Path) -> tuple[Path, Path]:
     """``(folder with the expected texts, image)``."""
     folder = vectors / "zone-report" / request.param
     image = tmp_path / "disk.img"
@@ -27,14 +29,14 @@ def case(request: Any, vectors: Path, tmp_path: Path) -> tuple[Path, Path]:
     return folder, image
 
 
-def test_blkzone_text(case: Any, program: Program) -> None:
+def test_blkzone_text(case: tuple[Path, Path], program: Program) -> None:
     folder, image = case
     result = program("zoned", "report", image, "--format", "blkzone")
     assert (result.status, result.err) == (0, "")
     assert result.out == (folder / "blkzone_report.txt").read_text()
 
 
-def test_zbd_text(case: Any, program: Program) -> None:
+def test_zbd_text(case: tuple[Path, Path], program: Program) -> None:
     folder, image = case
     expected = (folder / "zbd_report_i.txt").read_text().replace("Device DEV:", f"Device {image}:")
     assert program("zoned", "report", image, "--format", "zbd", "-i").out == expected
@@ -42,12 +44,12 @@ def test_zbd_text(case: Any, program: Program) -> None:
     assert program("zoned", "report", image, "--format", "zbd").out.splitlines() == zones
 
 
-def test_csv(case: Any, program: Program) -> None:
+def test_csv(case: tuple[Path, Path], program: Program) -> None:
     folder, image = case
     assert program("zoned", "report", image, "--format", "csv").out == (folder / "zbd_report.csv").read_text()
 
 
-def test_filters_count_as_zbd_does(case: Any, program: Program) -> None:
+def test_filters_count_as_zbd_does(case: tuple[Path, Path], program: Program) -> None:
     folder, image = case
     lines = (folder / "zbd_counts.txt").read_text().splitlines()
     expected = {title.split()[-1]: int(count.split()[0]) for title, count in pairwise(lines) if "# -ro" in title}
@@ -57,7 +59,7 @@ def test_filters_count_as_zbd_does(case: Any, program: Program) -> None:
         assert len(out.splitlines()) == count, word
 
 
-def test_json_carries_everything(case: Any, program: Program) -> None:
+def test_json_carries_everything(case: tuple[Path, Path], program: Program) -> None:
     folder, image = case
     document = json.loads(program("zoned", "report", image, "--json").out)
     assert document["schema"] == "zoned.report/1"
@@ -75,7 +77,7 @@ def test_json_carries_everything(case: Any, program: Program) -> None:
     assert [json.loads(line) for line in lines] == document["zones"]
 
 
-def test_offset_and_count(case: Any, program: Program) -> None:
+def test_offset_and_count(case: tuple[Path, Path], program: Program) -> None:
     folder, image = case
     whole = (folder / "blkzone_report.txt").read_text().splitlines()
     zone_sectors = int(whole[0].split("len ")[1].split(",")[0], 16)
@@ -85,7 +87,7 @@ def test_offset_and_count(case: Any, program: Program) -> None:
     assert (beyond.status, beyond.out, beyond.err.count("\n")) == (16, "", 1)
 
 
-def test_summary(case: Any, program: Program) -> None:
+def test_summary(case: tuple[Path, Path], program: Program) -> None:
     _, image = case
     text = program("zoned", "report", image, "--summary").out
     assert text.startswith(f"{image}: host-")
@@ -101,7 +103,7 @@ def test_a_regular_file_is_no_zoned_drive(tmp_path: Path, program: Program) -> N
     assert result.err == f"zoned: {image}: not a zoned device\n"
 
 
-def test_a_zone_table_by_itself(case: Any, program: Program) -> None:
+def test_a_zone_table_by_itself(case: tuple[Path, Path], program: Program) -> None:
     _, image = case
     assert (
         program("zoned", "report", f"{image}.zones", "--format", "csv").out
@@ -109,7 +111,7 @@ def test_a_zone_table_by_itself(case: Any, program: Program) -> None:
     )
 
 
-def test_several_drives(case: Any, program: Program) -> None:
+def test_several_drives(case: tuple[Path, Path], program: Program) -> None:
     _, image = case
     document = json.loads(program("zoned", "report", image, image, "--json").out)
     assert document["schema"] == "zoned.report/1"

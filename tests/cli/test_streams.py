@@ -7,11 +7,14 @@ import shlex
 import subprocess
 import sys
 import xml.dom.minidom
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.programs import Program
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.programs import Program
 
 PROGRAM = "import sys; from zoned_tools.cli import entry; name = sys.argv.pop(1); sys.exit(getattr(entry, name)())"
 

@@ -6,20 +6,22 @@ import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.formats.zdm import zx1
-from tests.formats.zdm.images import BLOCK, FOLDER, facts
-from tests.formats.zdm.test_format import drive_of
+from tests.formats.zdm.images import BLOCK, FOLDER, drive_of, facts
+from zoned_tools.cli.clones.zdmadm.arguments import TABLE, atoi, parse_arguments, strtol
 from zoned_tools.cli.run import run
-from zoned_tools.cli.zdmadm.arguments import OPTIONS, atoi, parse_arguments, strtol
 from zoned_tools.device import opening
-from zoned_tools.device.base import Device
 from zoned_tools.device.emulated import EmulatedDrive, no_zones
 from zoned_tools.device.zones import Model
 from zoned_tools.errors import DeviceError, UsageError
 from zoned_tools.formats.zdm.superblock import SuperBlock
+
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Device
 
 START = ("--start", "524288")
 UUID = "553467f2-17d0-466e-ac96-b2df94f66449"
@@ -32,6 +34,13 @@ class Result:
     err: str
 
 
+class Lent(EmulatedDrive):
+    """A drive that lives on when it is closed."""
+
+    def close(self) -> None:
+        pass
+
+
 class Shelf:
     """Drives by path, in the place of files."""
 
@@ -42,9 +51,7 @@ class Shelf:
         if path not in self.drives:
             raise DeviceError("cannot open: No such file or directory", device=path)
         drive = self.drives[path]
-        again = EmulatedDrive(path, drive.geometry, drive.machine.table, drive._store, writable=writable)
-        again.close = lambda: None  # type: ignore[method-assign] - the drive lives on
-        return again
+        return Lent(path, drive.geometry, drive.machine.table, drive._store, writable=writable)
 
 
 @pytest.fixture
@@ -59,6 +66,8 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
 
 @pytest.fixture
 def program(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    assert shelf.drives
+
     def call(name: str, *arguments: str) -> Result:
         capsys.readouterr()
         status = run(name, list(arguments))
@@ -158,7 +167,7 @@ def test_help(program: Program) -> None:
     short, long = program("zdmadm", "-h"), program("zdmadm", "--help")
     assert (short.status, long.status) == (1, 0)
     assert short.out == long.out
-    assert all(f"--{option.name}" in short.out for option in OPTIONS)
+    assert all(name in short.out for option in TABLE.options for name in option.names)
 
 
 def test_probe_prints_every_line(program: Program) -> None:

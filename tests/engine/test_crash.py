@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,14 @@ def disk(tmp_path: Path) -> Iterator[Device]:
 
 def written(number: int, block: int, fill: bytes = b"x") -> tuple[int, LogEntry]:
     return number, LoggedWrite(block * BLOCK, fill * BLOCK)
+
+
+def _keeps(loss: Loss, _: int) -> bool:
+    return loss is Loss.NONE
+
+
+def _note(found: list[str], devices: list[Device], _: Cut) -> None:
+    found.append(content(devices[0]))
 
 
 def content(device: Device) -> str:
@@ -142,9 +151,9 @@ def test_going_on_from_a_settled_state_equals_starting_over(
         cut = min(position, len(recorder.log))
         for loss in (Loss.NONE, Loss.ALL):
             fresh = Overlay(base)
-            replay_cut([fresh], recorder.log, cut, lambda index, loss=loss: loss is Loss.NONE)
+            replay_cut([fresh], recorder.log, cut, partial(_keeps, loss))
             found: list[str] = []
             cuts = [Cut(n, loss, seed) for n in range(cut + 1)]
-            explore([base], recorder.log, cuts, lambda devices, _, found=found: found.append(content(devices[0])))
+            explore([base], recorder.log, cuts, partial(_note, found))
             assert found[-1] == content(fresh)
     assert not any(isinstance(e, LoggedManage) and e.count != 1 for _, e in recorder.log)

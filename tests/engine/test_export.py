@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.engine.volumes import BLOCK, MemoryMapper
 from zoned_tools.engine import export as export_module
 from zoned_tools.engine.export import ExportResult, export_volume, open_output
 from zoned_tools.errors import DeviceError, RefusedError
+from zoned_tools.formats.contract import MapExtent
 
 
 @pytest.fixture
@@ -28,14 +30,14 @@ def mapper() -> MemoryMapper:
     return mapper
 
 
-def export(mapper: MemoryMapper, path: Path, **options: bool) -> ExportResult:
-    force = options.pop("force", False)
+def export(mapper: MemoryMapper, path: Path, *, force: bool = False, skip_errors: bool = False) -> ExportResult:
     with open_output(str(path), [], force=force) as output:
-        return export_volume(mapper, output, **options)
+        return export_volume(mapper, output, skip_errors=skip_errors)
 
 
 def test_the_file_has_the_content_and_the_holes(mapper: MemoryMapper, tmp_path: Path) -> None:
-    path, told = tmp_path / "out", []
+    path = tmp_path / "out"
+    told: list[int] = []
     with open_output(str(path), []) as output:
         result = export_volume(mapper, output, progress=told.append)
     assert path.read_bytes() == mapper.content()
@@ -138,7 +140,7 @@ def test_unreadable_blocks_can_be_skipped(mapper: MemoryMapper, tmp_path: Path) 
 
 
 def test_where_lookup_fails_reading_decides(mapper: MemoryMapper, tmp_path: Path) -> None:
-    def broken_lookup(block: int, count: int) -> object:
+    def broken_lookup(block: int, count: int) -> Iterator[MapExtent]:
         raise DeviceError("the mapping table cannot be read")
 
     mapper.lookup = broken_lookup  # type: ignore[method-assign]  # the fault to be injected

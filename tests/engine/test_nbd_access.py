@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import pwd
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,8 +15,8 @@ import pytest
 from tests.engine.nbd_wire import Client
 from tests.engine.serving import served
 from tests.engine.volumes import MemoryMapper
-from zoned_tools.engine.nbd import access, server
-from zoned_tools.engine.nbd.sockets import unix_listener
+from zoned_tools.engine.nbd import server
+from zoned_tools.engine.nbd.sockets import peer_uid, tcp_listener, unix_listener
 
 _CONNECT = """
 import os, socket, sys
@@ -83,27 +83,26 @@ def test_a_socket_for_others_can_be_reached_but_not_listed(tmp_path: Path, monke
         assert (directory / "nbd.sock").stat().st_mode & 0o777 == 0o600
 
 
-def account(name: str, uid: int, shell: str) -> pwd.struct_passwd:
-    return pwd.struct_passwd((name, "x", uid, uid, "", "/", shell))
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_the_kernel_says_who_connects_over_tcp(mapper: MemoryMapper, host: str) -> None:
+    with tcp_listener(f"{host}:0") as (listener, _):
+        address = listener.getsockname()[:2]
+        assert peer_of(listener, address, 54321) == 54321
+        assert peer_of(listener, address, os.getuid()) == os.getuid()
+    assert mapper.size_blocks
 
 
-def test_people_are_told_from_services(monkeypatch: pytest.MonkeyPatch) -> None:
-    accounts = [
-        account("root", 0, "/bin/bash"),
-        account("daemon", 1, "/usr/sbin/nologin"),
-        account("postgres", 120, "/bin/bash"),
-        account("alice", 1000, "/bin/zsh"),
-        account("bob", 1001, "/bin/bash"),
-        account("web", 1002, "/usr/sbin/nologin"),
-        account("nobody", 65534, "/usr/sbin/nologin"),
-    ]
-    monkeypatch.setattr(pwd, "getpwall", lambda: accounts)
-    monkeypatch.setattr(access, "_at_work", lambda: {0, 33, 1001, 1500})
-    monkeypatch.delenv("SUDO_UID", raising=False)
-    assert access.other_people() == ["alice", "bob", "1500"]
-    monkeypatch.setenv("SUDO_UID", "1000")
-    assert access.other_people() == ["bob", "1500"]
-
-
-def test_owners_of_processes_are_found() -> None:
-    assert os.getuid() in access._at_work()
+def peer_of(listener: socket.socket, address: tuple[str, int], uid: int) -> int | None:
+    """What the server learns of a client that runs as ``uid``."""
+    # Another user may not be able to import anything: all is there before the change.
+    code = f"import os, socket, sys; os.setuid({uid}); s = socket.socket({int(listener.family)})\n"
+    code += f"s.connect({address!r}); sys.stdin.read()"
+    listener.settimeout(30)
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as client:
+        connected, _ = listener.accept()
+        with connected:
+            found = peer_uid(connected)
+        assert client.stdin is not None
+        client.stdin.close()
+    return found

@@ -19,7 +19,6 @@ from tests.engine.test_nbd_failures import FailingMapper
 from tests.engine.volumes import BLOCK
 from tests.programs import Program
 from zoned_tools.engine import logical
-from zoned_tools.engine.nbd import access
 
 
 @pytest.fixture
@@ -84,18 +83,7 @@ def test_a_good_end_is_a_good_exit_status(image: Path, zoned: Program, tmp_path:
     assert zoned("check", image).status == 0
 
 
-def test_writing_over_tcp_is_refused_where_others_could(
-    image: Path, zoned: Program, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(access, "other_people", lambda: ["alice"])
-    result = zoned("serve", image, "--write", "--tcp", "0")
-    assert result.status == 16
-    assert "alice" in result.err
-    assert "--insecure-tcp" in result.err
-    assert result.err.count("\n") == 1
-
-
-@pytest.mark.parametrize("arguments", [["--write", "--insecure-tcp"], []])
+@pytest.mark.parametrize("arguments", [["--write", "--insecure-tcp"], ["--write"], ["--write", "--allow-uid", "5"], []])
 def test_tcp_serves_who_wants_it_so(image: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", "1")
     command = [sys.executable, "-m", "zoned_tools", "serve", str(image), "--tcp", "0", "--once", *arguments]
@@ -112,7 +100,6 @@ def test_tcp_serves_who_wants_it_so(image: Path, monkeypatch: pytest.MonkeyPatch
     [
         ["--tls-psk", "keys", "--tls-certificates", "pki"],
         ["--insecure-tcp"],
-        ["--tcp", "0", "--allow-uid", "5"],
         ["--allow-uid", "-1"],
         ["--tls-psk", "missing"],
         ["--tls-certificates", "missing"],

@@ -8,6 +8,7 @@ import subprocess
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,9 @@ from hypothesis import strategies as st
 from zoned_tools.engine.log_writes import parse_log_writes
 from zoned_tools.engine.trace import Action, Pattern, Request, open_trace, parse_iolog, pattern_data
 from zoned_tools.errors import DeviceError, MetadataError, UsageError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 def parse(text: str | bytes) -> list[Request]:
@@ -107,13 +111,13 @@ def test_a_trace_is_read_as_a_stream() -> None:
         def readable(self) -> bool:
             return True
 
-        def readinto(self, buffer: bytearray) -> int:
+        def readinto(self, buffer: Buffer) -> int:
             line = b"fio version 2 iolog\n" if not self.given else b"x write 0 4096\n"
             self.given += 1
-            buffer[: len(line)] = line
+            memoryview(buffer)[: len(line)] = line
             return len(line)
 
-    assert len(list(islice(parse_iolog(io.BufferedReader(Endless()), "t"), 1000))) == 1000
+    assert len(list(islice(parse_iolog(io.BufferedReader(cast(io.FileIO, Endless())), "t"), 1000))) == 1000
 
 
 @given(st.binary(max_size=300))

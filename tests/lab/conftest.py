@@ -186,6 +186,7 @@ def _stand_in(config: pytest.Config, item: pytest.Item) -> pytest.Item:
     machine = _machine_of(item)
     guests = config.stash.setdefault(_GUESTS, {})
     guest = guests.setdefault((item.path, repr(machine)), Guest(config, machine))
+    assert item.parent is not None
     stand_in: LabItem = LabItem.from_parent(item.parent, test=item, guest=guest)
     return stand_in
 

@@ -8,7 +8,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +100,7 @@ def _zns() -> Iterator[Drive]:
         yield Drive(path, geometry, DriveFamily.NVME, conventional=0)
 
 
-MAKERS: dict[str, Callable[[], object]] = {
+MAKERS: dict[str, Callable[[], AbstractContextManager[Drive]]] = {
     "null_blk-small-capacity": _small_capacity,
     "null_blk-dead-zones": _dead_zones,
     "scsi-managed-runt": lambda: _scsi("managed"),
@@ -304,11 +304,12 @@ def test_dead_zones(drive: Drive) -> None:
 def test_read_only_opening(drive: Drive) -> None:
     with open_device(drive.path) as opened:
         assert not opened.writable
-        for refused in (
+        changes: list[Callable[[], object]] = [
             lambda: opened.write(0, bytes(4096)),
             lambda: opened.manage(ZoneOperation.RESET, drive.sequential[0]),
             lambda: opened.discard(0, 4096),
-        ):
+        ]
+        for refused in changes:
             with pytest.raises(DeviceError) as error:
                 refused()
             assert error.value.errno == errno.EBADF

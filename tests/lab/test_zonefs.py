@@ -8,8 +8,9 @@ import mmap
 import os
 import random
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def _zns() -> Iterator[Drive]:
         yield Drive(path)
 
 
-MAKERS: dict[str, Callable[[], object]] = {
+MAKERS: dict[str, Callable[[], AbstractContextManager[Drive]]] = {
     "null_blk-sequential-runt": lambda: _null_blk(size_mib=42),
     "null_blk-conventional": lambda: _null_blk(size_mib=48, conventional=5, blocksize=512),
     "null_blk-small-capacity": lambda: _null_blk(
@@ -298,8 +299,8 @@ def test_operations_agree(drive: Drive, tmp_path: Path) -> None:
             if choose.random() < 0.2:
                 size = choose.choice([0, 0, capacity, BLOCK, entry.size_bytes, capacity + BLOCK])
                 what = f"step {step}: truncate {name} to {size}"
-                theirs = _outcome(lambda name=name, size=size: os.truncate(root / name[1:], size))
-                ours = _outcome(lambda name=name, size=size: tree.truncate(name, size))
+                theirs = _outcome(partial(os.truncate, root / name[1:], size))
+                ours = _outcome(partial(tree.truncate, name, size))
             else:
                 direct, at_end = choose.random() < 0.85, choose.random() < 0.1
                 offset = choose.choice([*[entry.size_bytes] * 4, 0, 100, capacity - BLOCK, capacity])
@@ -309,14 +310,8 @@ def test_operations_agree(drive: Drive, tmp_path: Path) -> None:
                 data = choose.randbytes(16) * (length // 16 + 1)
                 data = data[:length]
                 what = f"step {step}: write {length} at {offset} of {name}, direct {direct}, append {at_end}"
-                theirs = _outcome(
-                    lambda n=name, o=offset, d=data, i=direct, a=at_end: _by_kernel(
-                        root / n[1:], o, d, direct=i, at_end=a
-                    )
-                )
-                ours = _outcome(
-                    lambda n=name, o=offset, d=data, i=direct, a=at_end: tree.write(n, o, d, direct=i, at_end=a)
-                )
+                theirs = _outcome(partial(_by_kernel, root / name[1:], offset, data, direct=direct, at_end=at_end))
+                ours = _outcome(partial(tree.write, name, offset, data, direct=direct, at_end=at_end))
             assert ours == theirs, what
             counts[isinstance(ours, str)] += 1
             for file in files:

@@ -34,7 +34,15 @@ if __package__ or __name__ != "__main__":
         get_kernel,
     )
 else:  # run as a program
-    from kernel import SEARCH_PATH, SUITES, Kernel, LabUnavailableError, cache_directory, find_program, get_kernel
+    from kernel import (  # type: ignore[import-not-found, no-redef]  # the name it has beside this file
+        SEARCH_PATH,
+        SUITES,
+        Kernel,
+        LabUnavailableError,
+        cache_directory,
+        find_program,
+        get_kernel,
+    )
 
 MAX_GUESTS = 2
 """Guests of one user that run at the same time; the others wait."""

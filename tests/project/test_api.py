@@ -9,11 +9,14 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import zoned_tools
-from tests.programs import Program
+
+if TYPE_CHECKING:
+    from tests.programs import Program
 
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

@@ -6,13 +6,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import zoned_tools
-from tests.programs import Program
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import Consent, Layout, Severity
+
+if TYPE_CHECKING:
+    from tests.programs import Program
 
 PACKAGE = Path(zoned_tools.__file__).parent
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from zoned_tools.report.plans import note_lines, plan_lines
+from zoned_tools.report.plans import note_lines, plan_lines, undo_lines
 from zoned_tools.report.stream import write_lines
 
 if TYPE_CHECKING:
@@ -56,7 +55,5 @@ def execute(
 
 def print_undo(carried: Carried | None) -> None:
     """Where the undo file is, or why there is none, on standard error."""
-    if carried is not None and carried.undo_path:
-        print(f"note: zoned undo {shlex.quote(carried.undo_path)} DEV... takes it back", file=sys.stderr)
-    elif carried is not None and carried.note:
-        print(f"note: {carried.note}", file=sys.stderr)
+    if carried is not None:
+        write_lines((f"note: {line}" for line in undo_lines(carried)), sys.stderr)

@@ -9,16 +9,17 @@ the programs are not in the user's PATH.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, cast
 
 from zoned_tools.cli.lazy import LazyGroup
 from zoned_tools.cli.run import PROGRAMS, load
 from zoned_tools.cli.settings import declared_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
     from zoned_tools.formats.contract import Journey
 
 
@@ -60,11 +61,39 @@ ALIASES = {"mkzonefs": ("mkfs.zonefs",)}
 """Other names that a program is installed under."""
 
 
-def click_tree(program: str) -> Any:
+class _Parameter(Protocol):
+    """A parameter of a click command."""
+
+    opts: list[str]
+    help: str | None
+    is_flag: bool
+    type: object
+    param_type_name: str
+
+
+class Described(Protocol):
+    """A click command, or a clone's command tree."""
+
+    @property
+    def params(self) -> Sequence[_Parameter]: ...
+
+    @property
+    def help(self) -> str | None: ...
+
+
+class Group(Described, Protocol):
+    """A click command with sub-commands."""
+
+    def list_commands(self, ctx: None, /) -> list[str]: ...
+
+    def get_command(self, ctx: None, name: str, /) -> Described: ...
+
+
+def click_tree(program: str) -> Described:
     """The click command of a program, with every option."""
     module = PROGRAMS[program].partition(":")[0]
     factory = "command_tree" if program != "zoned" else "command"
-    return load(f"{module}:{factory}")()
+    return cast("Callable[[], Described]", load(f"{module}:{factory}"))()
 
 
 def describe(program: str, *, installed: bool = False) -> CompletedCommand:
@@ -72,11 +101,12 @@ def describe(program: str, *, installed: bool = False) -> CompletedCommand:
     return _describe(click_tree(program), (), installed=installed)
 
 
-def _describe(command: Any, path: tuple[str, ...], *, installed: bool) -> CompletedCommand:
-    names: list[str] = []
+def _describe(command: Described, path: tuple[str, ...], *, installed: bool) -> CompletedCommand:
+    children: tuple[CompletedCommand, ...] = ()
     if hasattr(command, "list_commands"):
-        names = command.list_commands(None)
-    children = tuple(_describe(command.get_command(None, n), (*path, n), installed=installed) for n in names)
+        group = cast("Group", command)
+        names = group.list_commands(None)
+        children = tuple(_describe(group.get_command(None, n), (*path, n), installed=installed) for n in names)
     settings = _settings(getattr(command, "setting_journeys", frozenset()), installed=installed)
     options = [_option(p, settings) for p in command.params if p.param_type_name == "option"]
     if not path or isinstance(command, LazyGroup):
@@ -95,7 +125,7 @@ def _settings(journeys: Collection[Journey], *, installed: bool) -> dict[str, tu
     return found
 
 
-def _option(param: Any, settings: Mapping[str, tuple[str, ...]]) -> CompletedOption:
+def _option(param: _Parameter, settings: Mapping[str, tuple[str, ...]]) -> CompletedOption:
     choices = getattr(param.type, "choices", ()) or getattr(param, "completed", ())
     return CompletedOption(
         names=tuple(param.opts),

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 import typer
-from typer.core import TyperGroup, TyperOption
+from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command as build_command
 
 from zoned_tools.cli.run import load
 from zoned_tools.cli.settings import declared_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
     from zoned_tools.formats.contract import Journey
+
+    Buildable: TypeAlias = typer.Typer | Callable[..., object]
+
+
+class _Formatter(Protocol):
+    """A help text of click, as far as groups are written into it."""
+
+    def section(self, name: str) -> AbstractContextManager[None]: ...
+
+    def write_dl(self, rows: Sequence[tuple[str, str]]) -> None: ...
+
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -35,14 +48,17 @@ class LazyGroup(TyperGroup):
         )
         self.registry = registry
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: object) -> list[str]:
+        del ctx  # click's own
         return list(self.registry)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: object, cmd_name: str) -> TyperCommand | TyperGroup | None:
+        del ctx
         entry = self.registry.get(cmd_name)
-        return None if entry is None else build(cmd_name, load(entry[0]))
+        return None if entry is None else build(cmd_name, cast("Buildable", load(entry[0])))
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
+    def format_commands(self, ctx: object, formatter: _Formatter) -> None:
+        del ctx
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in self.registry.items()])
 
@@ -59,23 +75,23 @@ def new_app(help_text: str = "") -> typer.Typer:
     )
 
 
-def build(name: str, thing: Any) -> Any:
+def build(name: str, thing: Buildable) -> TyperCommand | TyperGroup:
     """The click command of a function with typer annotations, or of a whole typer application."""
     app = thing
-    if not isinstance(thing, typer.Typer):
+    if not isinstance(app, typer.Typer):
         app = new_app()
         app.info.no_args_is_help = False
-        app.command(name, context_settings=dict(CONTEXT_SETTINGS))(thing)
-    command: Any = build_command(app)
+        app.command(name, context_settings=dict(CONTEXT_SETTINGS))(cast("Callable[..., object]", thing))
+    command = cast("TyperCommand | TyperGroup", build_command(app))
     command.name = name
-    journeys = getattr(thing, "setting_journeys", None)
-    command.setting_journeys = journeys or frozenset()
+    journeys: frozenset[Journey] = getattr(thing, "setting_journeys", frozenset())
+    vars(command)["setting_journeys"] = journeys  # for completions
     if journeys:
         _add_setting_options(command, journeys)
     return command
 
 
-def _add_setting_options(command: Any, journeys: Collection[Journey]) -> None:
+def _add_setting_options(command: TyperCommand | TyperGroup, journeys: Collection[Journey]) -> None:
     """Options of their own that layouts' settings have: ``--use-set 1`` is ``--set use-set=1``."""
     flags: dict[str, str] = {}
     for layout, setting in declared_for(journeys):
@@ -95,11 +111,13 @@ def _add_setting_options(command: Any, journeys: Collection[Journey]) -> None:
         command.params.append(option)
     run = command.callback
 
-    def callback(**values: Any) -> Any:
+    assert run is not None
+
+    def callback(**values: object) -> object:
         given = {name: values.pop(parameter) for parameter, name in flags.items()}
         words = [f"{name}={'yes' if value is True else value}" for name, value in given.items() if value]
         if words:
-            values["settings"] = [*(values.get("settings") or ()), *words]
+            values["settings"] = [*cast("list[str]", values.get("settings") or []), *words]
         return run(**values)
 
     if flags:

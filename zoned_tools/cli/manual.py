@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,8 @@ from zoned_tools.formats import registry
 from zoned_tools.formats.contract import Journey
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from zoned_tools.formats.contract import Setting
 
 NAME = "zoned-settings.7"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import IO, Protocol, cast
+from typing import IO, TYPE_CHECKING, Protocol, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 
 def print_json(document: Mapping[str, object]) -> None:
@@ -22,11 +24,15 @@ class Progress(Protocol):
     def __call__(self, done: int) -> None: ...
 
 
+def _ignore(done: int) -> None:
+    """There is no terminal to show anything on."""
+
+
 @contextmanager
 def progress_bar(label: str, total: int, *, quiet: bool = False) -> Iterator[Progress]:
     """A progress bar on standard error, only on a terminal; ``total`` in bytes."""
     if quiet or not sys.stderr.isatty():
-        yield lambda done: None
+        yield _ignore
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -41,7 +47,7 @@ def progress_bar(label: str, total: int, *, quiet: bool = False) -> Iterator[Pro
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=Console(file=cast(IO[str], Unfiltered(sys.stderr))), transient=True) as bar:
+    with Bar(*columns, console=Console(file=cast("IO[str]", Unfiltered(sys.stderr))), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done: bar.update(task, completed=done)
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any, cast
-
-import typer
+from typing import TYPE_CHECKING, Protocol, cast
 
 from zoned_tools.errors import FsckStatus, ZonedError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
 PROGRAMS = {
     "zoned": "zoned_tools.cli.zoned:command",
-    "dmzadm": "zoned_tools.cli.dmzadm.command:command",
-    "zdmadm": "zoned_tools.cli.zdmadm:command",
+    "dmzadm": "zoned_tools.cli.clones.dmzadm:command",
+    "zdmadm": "zoned_tools.cli.clones.zdmadm:command",
     "mkzonefs": "zoned_tools.cli.clones.mkzonefs:command",
 }
 """Program name to ``module:function``; the function returns the click command."""
@@ -31,10 +31,23 @@ def is_clone(program: str) -> bool:
     return program != "zoned"
 
 
-def load(target: str) -> Any:
+class _Command(Protocol):
+    """A click command, or a clone's."""
+
+    def main(self, *, args: list[str], prog_name: str, standalone_mode: bool) -> int | None: ...
+
+
+class _Formatted(Protocol):
+    """An error of click, as far as it is shown."""
+
+    def format_message(self) -> str: ...
+
+
+def load(target: str) -> object:
     """The object that ``module:name`` names."""
     module, _, name = target.partition(":")
-    return getattr(importlib.import_module(module), name)
+    found: object = getattr(importlib.import_module(module), name)
+    return found
 
 
 def status_of(program: str, error: ZonedError) -> int:
@@ -44,17 +57,13 @@ def status_of(program: str, error: ZonedError) -> int:
 def run(program: str, arguments: Sequence[str]) -> int:
     """Run ``program`` and return its exit status."""
     try:
-        command = load(PROGRAMS[program])()
+        command = cast("Callable[[], _Command]", load(PROGRAMS[program]))()
         result = command.main(args=list(arguments), prog_name=program, standalone_mode=False)
         sys.stdout.flush()
         return int(result or 0)
     except ZonedError as error:
         _complain(error.render(program))
         return status_of(program, error)
-    except typer.TyperException as error:
-        text = " ".join(cast(Any, error).format_message().split())
-        _complain(f"{program}: {text} (see {program} --help)")
-        return 1 if is_clone(program) else int(FsckStatus.USAGE)
     except BrokenPipeError:
         return _reader_gone(program)
     except SystemExit as error:
@@ -63,18 +72,42 @@ def run(program: str, arguments: Sequence[str]) -> int:
         raise
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (MemoryError, RecursionError):
+    except Exception as error:
+        if os.environ.get(DEBUG) and _is_bug(error):
+            raise
+        return _failed(program, error)
+
+
+def _failed(program: str, error: Exception) -> int:
+    """Say what went wrong that is no :class:`ZonedError`."""
+    status = 1 if is_clone(program) else int(FsckStatus.OPERATIONAL)
+    text = _usage_text(error)
+    if text is not None:
+        _complain(f"{program}: {text} (see {program} --help)")
+        return 1 if is_clone(program) else int(FsckStatus.USAGE)
+    if isinstance(error, MemoryError | RecursionError):
         _complain(f"{program}: out of memory")
-        return 1 if is_clone(program) else int(FsckStatus.OPERATIONAL)
-    except OSError as error:
+    elif isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename else ""
         _complain(f"{program}: {name}{error.strerror or error}")
-        return 1 if is_clone(program) else int(FsckStatus.OPERATIONAL)
-    except Exception as error:
-        if os.environ.get(DEBUG):
-            raise
+    else:
         _complain(f"{program}: internal error: {type(error).__name__}: {error} (a bug; {DEBUG}=1 shows where)")
-        return 1 if is_clone(program) else int(FsckStatus.OPERATIONAL)
+    return status
+
+
+def _is_bug(error: Exception) -> bool:
+    return not isinstance(error, OSError | MemoryError | RecursionError) and _usage_text(error) is None
+
+
+def _usage_text(error: Exception) -> str | None:
+    """What typer says about a command line; the clones read theirs without it, and start without it."""
+    if "typer" not in sys.modules:
+        return None
+    import typer
+
+    if not isinstance(error, typer.TyperException):
+        return None
+    return " ".join(cast("_Formatted", error).format_message().split())
 
 
 def _reader_gone(program: str) -> int:

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from zoned_tools.device.sysfs import BlockSysfs, read_attribute
-from zoned_tools.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,15 +30,6 @@ class Disk:
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)
-
-    def as_line(self) -> str:
-        """One line of the table that ``zoned list`` prints."""
-        zone = format_size(self.zone_size_bytes) if self.nr_zones else "-"
-        limits = [str(n) if n else "-" for n in (self.max_open_zones, self.max_active_zones)]
-        return (
-            f"{self.device:<13} {self.model:<13} {format_size(self.size_bytes):<11} {zone:<11} "
-            f"{self.nr_zones:<9} {limits[0]:<5} {limits[1]:<7} {self.vendor}"
-        ).rstrip()
 
 
 def list_disks() -> Iterator[Disk]:

@@ -25,7 +25,7 @@ import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,26 @@ _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _DEFLATED = 8
+
+
+class HeaderDevice(TypedDict):
+    """A device in ``header.json``; of a partition its size and start."""
+
+    path: str
+    start_bytes: int
+    size_bytes: int
+    model: str
+
+
+class HeaderDocument(TypedDict):
+    """``header.json`` as it is written."""
+
+    schema: str
+    title: str
+    identity: str
+    identity_after: str
+    created: str
+    devices: list[HeaderDevice]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from zoned_tools.device.undo_format import (
     SCHEMA,
     TOUCHED,
     WRITTEN,
+    HeaderDocument,
     pays_to_compress,
 )
 from zoned_tools.device.zones import SECTOR_BYTES, ZoneCondition, ZoneType, written_sectors
@@ -163,7 +164,7 @@ class _Writer:
     def write(self, plan: Plan, identity: str, identity_after: str) -> None:
         devices = self._devices
         ranges, zones = _touched(devices, plan)
-        header = {
+        header: HeaderDocument = {
             "schema": SCHEMA,
             "title": plan.title,
             "identity": identity,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from zoned_tools.errors import FsckStatus, ZonedError
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import (
     AnyLayout,
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from zoned_tools.engine.changing import Carried
     from zoned_tools.engine.rehearsing import Rehearsal
+    from zoned_tools.errors import FsckStatus, ZonedError
     from zoned_tools.formats.shared.findings import Findings
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from zoned_tools.device.base import Device
 from zoned_tools.device.partition import partition_starts
 from zoned_tools.engine.opening import probe_device
 from zoned_tools.errors import ContentError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zoned_tools.device.base import Device
 
 _BLKID_TIMEOUT_SECONDS = 60
 _BLKID_AMBIVALENT = 8

@@ -8,13 +8,16 @@ sequential zone it loses a suffix only (:func:`zoned_tools.device.overlay.replay
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import LogEntry, LoggedFlush, LoggedWrite, Overlay, apply_entry, replay_cut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from zoned_tools.device.base import Device
 
 Log: TypeAlias = list[tuple[int, LogEntry]]
 """``(device number, entry)``, in the order in which the changes were issued."""
@@ -109,12 +112,12 @@ def explore(
 def _keeper(cut: Cut) -> Callable[[int], bool]:
     match cut.loss:
         case Loss.NONE:
-            return lambda index: True
+            return lambda _: True
         case Loss.ALL:
-            return lambda index: False
+            return lambda _: False
         case Loss.SOME:
             choose = random.Random(cut.seed)  # noqa: S311 - reproducible choice, no secret
-            return lambda index: choose.random() < 0.5
+            return lambda _: choose.random() < 0.5
 
 
 def _durable_prefix(log: Log, start: int, stop: int, nr_devices: int) -> int:

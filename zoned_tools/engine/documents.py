@@ -24,7 +24,11 @@ def _hash(text: str) -> str:
     return f"hashed-{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
 
 
-def hide_names_in(value: Any, names: frozenset[str] = _NAME_KEYS, key: str = "") -> Any:
+def hide_names_in(  # a document's parts are of any type
+    value: Any,  # noqa: ANN401
+    names: frozenset[str] = _NAME_KEYS,
+    key: str = "",
+) -> Any:  # noqa: ANN401
     """A copy of a document with what stands under ``names`` (labels, serial numbers, paths) replaced by hashes."""
     if isinstance(value, Mapping):
         return {name: hide_names_in(part, names, name) for name, part in value.items()}

@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from zoned_tools.device.base import Buffer
 from zoned_tools.engine.logical import opened_logical
 from zoned_tools.engine.volume import Volume
 from zoned_tools.errors import DeviceError, RefusedError, ZonedError
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, CopiesItself, Mapper, Piece, Target
+
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Buffer
 
 CHUNK_BYTES = 4 << 20
 WINDOW_BYTES = 256 << 20
@@ -165,7 +168,7 @@ def export_with_processes(
     *,
     processes: int,
     skip_errors: bool = False,
-    progress: Progress = lambda done: None,
+    progress: Progress = lambda _: None,
 ) -> ExportResult | None:
     """Let the mapper copy itself with several processes; None when it cannot, or it would not pay.
 
@@ -186,7 +189,7 @@ def export_with_processes(
 
 
 def export_volume(
-    mapper: Mapper, output: Output, *, skip_errors: bool = False, progress: Progress = lambda done: None
+    mapper: Mapper, output: Output, *, skip_errors: bool = False, progress: Progress = lambda _: None
 ) -> ExportResult:
     """Copy the logical device to ``output``; ``progress`` is told the bytes done, holes included.
 
@@ -234,8 +237,8 @@ def export_target(
     force: bool = False,
     skip_errors: bool = False,
     processes: int = 1,
-    opened: Callable[[Mapper], None] = lambda mapper: None,
-    progress: Progress = lambda done: None,
+    opened: Callable[[Mapper], None] = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> ExportResult:
     """Write what a target holds to ``path``: what its layout's own room gives, or the logical device.
 

@@ -9,12 +9,14 @@ lengths count in the log's own sector size.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from enum import IntFlag
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from zoned_tools.engine.trace import CHUNK_BYTES, Action, Request
 from zoned_tools.errors import DeviceError, MetadataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAGIC = 0x6A736677736872
 VERSION = 1

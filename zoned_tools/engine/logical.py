@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from zoned_tools.device.partition import start_of_view
 from zoned_tools.errors import UsageError
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Journey, MapExtent, Mapper, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 
 def open_logical(target: Target, *, writable: bool, settings: Mapping[str, str]) -> Mapper:

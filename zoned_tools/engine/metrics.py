@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from zoned_tools.engine.opening import opened_targets
 from zoned_tools.errors import FsckStatus, ZonedError
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import CheckOptions, Probed, Severity, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 
 @dataclass(frozen=True, slots=True)

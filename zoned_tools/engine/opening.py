@@ -5,7 +5,6 @@ A device is probed once, and its partition table is read once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -15,6 +14,8 @@ from zoned_tools.formats import registry
 from zoned_tools.formats.contract import AnyLayout, Identity, Probed, Target
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
     from zoned_tools.device.base import Device
 
 SECTOR_BYTES = 512

@@ -15,12 +15,25 @@ from zoned_tools.engine.opening import opened_targets
 from zoned_tools.engine.rehearsing import rehearse
 from zoned_tools.errors import MetadataError, RefusedError, UsageError, ZonedError
 from zoned_tools.formats import registry
-from zoned_tools.formats.contract import AnyLayout, CheckOptions, Consents, Evidence, RepairPlan, Severity, Target
+from zoned_tools.formats.contract import (
+    AnyLayout,
+    CheckOptions,
+    Consents,
+    Evidence,
+    NothingToCheckError,
+    RepairPlan,
+    Severity,
+    Target,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from zoned_tools.engine.rehearsing import Rehearsal
+
+
+def _ignore(*_: object) -> None:
+    """Nobody wants to be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +72,13 @@ def repair_target(
     request: CheckRequest,
     repair: RepairRequest,
     *,
-    announce: Callable[[Outcome], None] = lambda outcome: None,
+    checked: Callable[[Evidence, NothingToCheckError | None], None] = _ignore,
+    announce: Callable[[Outcome], None] = _ignore,
 ) -> Outcome:
     """Check a target, plan what mends it, and carry that out unless it is a dry run.
 
     Args:
+        checked: shown what the check found, and why it could not go on; what it raises ends the repair.
         announce: shown the outcome with its plan before the first write.
 
     Raises:
@@ -72,7 +87,8 @@ def repair_target(
     layout = registry.of(target)
     options = request.options(layout)
     consents = consents_of(layout, repair.allow, options)
-    before, _ = gather(target, options)
+    before, stop = gather(target, options)
+    checked(before, stop)
     plan = layout.plan_repair(before, consents)
     outcome = Outcome(target.paths, target.layout, before, plan=plan)
     if plan.plan:
@@ -113,7 +129,7 @@ def check_paths(
     *,
     start_sector: int | None = None,
     layout: str | None = None,
-    announce: Callable[[Outcome], None] = lambda outcome: None,
+    announce: Callable[[Outcome], None] = _ignore,
 ) -> Iterator[Outcome]:
     """Check, or repair, every target on the named devices; a bad one does not hide the others.
 
@@ -128,7 +144,8 @@ def check_paths(
             raise opened.failed[0][1]
         if repair is not None and repair.undo is not None and len(opened.targets) > 1:
             raise UsageError("--undo saves one target at a time", hint="repair each target on its own")
-        _refuse_early(opened.targets, request, repair)
+        for target in opened.targets:
+            refuse_unknown(registry.of(target), request, repair)
         for path, error in opened.failed:
             yield Outcome((path,), error=error)
         for device in opened.unknown:
@@ -143,10 +160,12 @@ def check_paths(
                 yield Outcome(target.paths, target.layout, error=error)
 
 
-def _refuse_early(targets: Sequence[Target], request: CheckRequest, repair: RepairRequest | None) -> None:
-    """Unknown settings and codes are refused before the first target is touched."""
-    for target in targets:
-        layout = registry.of(target)
-        options = request.options(layout)
-        if repair is not None:
-            consents_of(layout, repair.allow, options)
+def refuse_unknown(layout: AnyLayout, request: CheckRequest, repair: RepairRequest | None) -> None:
+    """Refuse what a layout does not know, before a target is touched.
+
+    Raises:
+        UsageError: an unknown setting or code, or an impossible value.
+    """
+    options = request.options(layout)
+    if repair is not None:
+        consents_of(layout, repair.allow, options)

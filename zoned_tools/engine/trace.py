@@ -9,15 +9,18 @@ is a :class:`Request`; logs of dm-log-writes (:mod:`zoned_tools.engine.log_write
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from zoned_tools.device.base import Buffer
 from zoned_tools.errors import DeviceError, MetadataError, UsageError
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.device.base import Buffer
 
 MAX_LINE_BYTES = 8192
 MAX_POSITION_BYTES = 1 << 63

@@ -6,10 +6,14 @@ clients send, are widened here: read the blocks at the edges, change them, write
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from zoned_tools.device.base import Buffer
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Mapper, ReadsInto
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.device.base import Buffer
 
 ZERO_CHUNK_BYTES = 4 << 20
 """How many zeroes are in memory at a time when a range is overwritten with them."""

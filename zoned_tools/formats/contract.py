@@ -7,7 +7,6 @@ only the rooms that it needs, and "go to definition" leads from a command into t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -17,6 +16,8 @@ from zoned_tools.formats.shared.rules import ActionGroup, Consent, Rule, Rules
 from zoned_tools.formats.shared.settings import Journey, Setting, Settings, parse_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
     from zoned_tools.device.base import Buffer, Device
     from zoned_tools.device.plan import Plan
     from zoned_tools.device.zones import IntArray

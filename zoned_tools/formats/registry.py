@@ -8,11 +8,14 @@ when none of ours recognises a drive, or somebody names one: looking for them co
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from functools import cache
+from typing import TYPE_CHECKING
 
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.contract import AnyLayout, Layout, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ENTRY_POINTS = "zoned_tools.layouts"
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from zoned_tools.formats.contract import Severity, Verdict
 from zoned_tools.formats.shared.columns import json_rows
+from zoned_tools.report.documents.targets import CHECK
 from zoned_tools.report.plans import action_lines, step_lines
 from zoned_tools.report.stream import array, document, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
     from zoned_tools.engine.checking import Outcome
     from zoned_tools.engine.rehearsing import Rehearsal
     from zoned_tools.formats.contract import RepairPlan
@@ -93,7 +95,7 @@ def verdict_line(devices: Iterable[str], layout: str | None, verdict: Verdict, f
 def check_document(outcomes: Iterable[Outcome], *, changed: bool) -> Iterator[str]:
     """The pieces of a ``zoned.check/1`` document."""
     rows = ("".join(_short(outcome)) if outcome.evidence is None else _row(outcome) for outcome in outcomes)
-    return document({"schema": "zoned.check/1", "changed": changed, "devices": _array_of_pieces(rows)})
+    return document({"schema": CHECK, "changed": changed, "devices": _array_of_pieces(rows)})
 
 
 def _array_of_pieces(rows: Iterable[str | Iterator[str]]) -> Iterator[str]:

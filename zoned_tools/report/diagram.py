@@ -6,8 +6,8 @@ class that most of them have.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ from zoned_tools.device.runs import value_runs
 from zoned_tools.device.zones import IntArray, ZoneCondition, ZoneTable, ZoneType
 from zoned_tools.formats.contract import ZoneRole
 from zoned_tools.report.svg import Svg
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 ClassArray = npt.NDArray[np.uint8]
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from zoned_tools.device.base import Geometry
+import numpy as np
+
 from zoned_tools.device.plan import Copy, Fill, Flush, ManageZones, Step, Write
 from zoned_tools.device.zones import SECTOR_BYTES, Model
 from zoned_tools.formats.contract import RepairPlan, Severity, Target
-from zoned_tools.formats.dm_zoned.check import DmZonedEvidence
-from zoned_tools.formats.dm_zoned.format import FormatResult
-from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES, SuperBlockState, TargetState
 from zoned_tools.formats.dm_zoned.layout import NR_SETS
-from zoned_tools.formats.shared.findings import FindingGroup, Findings
 from zoned_tools.report.check import finding_line
+from zoned_tools.report.zones import zbd_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from zoned_tools.device.base import Geometry
+    from zoned_tools.engine.checking import Outcome
+    from zoned_tools.formats.dm_zoned.check import DmZonedEvidence
+    from zoned_tools.formats.dm_zoned.format import FormatResult
+    from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
+    from zoned_tools.formats.shared.findings import FindingGroup, Findings
 
 MAX_LINES = 200
 """Findings of one section that are shown; JSON has them all."""
@@ -70,6 +78,9 @@ def format_details(target: Target, result: FormatResult) -> Iterator[str]:
     yield f"  {layout.nr_reserved_seq} sequential zone(s) reserved for reclaim"
 
 
+FORMAT_END = "Syncing disk(s)\nDone."
+
+
 class FormatProgress:
     """Prints the original's progress lines as the steps of a format plan are reached."""
 
@@ -106,6 +117,14 @@ class FormatProgress:
 
 def _name(path: str) -> str:
     return path.rsplit("/", 1)[-1]
+
+
+def zone_lines(target: Target) -> Iterator[str]:
+    """What ``--vverbose`` prints: every zone."""
+    for device in target.devices:
+        if device.geometry.is_zoned:
+            zones = device.zones()
+            yield from zbd_lines(zones, np.arange(len(zones)))
 
 
 def metadata_line(name: str, block: int, geometry: TargetGeometry) -> str:
@@ -222,3 +241,42 @@ def plan_lines(repair: RepairPlan, paths: Sequence[str]) -> Iterator[str]:
     yield f"would {plan.title}:" if plan else f"nothing to do: {plan.title}"
     yield from (f"  note: {note}" for note in notes(repair))
     yield from (f"  {line}" for line in plan.describe(paths))
+
+
+def repair_lines(outcome: Outcome, *, dry_run: bool) -> Iterator[str]:
+    """How a repair ended."""
+    evidence = outcome.evidence
+    assert evidence is not None
+    if outcome.repaired is not None:
+        left = evidence.findings.count(Severity.ERROR)
+        yield f"{left} errors are left" if left else f"{len(outcome.repaired)} findings repaired"
+    elif not dry_run or not (outcome.plan and outcome.plan.plan):
+        yield "nothing was repaired" if evidence.has_errors else "nothing to repair"
+
+
+# -- labels, and the running kernel's target
+
+
+def relabel_line(old: str, wanted: str, *, changes: bool) -> str:
+    """What ``--relabel`` does."""
+    return f"Relabeling from {old} to {wanted}" if changes else f"Device label already set to {wanted}"
+
+
+def table_line(name: str, line: str) -> str:
+    """The table line that ``--start`` hands to device-mapper."""
+    return f"{name}: table {line}"
+
+
+def relabelling_line(device: str, name: str) -> str:
+    """Another mapping has the label already."""
+    return f"WARNING {device}: label {name} is already used, relabelling to dmz-{device}"
+
+
+def starting_line(device: str, name: str, version: int, uuid: str) -> str:
+    """What ``--start`` starts; version 1 has no uuid."""
+    return f"{device}: starting {name}, metadata ver. {version}{f', uuid {uuid}' if uuid else ','}"
+
+
+def stopping_line(device: str, name: str) -> str:
+    """What ``--stop`` stops."""
+    return f"{device}: stopping {name}"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import shlex
 from typing import TYPE_CHECKING
 
 from zoned_tools.formats.contract import Severity
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
     from zoned_tools.device.plan import Plan
+    from zoned_tools.engine.changing import Carried
     from zoned_tools.engine.checking import Outcome
     from zoned_tools.formats.contract import RepairPlan
     from zoned_tools.formats.shared.rules import ActionGroup
@@ -46,6 +49,14 @@ def note_lines(plan: Plan, repair: RepairPlan | None = None, *, everything: bool
     yield from plan.messages
     if repair is not None:
         yield from action_lines(repair.actions, everything=everything)
+
+
+def undo_lines(carried: Carried) -> Iterator[str]:
+    """Where the undo file is, or why there is none."""
+    if carried.undo_path:
+        yield f"zoned undo {shlex.quote(carried.undo_path)} DEV... takes it back"
+    elif carried.note:
+        yield carried.note
 
 
 def rehearsal_lines(outcome: Outcome) -> Iterator[str]:

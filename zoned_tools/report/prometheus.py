@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoned_tools.engine.metrics import HELP, Sample
 from zoned_tools.errors import DeviceError
 from zoned_tools.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def _escape(text: str) -> str:

@@ -1,13 +1,14 @@
-"""The rules of the layouts as text and as the ``zoned.explain/1`` document."""
+"""The rules of the layouts as text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from zoned_tools.formats.contract import Consent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
     from zoned_tools.formats.contract import AnyLayout, Rule
 
 CONSENT_TEXTS = {
@@ -45,21 +46,3 @@ def explain_lines(rules: Mapping[str, Rule]) -> Iterator[str]:
             "allow": rule.allow,
         }
         yield from (f"  {title + ':':<9}{text}" for title, text in texts.items() if text)
-
-
-def explain_document(rules: Mapping[str, Rule]) -> dict[str, object]:
-    """The ``zoned.explain/1`` document; ``consent`` is null where nothing is repaired."""
-    rows = [
-        {
-            "id": name,
-            "severity": str(rule.severity),
-            "meaning": rule.meaning,
-            "causes": rule.causes,
-            "kernel": rule.kernel,
-            "repair": rule.repair,
-            "allow": rule.allow,
-            "consent": None if rule.consent is None else str(rule.consent),
-        }
-        for name, rule in rules.items()
-    ]
-    return {"schema": "zoned.explain/1", "codes": rows}

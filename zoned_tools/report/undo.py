@@ -1,4 +1,4 @@
-"""Undo files as text and as documents."""
+"""Undo files as text."""
 
 from __future__ import annotations
 
@@ -22,18 +22,6 @@ def playback_lines(playback: Playback, *, dry_run: bool) -> Iterator[str]:
         yield from (f"  {playback.devices[step.device].path}: {step.describe()}" for step in playback.steps())
 
 
-def playback_document(playback: Playback, *, changed: bool) -> dict[str, object]:
-    """``zoned.undo/1``."""
-    return {
-        "schema": "zoned.undo/1",
-        "changed": changed,
-        "title": playback.title,
-        "devices": [now for _, now in playback.pairs],
-        "saved_from": [then for then, _ in playback.pairs],
-        "steps": [f"{playback.devices[step.device].path}: {step.describe()}" for step in playback.steps()],
-    }
-
-
 def list_lines(entries: Sequence[UndoEntry]) -> Iterator[str]:
     """One undo file a line, newest first."""
     if not entries:
@@ -43,19 +31,3 @@ def list_lines(entries: Sequence[UndoEntry]) -> Iterator[str]:
         what = f" ({entry.identity})" if entry.identity else ""
         yield f"{entry.created}  {format_size(entry.size_bytes):>10}  {entry.title}: {names}{what}"
         yield f"    {entry.path}"
-
-
-def list_document(entries: Sequence[UndoEntry]) -> dict[str, object]:
-    """``zoned.undo.list/1``."""
-    rows = [
-        {
-            "path": entry.path,
-            "title": entry.title,
-            "devices": list(entry.devices),
-            "identity": entry.identity,
-            "created": entry.created,
-            "size_bytes": entry.size_bytes,
-        }
-        for entry in entries
-    ]
-    return {"schema": "zoned.undo.list/1", "files": rows}

@@ -1,4 +1,4 @@
-"""Whole trees as text and JSON, built column by column: a large drive has 75,000 files."""
+"""What ``zoned zonefs`` prints; whole trees are built column by column: a large drive has 75,000 files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from zoned_tools.device.zones import SECTOR_BYTES, condition_name
+from zoned_tools.report.documents.zonefs import ZONEFS_LIST, zonefs_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,27 +15,7 @@ if TYPE_CHECKING:
     from zoned_tools.formats.zonefs.mapper.files import Stat
     from zoned_tools.formats.zonefs.mapper.open import ZonefsTree
     from zoned_tools.formats.zonefs.mapper.tree import FileGroup
-
-
-def entry_json(entry: Stat) -> dict[str, object]:
-    """One entry of the ``zoned.zonefs.ls/1`` schema."""
-    return {
-        "path": entry.path,
-        "type": "dir" if entry.is_directory else "file",
-        "ino": entry.ino,
-        "size_bytes": entry.size_bytes,
-        "capacity_bytes": entry.capacity_bytes,
-        "blocks": entry.blocks,
-        "block_bytes": entry.block_bytes,
-        "mode": f"{stat.S_IMODE(entry.mode):o}",
-        "uid": entry.uid,
-        "gid": entry.gid,
-        "nlink": entry.nlink,
-        "zone": entry.zone,
-        "zones": entry.zone_count,
-        "condition": None if entry.condition is None else condition_name(entry.condition),
-        "st_mode": f"{entry.mode:o}",
-    }
+    from zoned_tools.formats.zonefs.transfer import Put
 
 
 def _groups(tree: ZonefsTree, path: str) -> tuple[list[str], list[FileGroup]]:
@@ -66,14 +47,14 @@ def json_lines(tree: ZonefsTree, path: str) -> Iterator[str]:
         FileError: there is no such path.
     """
     found = tree.stat(path)
-    yield '{"schema": "zoned.zonefs.ls/1", "entries": ['
+    yield f'{{"schema": "{ZONEFS_LIST}", "entries": ['
     if not found.is_directory:
-        yield json.dumps(entry_json(found))
+        yield json.dumps(zonefs_entry(found))
     else:
         directories, groups = _groups(tree, path)
         separator = ""
         for directory in directories:
-            yield separator + json.dumps(entry_json(tree.stat(directory)))
+            yield separator + json.dumps(zonefs_entry(tree.stat(directory)))
             separator = ", "
             for group in groups:
                 if directory == f"/{group.name}":
@@ -130,3 +111,16 @@ def _detailed_files(tree: ZonefsTree, group: FileGroup, width: int) -> Iterator[
     names = {code: condition_name(code) for code in set(group.condition.tolist())}
     for zone, _, size, _, condition, mode, index in _columns(group):
         yield template % (modes[mode], size, zone, names[condition], index)
+
+
+# -- changes
+
+
+def put_line(device: str, put: Put) -> str:
+    """What a write would do."""
+    return f"{device}: would {put.describe()}"
+
+
+def truncate_line(device: str, path: str, sizes_bytes: tuple[int, int]) -> str:
+    """What a truncation would do; the size before and after it."""
+    return f"{device}: would truncate {path} from {sizes_bytes[0]} to {sizes_bytes[1]} bytes"

@@ -6,12 +6,10 @@ Bulk output: a table becomes columns of Python numbers once, and rows are printe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoned_tools.device.base import Geometry
 from zoned_tools.device.zones import (
     CONDITION_NAMES,
     SECTOR_BYTES,
@@ -30,6 +28,11 @@ from zoned_tools.errors import UsageError
 from zoned_tools.report.documents.drives import drive_facts
 from zoned_tools.report.stream import encode
 from zoned_tools.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from zoned_tools.device.base import Geometry
 
 _SHIFT = np.uint64(9)
 

@@ -232,7 +232,7 @@ def small_target() -> Target:
     return target
 
 
-def model_findings(
+def model_findings(  # noqa: C901 - the rules once more, one after the other
     table: list[tuple[int, int]], bits: list[set[int]], wps: list[int | None], held: set[int]
 ) -> list[tuple[str, dict[str, Any]]]:
     """The rules of the format, one chunk, zone and bit at a time."""

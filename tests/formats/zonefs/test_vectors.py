@@ -76,7 +76,7 @@ def test_tree(name: str, vector_image: Callable[[str], Path]) -> None:
             return
         tree = open_tree(target, writable=False)
         assert shown(tree) == expected["tree"]
-        facts = tree.statfs().as_json()
+        facts: dict[str, object] = {**tree.statfs().as_json()}
         assert f"{facts['fsid']} {facts['type']}" == expected["statfs"].pop("fsid")
         assert {key: facts[key] for key in expected["statfs"]} == expected["statfs"]
         assert {key: str(value) for key, value in tree.attributes().items()} == expected["sysfs"]

@@ -2,18 +2,22 @@
 
 Each original reads its command line in a way of its own, which scripts have come to rely on: ``mkzonefs`` strictly from
 left to right, ``zdmadm`` as getopt_long does (options mix with the device, may be bundled and abbreviated), ``dmzadm``
-with the operation first. What they share is a table of options; help texts, completions and the tests of the manual
-pages are made from the same table.
+with the operation first and every option spelt out. What they share is a table of options; help texts, completions and
+the tests of the manual pages are made from the same table.
 """
 
 from __future__ import annotations
 
 import getopt
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from zoned_tools.errors import UsageError
+from zoned_tools.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
 
 class Order(Enum):
@@ -21,6 +25,8 @@ class Order(Enum):
 
     MIXED = "mixed"
     """Anywhere; abbreviated and bundled as by getopt_long."""
+    WHOLE = "whole"
+    """Anywhere; long names are spelt out, as ``--name VALUE`` or ``--name=VALUE``."""
     FIRST = "first"
     """Before the device; the word behind an option that takes a value is its value, and a device must follow."""
 
@@ -33,11 +39,13 @@ class Option:
         names: its spellings, as they stand on a command line (``-l``, ``--label``).
         value: what follows it, for help texts (empty: a flag); ``a|b`` are its choices.
         summary: its line in the help.
+        operations: keys of the operations that it belongs to; empty: to every one.
     """
 
     names: tuple[str, ...]
     value: str
     summary: str
+    operations: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -71,11 +79,13 @@ class OptionTable:
 
     Attributes:
         program: for the hint of a complaint.
+        summary: what the program does, for completions.
         unknown: text of the complaint about an unknown option; ``{option}`` is the word.
         missing: text of the complaint about an option without its value, or without a device behind it.
     """
 
     program: str
+    summary: str
     options: tuple[Option, ...]
     order: Order
     unknown: str = "option {option} not recognized"
@@ -91,7 +101,27 @@ class OptionTable:
         Raises:
             UsageError: an option is unknown or lacks its value; in :attr:`Order.FIRST` only when it is reached.
         """
-        return self._read_first(words) if self.order is Order.FIRST else self._read_mixed(words)
+        match self.order:
+            case Order.FIRST:
+                return self._read_first(words)
+            case Order.MIXED:
+                return self._read_mixed(words)
+            case Order.WHOLE:
+                return _WholeWords(self._by_name, self._refuse).read(words)
+
+    def foreign(self, operation: str, keys: Collection[str]) -> Iterator[Option]:
+        """The options among ``keys`` that belong to other operations, in the order of the table."""
+        for option in self.options:
+            if option.key in keys and option.operations and operation not in option.operations:
+                yield option
+
+    def command_tree(self) -> CommandTree:
+        """The options as completions and the test of the manual page want to see them; they add help and version."""
+        shown = (option for option in self.options if option.key not in ("help", "version"))
+        return CommandTree([_parameter(option) for option in shown], self.summary)
+
+    def _refuse(self, text: str) -> UsageError:
+        return UsageError(text, hint=f"see {self.program} --help")
 
     def _read_first(self, words: Sequence[str]) -> Iterator[Given]:
         at = 0
@@ -119,9 +149,59 @@ class OptionTable:
         try:
             given, rest = getopt.gnu_getopt(list(words), shorts, longs)
         except getopt.GetoptError as error:
-            raise UsageError(error.msg, hint=f"see {self.program} --help") from None
+            raise self._refuse(error.msg) from None
         yield from (Given(self._by_name[name].key, value, name) for name, value in given)
         yield from (Given("", word) for word in rest)
+
+
+class _WholeWords:
+    """Reads :attr:`Order.WHOLE`: single letters are flags, which may be bundled; ``--`` ends the options."""
+
+    def __init__(self, by_name: dict[str, Option], refuse: Callable[[str], UsageError]) -> None:
+        self._by_name = by_name
+        self._refuse = refuse
+        self._long_names = [name for name in by_name if name.startswith("--")]
+
+    def read(self, words: Sequence[str]) -> Iterator[Given]:
+        waiting = iter(words)
+        for word in waiting:
+            if word == "--":
+                break
+            if word.startswith("--"):
+                yield self._long(word, waiting)
+            elif word.startswith("-") and len(word) > 1:
+                yield from self._letters(word[1:])
+            else:
+                yield Given("", word)
+        yield from (Given("", word) for word in waiting)
+
+    def _long(self, word: str, following: Iterator[str]) -> Given:
+        name, equals, value = word.partition("=")
+        option = self._by_name.get(name)
+        if option is None:
+            raise self._unknown(name)
+        if not option.value:
+            if equals:
+                raise self._refuse(f"Option {name!r} does not take a value.")
+        elif not equals:
+            found = next(following, None)
+            if found is None:
+                raise self._refuse(f"Option {name!r} requires an argument.")
+            value = found
+        return Given(option.key, value, name)
+
+    def _letters(self, letters: str) -> Iterator[Given]:
+        for letter in letters:
+            name = f"-{letter}"
+            if name not in self._by_name:
+                raise self._refuse(f"No such option: {visible(name)}")
+            yield Given(self._by_name[name].key, "", name)
+
+    def _unknown(self, name: str) -> UsageError:
+        from difflib import get_close_matches
+
+        near = ", ".join(sorted(get_close_matches(name, self._long_names)))
+        return self._refuse(f"No such option: {visible(name)}" + (f" (Possible options: {near})" if near else ""))
 
 
 # -- as the generator of completions and the test of the manual pages want to see it
@@ -151,11 +231,19 @@ class CommandTree:
     help: str
 
 
-def command_tree(summary: str, options: Iterable[Option]) -> CommandTree:
-    """What completions and manual pages are made from and compared with."""
-    return CommandTree(list(_parameters(options)), summary)
+def _parameter(option: Option) -> Parameter:
+    return Parameter(list(option.names), option.summary, not option.value, _Choices(option.choices))
 
 
-def _parameters(options: Iterable[Option]) -> Iterator[Parameter]:
-    for option in options:
-        yield Parameter(list(option.names), option.summary, not option.value, _Choices(option.choices))
+class Command:
+    """What :func:`zoned_tools.cli.run.run` runs: a function of the words of a command line.
+
+    It returns the exit status; errors are rendered by the caller.
+    """
+
+    def __init__(self, run: Callable[[Sequence[str]], int]) -> None:
+        self._run = run
+
+    def main(self, *, args: list[str], **_: object) -> int:
+        """The exit status."""
+        return self._run(args)

@@ -12,7 +12,6 @@ from zoned_tools.cli.output import print_json
 from zoned_tools.errors import MetadataError, UsageError
 
 if TYPE_CHECKING:
-    from zoned_tools.formats.btrfs.survey import DeviceSurvey
     from zoned_tools.formats.contract import Target
 
 app = new_app("List the super blocks of a zoned btrfs, and go back to an older one.")
@@ -44,78 +43,45 @@ def supers(
     if latest and (full or roots):
         raise UsageError("--latest lists nothing that --full or --roots could add to")
     from zoned_tools.engine.opening import opened_target
-    from zoned_tools.formats.btrfs.supers import list_supers, supers_as_json
 
     with opened_target([device], start, "btrfs") as target:
         if latest:
             return _print_latest(target, mirror, json=json)
-        survey = list_supers(target, roots=roots)
-        _refuse_nothing(survey)
-        if json:
-            document = supers_as_json(survey)
-            if full:
-                document["super_block"] = _full_tree(survey, mirror, at)
-            print_json(document)
-        else:
-            _print_text(survey, _chosen_block(survey, mirror, at) if full else None)
-    return 0
+        return _print_supers(target, (mirror, at) if full else None, roots=roots, json=json)
 
 
-def _print_text(survey: DeviceSurvey, block: bytes | None) -> None:
-    """One super block in full, or the list of all."""
-    from zoned_tools.formats.btrfs.describe import full_text
-    from zoned_tools.formats.btrfs.listing import listing
+def _print_supers(target: Target, full: tuple[int, int | None] | None, *, roots: bool, json: bool) -> int:
+    """The list of all, or one in full: of a mirror, or the one at a place."""
+    from zoned_tools.formats.btrfs.supers import chosen_block, list_supers, refuse_nothing
+    from zoned_tools.report import btrfs as text
+    from zoned_tools.report.documents.btrfs import btrfs_super_document, btrfs_supers_document
     from zoned_tools.report.stream import write_lines
 
-    write_lines(listing(survey) if block is None else full_text(block, survey.device.path))
-
-
-def _refuse_nothing(survey: DeviceSurvey) -> None:
-    """A regular device without any magic is no btrfs; an empty ring of a zoned one is worth seeing."""
-    zoned = survey.device.geometry.is_zoned or survey.placement.derived
-    if not survey.mirrors or not (zoned or any(m.copies["magic"].any() for m in survey.mirrors)):
-        raise MetadataError("no btrfs super block", device=survey.device.path)
-
-
-def _chosen_block(survey: DeviceSurvey, mirror: int, at: int | None) -> bytes:
-    """The block that ``--full`` prints: the one at a place, the kernel's choice if valid, or the newest valid one."""
-    path = survey.device.path
-    if at is not None:
-        from zoned_tools.formats.btrfs.copies import read_block
-
-        block = read_block(survey.device, survey.start_bytes + at)
-        if block is None:
-            raise UsageError(f"there is no block at byte {at}", device=path)
-        return block
-    chosen = survey.mirror(mirror)
-    if chosen is None:
-        raise MetadataError(f"the device has no mirror {mirror}", device=path)
-    copy = chosen.valid_head if chosen.head_is_valid else chosen.newest_copy
-    if copy is None:
-        raise MetadataError(f"mirror {mirror} holds no valid super block", device=path)
-    return survey.block(copy)
-
-
-def _full_tree(survey: DeviceSurvey, mirror: int, at: int | None) -> dict[str, object]:
-    from zoned_tools.formats.btrfs.inspect import as_tree
-
-    return as_tree(_chosen_block(survey, mirror, at))
+    survey = list_supers(target, roots=roots)
+    refuse_nothing(survey)
+    block = None if full is None else chosen_block(survey, *full)
+    if json:
+        print_json(btrfs_supers_document(survey) if block is None else btrfs_super_document(survey, block))
+    else:
+        write_lines(text.list_lines(survey) if block is None else text.full_lines(block, target.device.path))
+    return 0
 
 
 def _print_latest(target: Target, mirror: int, *, json: bool) -> int:
     from zoned_tools.formats.btrfs.latest import find_latest
     from zoned_tools.formats.btrfs.supers import copy_as_json
+    from zoned_tools.report.btrfs import latest_line
+    from zoned_tools.report.documents.btrfs import btrfs_latest_document
 
     row = find_latest(target.device, target.start_bytes, mirror)
     copy = None if row is None else copy_as_json(row)
     path = target.device.path
     if json:
-        print_json({"schema": "zoned.btrfs.latest/1", "device": path, "mirror": mirror, "kernel_choice": copy})
-        return 0
-    if copy is None:
+        print_json(btrfs_latest_document(path, mirror, copy))
+    elif copy is None:
         raise MetadataError(f"the kernel finds no super block in mirror {mirror}", device=path)
-    validity = "valid" if copy["valid"] else "not valid"
-    print(f"{path}: mirror {mirror}: generation {copy['generation']} at byte {copy['offset_bytes']}, {validity}")
+    else:
+        print(latest_line(path, mirror, copy))
     return 0
 
 
@@ -138,6 +104,8 @@ def rollback(
     from zoned_tools.cli.changes import execute, print_undo
     from zoned_tools.engine.opening import opened_target
     from zoned_tools.formats.btrfs.rollback import plan_rollback
+    from zoned_tools.report.btrfs import rollback_line
+    from zoned_tools.report.documents.btrfs import btrfs_rollback_document
 
     with opened_target(devices, start, "btrfs", writable=not dry_run) as target:
         plan = plan_rollback(target, to_generation, drop_log=drop_log)
@@ -147,18 +115,7 @@ def rollback(
             print_undo(carried)
             changed = bool(carried)
         if json:
-            print_json(
-                {
-                    "schema": "zoned.btrfs.rollback/1",
-                    "devices": list(target.paths),
-                    "generation": to_generation,
-                    "changed": changed,
-                    "messages": plan.messages,
-                    "steps": list(plan.describe(target.paths)),
-                }
-            )
+            print_json(btrfs_rollback_document(target, to_generation, plan, changed=changed))
         elif not dry_run:
-            print(
-                f"{', '.join(target.paths)}: generation {to_generation} is the newest {'now' if changed else 'already'}"
-            )
+            print(rollback_line(target.paths, to_generation, changed=changed))
     return 0

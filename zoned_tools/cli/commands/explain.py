@@ -23,7 +23,8 @@ def explain(
 ) -> None:
     """Explain what a finding means."""
     from zoned_tools.formats import registry
-    from zoned_tools.report.rules import explain_document, explain_lines, list_lines, rules_of
+    from zoned_tools.report.documents.targets import explain_document
+    from zoned_tools.report.rules import explain_lines, list_lines, rules_of
 
     # Installed layouts cost a search: it is made for a code that none of ours has.
     chosen = rules_of(registry.ours(), finding) or rules_of(registry.strangers(), finding)

@@ -52,6 +52,9 @@ def export(
 ) -> int:
     """Write the logical device's content to a sparse raw file."""
     from zoned_tools.engine.opening import opened_target
+    from zoned_tools.report.documents.targets import export_document
+    from zoned_tools.report.stream import write_lines
+    from zoned_tools.report.targets import lost_lines
 
     check_layout_name(layout)
     if json and output == "-":
@@ -60,12 +63,8 @@ def export(
     with opened_target(paths, start, layout) as target:
         result = _run(target, chosen, output, force=force, skip_errors=skip_errors, quiet=quiet, processes=processes)
         if json:
-            from zoned_tools.report.documents.targets import export_document
-
             print_json(export_document(target, output, result))
-        for lost in result.lost:
-            where = f"{lost.length_bytes} bytes at byte {lost.offset_bytes}"
-            print(f"zoned: {target.device.path}: lost {where}: {lost.reason}", file=sys.stderr)
+        write_lines((f"zoned: {line}" for line in lost_lines(target, result)), sys.stderr)
     return FsckStatus.UNCORRECTED if result.lost else FsckStatus.CLEAN
 
 

@@ -11,7 +11,7 @@ from zoned_tools.cli.lazy import new_app
 from zoned_tools.cli.options import DevicePath, DryRun, Force, Json, Quiet
 from zoned_tools.cli.output import print_json, progress_bar
 from zoned_tools.errors import DeviceError, UsageError
-from zoned_tools.units import format_size, parse_size
+from zoned_tools.units import parse_size
 
 if TYPE_CHECKING:
     from zoned_tools.device.base import Geometry
@@ -38,6 +38,10 @@ MaxActive: TypeAlias = Annotated[
 BlockSize: TypeAlias = Annotated[
     int, typer.Option("--block-size", metavar="BYTES", help="Logical block size, 512 or 4096.")
 ]
+Conventional: TypeAlias = Annotated[
+    int,
+    typer.Option("--conventional", metavar="ZONES", help="Conventional zones, at the start of the drive.", min=0),
+]
 
 
 @app.command()
@@ -62,10 +66,7 @@ def create(
             "--zone-capacity", metavar="SIZE", help="Usable part of each sequential zone.", show_default=False
         ),
     ] = None,
-    conventional: Annotated[
-        int,
-        typer.Option("--conventional", metavar="ZONES", help="Conventional zones, at the start of the drive.", min=0),
-    ] = 0,
+    conventional: Conventional = 0,
     model: Model = DriveModel.HOST_MANAGED,
     max_open: MaxOpen = 0,
     max_active: MaxActive = 0,
@@ -126,6 +127,7 @@ def import_drive(
 ) -> int:
     """Make an emulated drive from what was saved of a real one."""
     from zoned_tools.device.importing import copy_content, find_data, load_zone_table
+    from zoned_tools.report.drives import import_line
 
     geometry, table = load_zone_table(
         zones,
@@ -137,7 +139,7 @@ def import_drive(
     source = data or find_data(zones)
     with progress_bar("importing", geometry.size_bytes, quiet=quiet) as progress:
         copied = copy_content(source, image, geometry, table, overwrite=force, progress=progress)
-    print(f"{image}: {geometry.model}, {geometry.nr_zones} zones, {format_size(copied)} of data imported")
+    print(import_line(image, geometry, copied))
     return 0
 
 
@@ -156,6 +158,7 @@ def convert(
     from zoned_tools.device.importing import copy_drive
     from zoned_tools.device.opening import open_device
     from zoned_tools.device.zloop import write_zloop
+    from zoned_tools.report.drives import convert_line
 
     with open_device(source) as drive:
         if not drive.geometry.is_zoned:
@@ -165,7 +168,7 @@ def convert(
                 copied = copy_drive(drive, destination, overwrite=force, progress=progress)
         else:
             copied = write_zloop(drive, destination)
-    print(f"{destination}: {drive.geometry.nr_zones} zones, {format_size(copied)} of data copied")
+    print(convert_line(destination, drive.geometry, copied))
     return 0
 
 
@@ -203,18 +206,11 @@ def repair(device: DevicePath, dry_run: DryRun = False, json: Json = False) -> i
 
 
 def _describe(path: str, geometry: Geometry, nr_conventional: int, *, json: bool) -> None:
-    if json:
-        from zoned_tools.report.documents.drives import image_document
+    from zoned_tools.report.documents.drives import image_document
+    from zoned_tools.report.drives import image_lines
+    from zoned_tools.report.stream import write_lines
 
+    if json:
         print_json(image_document(path, geometry, nr_conventional))
-        return
-    if not geometry.is_zoned:
-        print(f"{path}: regular, {format_size(geometry.size_bytes)}")
-        return
-    blocks = f"{geometry.logical_block_bytes}-byte blocks"
-    print(f"{path}: {geometry.model}, {format_size(geometry.size_bytes)}, {blocks}")
-    zone = format_size(geometry.zone_bytes)
-    print(f"  {geometry.nr_zones} zones of {zone}, {nr_conventional} conventional")
-    print(
-        f"  {geometry.max_open_zones or 'no limit on'} open, {geometry.max_active_zones or 'no limit on'} active zones"
-    )
+    else:
+        write_lines(image_lines(path, geometry, nr_conventional))

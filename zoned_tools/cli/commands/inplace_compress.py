@@ -15,8 +15,11 @@ from zoned_tools.errors import UsageError
 from zoned_tools.formats.shared.settings import Journey
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from zoned_tools.device.base import Device
     from zoned_tools.formats.inplace_compress.format import Wanted
+    from zoned_tools.report.documents.inplace_compress import CompressTable
 
 NAME = "inplace-compress"
 SECTOR_BYTES = 512
@@ -51,28 +54,27 @@ Processes: TypeAlias = Annotated[
 ]
 
 
-def _print_table(line: str) -> None:
-    print(f"table: {line}")
-    print(f"warning: {_table_facts(line)['warning']}", file=sys.stderr)
+def _print_made(lines: Iterable[str], table: CompressTable) -> None:
+    """What was made, and how the driver is told of it."""
+    from zoned_tools.report.inplace_compress import table_line, warning_line
+    from zoned_tools.report.stream import write_lines
 
-
-def _table_facts(line: str | None) -> dict[str, object]:
-    """A table line for JSON, with the warning that belongs to it."""
-    from zoned_tools.formats.inplace_compress.table import ACTIVATION_WARNING
-
-    return {"table": line, "warning": ACTIVATION_WARNING}
+    write_lines(lines)
+    if table["table"] is not None:
+        print(table_line(table))
+        print(warning_line(table), file=sys.stderr)
 
 
 def _wanted(compressor: str | None, data_blocks: int | None, table: str | None) -> Wanted:
     """Compressor and size of a new volume, with what the driver would understand otherwise."""
     from zoned_tools.formats.inplace_compress import LAYOUT
     from zoned_tools.formats.inplace_compress.format import wanted_volume
+    from zoned_tools.report.stream import write_lines
 
     given = {"table": table, "data-blocks": data_blocks, "compressor": compressor}
     words = {name: str(value) for name, value in given.items() if value is not None}
     wanted = wanted_volume(LAYOUT.parse_settings(words, Journey.FORMAT))
-    for note in wanted.notes:
-        print(f"note: {note}", file=sys.stderr)
+    write_lines((f"note: {note}" for note in wanted.notes), sys.stderr)
     return wanted
 
 
@@ -100,22 +102,22 @@ def format_volume(
     from zoned_tools.cli.changes import execute
     from zoned_tools.device.opening import open_device
     from zoned_tools.formats.inplace_compress.format import plan_volume, volume_sizes
+    from zoned_tools.report.documents.inplace_compress import compress_format_document, compress_table
+    from zoned_tools.report.inplace_compress import format_line
 
     wanted = _wanted(compressor, data_blocks, table)
-    name = wanted.compressor.label
     begin = (start or 0) * SECTOR_BYTES
     with open_device(device, writable=not dry_run) as drive:
         meta, data = volume_sizes(drive, begin, wanted.data_blocks)
         plan = plan_volume(drive, compressor=wanted.compressor, start_bytes=begin, data_blocks=data)
         _refuse_content(drive, force=force)
         execute(plan, [drive], dry_run=dry_run, undo=undo, no_undo=no_undo, identity_after=NAME)
-    line = _line(device, start, table) if not dry_run else None
+    name, line = wanted.compressor.label, _line(device, start, table) if not dry_run else None
+    made = compress_table(line)
     if json:
-        facts = {"device": device, "compressor": name, "meta_blocks": meta, "data_blocks": data}
-        print_json({"schema": "zoned.inplace-compress.format/1", "dry_run": dry_run, **facts, **_table_facts(line)})
+        print_json(compress_format_document(device, name, (meta, data), made, dry_run=dry_run))
     elif line is not None:
-        print(f"{device}: {data} blocks of 4096 bytes, {name}")
-        _print_table(line)
+        _print_made([format_line(device, data, name)], made)
     return 0
 
 
@@ -147,11 +149,11 @@ def import_content(
     start: Start = None,
 ) -> int:
     """Make a volume with the content of a raw file."""
-    from dataclasses import asdict
-
     from zoned_tools.device.opening import open_device
     from zoned_tools.formats.inplace_compress.import_ import import_volume, open_source
     from zoned_tools.formats.inplace_compress.workers import process_count
+    from zoned_tools.report.documents.inplace_compress import compress_import_document, compress_table
+    from zoned_tools.report.inplace_compress import import_line
 
     wanted = _wanted(compressor, data_blocks, table)
     content = open_source(source)
@@ -169,15 +171,11 @@ def import_content(
                 exact=exact,
                 progress=progress,
             )
-    line = _line(device, start, table)
+    made = compress_table(_line(device, start, table))
     if json:
-        facts = {"device": device, "source": source, "compressor": wanted.compressor.label, **asdict(result)}
-        print_json({"schema": "zoned.inplace-compress.import/1", **facts, **_table_facts(line)})
-        return 0
-    share = f", {100 * result.stored_bytes / result.content_bytes:.1f} %" if result.content_bytes else ""
-    print(f"{device}: {result.content_bytes} bytes in {result.extents} extents, {result.stored_bytes} stored{share}")
-    if line is not None:
-        _print_table(line)
+        print_json(compress_import_document(device, source, wanted.compressor.label, result, made))
+    else:
+        _print_made([import_line(device, result)], made)
     return 0
 
 
@@ -290,15 +288,16 @@ def print_statistics(
     """Print ratio, payload histogram and holes of a volume."""
     from zoned_tools.engine.opening import opened_target
     from zoned_tools.formats.inplace_compress.stat import statistics
-    from zoned_tools.formats.inplace_compress.table import ACTIVATION_WARNING
+    from zoned_tools.report.documents.inplace_compress import compress_stat_document, compress_table
+    from zoned_tools.report.inplace_compress import warning_line
+    from zoned_tools.report.stream import write_lines
     from zoned_tools.report.tree import tree_lines
 
     with opened_target([device], start, NAME) as target:
         facts = statistics(target, window)
     if json:
-        print_json({"schema": "zoned.inplace-compress.stat/1", "device": device, **facts})
+        print_json(compress_stat_document(device, facts))
         return 0
-    for line in tree_lines(facts):
-        print(line)
-    print(f"warning: {ACTIVATION_WARNING}", file=sys.stderr)
+    write_lines(tree_lines(facts))
+    print(warning_line(compress_table(None)), file=sys.stderr)
     return 0

@@ -11,15 +11,14 @@ def inspect(devices: DevicePaths, json: Json = False, start: Start = None, layou
     from zoned_tools.engine.opening import opened_target
     from zoned_tools.formats import registry
     from zoned_tools.report.documents.targets import inspect_document
-    from zoned_tools.report.tree import tree_lines
+    from zoned_tools.report.stream import write_lines
+    from zoned_tools.report.targets import inspect_lines
 
     check_layout_name(layout)
     with opened_target(devices, start, layout) as target:
         tree = registry.of(target).inspect(target)
         if json:
             print_json(inspect_document(target, tree))
-            return 0
-        print(f"{', '.join(target.paths)}: {target.layout}")
-        for line in tree_lines(tree, indent=1):
-            print(line)
+        else:
+            write_lines(inspect_lines(target, tree))
     return 0

@@ -17,15 +17,12 @@ def list_devices(
     """List the zoned block devices of this machine."""
     from zoned_tools.device.inventory import list_disks
     from zoned_tools.report.documents.drives import list_document
+    from zoned_tools.report.drives import list_lines
+    from zoned_tools.report.stream import write_lines
 
     disks = [disk for disk in list_disks() if everything or disk.model != "regular"]
     if json:
         print_json(list_document(disks))
-        return 0
-    if not disks:
-        print("no zoned block device on this machine")
-        return 0
-    print("NAME          MODEL         SIZE        ZONE SIZE   ZONES     OPEN  ACTIVE  VENDOR AND MODEL")
-    for disk in disks:
-        print(disk.as_line())
+    else:
+        write_lines(list_lines(disks))
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,11 +11,6 @@ from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Settings, Sta
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.shared.settings import Journey
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from zoned_tools.engine.logical import MappedRun
 
 
 @takes_settings(Journey.LOGICAL)
@@ -39,6 +34,9 @@ def map_blocks(
     from zoned_tools.engine.logical import map_blocks as runs_of
     from zoned_tools.engine.logical import opened_logical
     from zoned_tools.engine.opening import opened_target
+    from zoned_tools.report.documents.targets import map_document
+    from zoned_tools.report.stream import write_text
+    from zoned_tools.report.targets import map_lines
 
     check_layout_name(layout)
     wanted = [parse_range(text) for text in at or ()]
@@ -51,7 +49,11 @@ def map_blocks(
         ranges = wanted or [(0, mapper.size_blocks)]
         checked = [runs_of(target, mapper, first, count) for first, count in ranges]
         runs = (run for one in checked for run in one)
-        (_print_json if json else _print_table)(runs)
+        if json:
+            write_text(map_document(runs))
+        else:
+            for line in map_lines(runs):  # at once: blocks that cannot be read end it
+                print(line)
     return 0
 
 
@@ -71,23 +73,3 @@ def parse_range(text: str) -> tuple[int, int]:
     if numbers[1] == 0:
         raise UsageError(f"--at {text}: no blocks")
     return numbers[0], numbers[1]
-
-
-def _print_json(runs: Iterator[MappedRun]) -> None:
-    """One extent a line as they come: a fragmented drive has millions."""
-    from zoned_tools.report.documents.targets import map_document
-    from zoned_tools.report.stream import write_text
-
-    write_text(map_document(runs))
-
-
-def _print_table(runs: Iterator[MappedRun]) -> None:
-    row = "%12s %10s %14s  %-20s %s"
-    header = row % ("block", "blocks", "physical block", "device", "why")
-    for run in runs:
-        if header:
-            print(header)
-            header = ""
-        place = "-" if run.physical_bytes is None else str(run.physical_bytes // 4096)
-        extent = run.extent
-        print(row % (extent.logical_block, extent.blocks, place, run.device, extent.why))

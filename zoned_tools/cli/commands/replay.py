@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 def print_warnings(mapper: Mapper, target: Target) -> None:
     """Say on standard error what the mapper found odd in the metadata."""
-    from zoned_tools.formats.contract import Warns
+    from zoned_tools.report.stream import write_lines
+    from zoned_tools.report.targets import warning_lines
 
-    for text in mapper.warnings if isinstance(mapper, Warns) else ():
-        print(f"zoned: {target.device.path}: {text}", file=sys.stderr)
+    write_lines((f"zoned: {line}" for line in warning_lines(target, mapper)), sys.stderr)
 
 
 @takes_settings(Journey.LOGICAL)
@@ -78,13 +78,19 @@ def replay(
         _requests(trace, log_writes) as requests,
     ):
         result = _run(target, requests, chosen, options, check_each=check_each)
-        if json:
-            from zoned_tools.report.documents.targets import replay_document
-
-            print_json(replay_document(target, options, result))
-        else:
-            _print_text(target, result)
+        _print(target, options, result, json=json)
     return FsckStatus.UNCORRECTED if result.has_errors else FsckStatus.CLEAN
+
+
+def _print(target: Target, options: ReplayOptions, result: ReplayResult, *, json: bool) -> None:
+    from zoned_tools.report.documents.targets import replay_document
+    from zoned_tools.report.stream import write_lines
+    from zoned_tools.report.targets import replay_lines
+
+    if json:
+        print_json(replay_document(target, options, result))
+    else:
+        write_lines(replay_lines(target, result))
 
 
 @contextmanager
@@ -116,24 +122,3 @@ def _run(
         layout = registry.of(target)
         check = lambda on: layout.check(on, CheckOptions())  # noqa: E731 - the name is bound either way
     return run(target, requests, open_mapper, options, check)
-
-
-def _print_text(target: Target, result: ReplayResult) -> None:
-    requests = ", ".join(f"{count} {name}" for name, count in result.requests.items() if count) or "no requests"
-    device = result.device
-    print(f"{', '.join(target.paths)}: {requests}")
-    print(
-        f"  devices: {device.writes} writes ({device.write_bytes} bytes), {device.discards} discards, "
-        f"{device.zone_commands} zone commands, {device.flushes} flushes"
-    )
-    for kind, count in result.free_zones.items():
-        print(f"  free {kind} zones: {count}")
-    if result.crashed:
-        print(f"  power cut after {device.changes} changes, in {result.last_place or 'opening the target'}")
-    if result.evidence is not None:
-        from zoned_tools.report.check import finding_lines, verdict_line
-
-        print(f"  checked {result.checks} times, last in {result.last_place or 'an empty trace'}")
-        for line in finding_lines(result.evidence.findings):
-            print(line)
-        print(verdict_line(target.paths, target.layout, result.evidence.verdict, result.evidence.findings))

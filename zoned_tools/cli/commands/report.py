@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +14,10 @@ from zoned_tools.errors import DeviceError, UsageError
 from zoned_tools.units import parse_size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from zoned_tools.device.base import Geometry
-    from zoned_tools.device.zones import ZoneTable
+    from zoned_tools.device.zones import IntArray, ZoneTable
 
 
 class Format(StrEnum):
@@ -120,19 +121,27 @@ def _report_one(
     if summary:
         _print(render.summary_lines(path, geometry, table))
         return
+    if form is Format.JSON:
+        _print(render.json_document(path, geometry, table, numbers))
+    else:
+        _print(_rows(form, table, numbers))
+
+
+def _rows(form: Format, table: ZoneTable, numbers: IntArray) -> Iterable[str]:
+    """One line a zone."""
+    from zoned_tools.report import zones as render
+
     match form:
-        case Format.TABLE:
-            _print(render.table_lines(table, numbers))
         case Format.BLKZONE:
-            _print(render.blkzone_lines(table))
+            return render.blkzone_lines(table)
         case Format.ZBD:
-            _print(render.zbd_lines(table, numbers))
+            return render.zbd_lines(table, numbers)
         case Format.CSV:
-            _print(render.csv_lines(table, numbers))
-        case Format.JSON:
-            _print(render.json_document(path, geometry, table, numbers))
+            return render.csv_lines(table, numbers)
         case Format.JSONL:
-            _print(render.json_lines(table, numbers))
+            return render.json_lines(table, numbers)
+        case _:
+            return render.table_lines(table, numbers)
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -42,9 +42,7 @@ Tcp = Annotated[
 ]
 AllowUid = Annotated[
     list[int] | None,
-    typer.Option(
-        "--allow-uid", metavar="N", min=0, help="This user may connect to the Unix socket too.", show_default=False
-    ),
+    typer.Option("--allow-uid", metavar="N", min=0, help="This user may connect too.", show_default=False),
 ]
 Certificates = Annotated[
     str | None,
@@ -65,7 +63,7 @@ Keys = Annotated[
     ),
 ]
 InsecureTcp = Annotated[
-    bool, typer.Option("--insecure-tcp", help="Let everybody on this machine write over TCP without TLS.")
+    bool, typer.Option("--insecure-tcp", help="Let everybody on this machine connect over TCP without TLS.")
 ]
 Name = Annotated[str, typer.Option("--name", metavar="NAME", help="Export name beside the default one.")]
 Once = Annotated[bool, typer.Option("--once", help="Stop when the last client disconnects.")]
@@ -80,21 +78,21 @@ class _Access:
     uids: tuple[int, ...]
     certificates: str | None
     keys: str | None
+    insecure: bool
 
-    def check(self, *, write: bool, insecure: bool) -> None:
-        """Refuse what excludes each other, and what would let strangers write."""
+    def check(self) -> None:
+        """Refuse what excludes each other."""
         if self.unix is not None and self.tcp is not None:
             raise UsageError("--socket and --tcp exclude each other")
         if self.certificates is not None and self.keys is not None:
             raise UsageError("--tls-certificates and --tls-psk exclude each other")
-        if self.tcp is None:
-            if insecure:
-                raise UsageError("--insecure-tcp is for --tcp")
-            return
-        if self.uids:
-            raise UsageError("--allow-uid is for Unix sockets")
-        if write and not (insecure or self.encrypted):
-            _refuse_strangers()
+        if self.tcp is None and self.insecure:
+            raise UsageError("--insecure-tcp is for --tcp")
+
+    @property
+    def everybody(self) -> bool:
+        """Whoever reaches the port may connect: TLS proves who they are, or the user said so."""
+        return self.insecure or (self.tcp is not None and self.encrypted)
 
     @property
     def encrypted(self) -> bool:
@@ -117,17 +115,6 @@ class _Access:
         if self.tcp is not None:
             return tcp_listener(self.tcp, tls=self.encrypted)
         return unix_listener(self.unix, for_others=bool(self.uids), tls=self.encrypted)
-
-
-def _refuse_strangers() -> None:
-    from zoned_tools.engine.nbd.access import other_people
-
-    others = other_people()
-    if others:
-        raise UsageError(
-            f"{others[0]} and whoever else is on this machine could write over TCP",
-            hint="--tls-certificates, --tls-psk or --socket keep them out, --insecure-tcp lets them in",
-        )
 
 
 @takes_settings(Journey.LOGICAL)
@@ -155,8 +142,8 @@ def serve(
     from zoned_tools.engine.opening import opened_target
 
     check_layout_name(layout)
-    access = _Access(unix, tcp, tuple(allow_uid or ()), tls_certificates, tls_psk)
-    access.check(write=write, insecure=insecure_tcp)
+    access = _Access(unix, tcp, tuple(allow_uid or ()), tls_certificates, tls_psk, insecure_tcp)
+    access.check()
     if len(name.encode()) > 256:
         raise UsageError("--name: longer than 256 bytes")
     tls = access.tls()
@@ -173,6 +160,7 @@ def serve(
             when_idle=_idle_work(mapper),
             tls=tls,
             allowed_uids=access.uids,
+            everybody=access.everybody,
         )
         failure = run(server, listener, lambda: _announce(target, mapper, uri, json=json))
     if failure is not None:

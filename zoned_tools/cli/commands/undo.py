@@ -34,11 +34,12 @@ def undo(
     if file is None:
         raise UsageError("no undo file is named", hint="zoned undo --list shows those that there are")
     from zoned_tools.engine.undoing import opened_playback
+    from zoned_tools.report.documents.undo import undo_document
     from zoned_tools.report.stream import write_lines
-    from zoned_tools.report.undo import playback_document, playback_lines
+    from zoned_tools.report.undo import playback_lines
 
     with opened_playback(file, devices or (), writable=not dry_run, force=force) as playback:
-        document = playback_document(playback, changed=not dry_run) if json else None
+        document = undo_document(playback, changed=not dry_run) if json else None
         if document is None:
             write_lines(playback_lines(playback, dry_run=dry_run))
         if not dry_run:
@@ -50,12 +51,13 @@ def undo(
 
 def _list(*, json: bool) -> int:
     from zoned_tools.device.undo_files import list_undo_files
+    from zoned_tools.report.documents.undo import undo_list_document
     from zoned_tools.report.stream import write_lines
-    from zoned_tools.report.undo import list_document, list_lines
+    from zoned_tools.report.undo import list_lines
 
     entries = list_undo_files()
     if json:
-        print_json(list_document(entries))
+        print_json(undo_list_document(entries))
     else:
         write_lines(list_lines(entries))
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, BinaryIO, TypeAlias, cast
 
@@ -16,6 +15,8 @@ from zoned_tools.cli.output import print_json, progress_bar
 from zoned_tools.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from zoned_tools.formats.zonefs.mapper.open import ZonefsTree
 
 app = new_app("List, read, write, check and mount the files of a zonefs volume.")
@@ -104,18 +105,19 @@ def stat_file(
     start: Start = None,
 ) -> None:
     """Print what stat(2) shows of a file, or statfs(2) of the volume."""
+    from zoned_tools.report.documents import zonefs as documents
+    from zoned_tools.report.stream import write_lines
     from zoned_tools.report.tree import tree_lines
-    from zoned_tools.report.zonefs import entry_json
 
     with _tree(device, start, options=_kernel_options(kernel)) as tree:
-        entry = entry_json(tree.stat(path))
-        if file_system:
-            entry = {**tree.statfs().as_json(), "attributes": tree.attributes()}
-    if json:
-        print_json({"schema": "zoned.zonefs.statfs/1" if file_system else "zoned.zonefs.stat/1", **entry})
-        return
-    for line in tree_lines(entry):
-        print(line)
+        entry = documents.zonefs_entry(tree.stat(path))
+        figures = documents.zonefs_figures(tree) if file_system else None
+    if not json:
+        write_lines(tree_lines(entry if figures is None else figures))
+    elif figures is None:
+        print_json(documents.zonefs_stat_document(entry))
+    else:
+        print_json(documents.zonefs_statfs_document(figures))
 
 
 @app.command("cat")
@@ -159,13 +161,13 @@ def _source(name: str) -> Iterator[tuple[BinaryIO, int]]:
                 copyfileobj(file, spool)
                 length = spool.tell()
                 spool.seek(0)
-                yield cast(BinaryIO, spool), length
+                yield cast("BinaryIO", spool), length
         return
     with tempfile.SpooledTemporaryFile(SPOOLED_IN_MEMORY_BYTES) as spool:
         copyfileobj(sys.stdin.buffer, spool)
         length = spool.tell()
         spool.seek(0)
-        yield cast(BinaryIO, spool), length
+        yield cast("BinaryIO", spool), length
 
 
 @app.command("put")
@@ -187,6 +189,8 @@ def put_content(
 ) -> None:
     """Append to a sequential file, or write into a conventional one."""
     from zoned_tools.formats.zonefs.transfer import plan_put, run_put
+    from zoned_tools.report.documents.zonefs import zonefs_put_document
+    from zoned_tools.report.zonefs import put_line
     from zoned_tools.units import parse_size
 
     at = None if offset is None else parse_size(offset)
@@ -196,17 +200,9 @@ def put_content(
             with progress_bar(f"writing {put.ref.path}", length, quiet=quiet or json) as progress:
                 run_put(tree, put, file, progress)
     if json:
-        print_json(
-            {
-                "schema": "zoned.zonefs.put/1",
-                "changed": not dry_run and length > 0,
-                "path": put.ref.path,
-                "offset_bytes": put.offset_bytes,
-                "length_bytes": put.length_bytes + put.padding_bytes,
-            }
-        )
+        print_json(zonefs_put_document(put, changed=not dry_run and length > 0))
     elif dry_run:
-        print(f"{device}: would {put.describe()}")
+        print(put_line(device, put))
 
 
 @app.command("truncate")
@@ -218,6 +214,7 @@ def truncate_file(
     start: Start = None,
 ) -> None:
     """Empty a sequential file (SIZE 0), or fill it up (max)."""
+    from zoned_tools.report.zonefs import truncate_line
     from zoned_tools.units import parse_size
 
     number = None if size == "max" else parse_size(size)
@@ -226,7 +223,7 @@ def truncate_file(
         wanted = ref.capacity_bytes if number is None else number
         if dry_run:
             tree.check_truncate(path, wanted)
-            print(f"{device}: would truncate {ref.path} from {ref.size_bytes} to {wanted} bytes")
+            print(truncate_line(device, ref.path, (ref.size_bytes, wanted)))
         else:
             tree.truncate(path, wanted)
 

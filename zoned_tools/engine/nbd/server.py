@@ -54,7 +54,8 @@ class Server:
         when_idle: called when there was no request for :data:`IDLE_SECONDS` since something was changed,
             before the changes are made durable.
         tls: clients have to begin TLS with it.
-        allowed_uids: users who may connect to a Unix socket, beside root and the server's own.
+        allowed_uids: users who may connect, beside root and the server's own.
+        everybody: do not look who connects; TLS does that, or nobody needs to.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Server:
         when_idle: Callable[[], object] | None = None,
         tls: ssl.SSLContext | None = None,
         allowed_uids: Collection[int] = (),
+        everybody: bool = False,
     ) -> None:
         self._log = log
         self._volume = SharedVolume(mapper, log)
@@ -75,6 +77,7 @@ class Server:
         self._offer = Offer(self._volume, export, log, tls)
         self._stop_when_unused = stop_when_unused
         self._when_idle = when_idle
+        self._everybody = everybody
         self._allowed_uids = frozenset({0, os.geteuid(), *allowed_uids})
         self._connections: set[Connection] = set()
         self._places = threading.Condition()
@@ -143,10 +146,12 @@ class Server:
                 connected.close()
 
     def _admits(self, connected: socket.socket) -> bool:
-        uid = peer_uid(connected)
-        if uid is None or uid in self._allowed_uids:
+        if self._everybody:
             return True
-        self._log(f"connection refused: user {uid} may not connect")
+        uid = peer_uid(connected)
+        if uid in self._allowed_uids:
+            return True
+        self._log(f"connection refused: {'an unknown user' if uid is None else f'user {uid}'} may not connect")
         return False
 
     def _begin(self, connected: socket.socket) -> bool:

@@ -23,11 +23,33 @@ _PEER = struct.Struct("iII")  # process, user, group
 
 
 def peer_uid(connected: socket.socket) -> int | None:
-    """The user at the other end of a Unix socket; None for other kinds."""
-    if connected.family != socket.AF_UNIX:
+    """The user at the other end of a Unix or loopback TCP socket; None when that cannot be found out."""
+    if connected.family == socket.AF_UNIX:
+        _, uid, _ = _PEER.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        return int(uid)
+    try:
+        return _owner_of_tcp(connected.getpeername(), connected.getsockname())
+    except OSError:
         return None
-    _, uid, _ = _PEER.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-    return int(uid)
+
+
+def _owner_of_tcp(theirs: tuple[str, int], ours: tuple[str, int]) -> int | None:
+    """The owner of the client's end, from the kernel's table of sockets of this network (proc(5), /proc/net/tcp)."""
+    wanted = (_in_table(theirs), _in_table(ours))
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError), open(table, encoding="ascii") as lines:
+            for line in lines:
+                fields = line.split()
+                if len(fields) > 7 and (fields[1], fields[2]) == wanted:
+                    return int(fields[7])
+    return None
+
+
+def _in_table(address: tuple[str, int]) -> str:
+    """An address as the table has it: 32-bit words in the machine's order, hexadecimal."""
+    packed = ipaddress.ip_address(address[0]).packed
+    words = struct.unpack(f"={len(packed) // 4}I", packed)
+    return "".join(f"{word:08X}" for word in words) + f":{address[1]:04X}"
 
 
 @contextmanager

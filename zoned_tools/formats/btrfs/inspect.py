@@ -57,10 +57,8 @@ def inspect(target: Target) -> dict[str, object]:
 def _device(survey: DeviceSurvey) -> dict[str, object]:
     rings = []
     for mirror in survey.mirrors:
-        ring = ring_as_json(mirror)
-        ring["copies"] = len(mirror.copies)
-        ring["valid_copies"] = int(mirror.copies["valid"].sum())
-        rings.append(ring)
+        counts = {"copies": len(mirror.copies), "valid_copies": int(mirror.copies["valid"].sum())}
+        rings.append({**ring_as_json(mirror), **counts})
     best = survey.best
     return {
         "device": survey.device.path,

@@ -1,13 +1,14 @@
-"""The listing of all super blocks, as ``zoned btrfs supers`` shows it."""
+"""The super blocks of a device as rows of documents, and the one that somebody wants to see."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
 from zoned_tools.device.zones import condition_name
-from zoned_tools.formats.btrfs.copies import Copies, Copy, Csum, Magic
+from zoned_tools.errors import MetadataError, UsageError
+from zoned_tools.formats.btrfs.copies import Copies, Copy, Csum, Magic, read_block
 from zoned_tools.formats.btrfs.judge import rows_newest_first
 from zoned_tools.formats.btrfs.survey import DeviceSurvey, MirrorSurvey, survey_file_system
 
@@ -15,10 +16,50 @@ if TYPE_CHECKING:
     from zoned_tools.formats.btrfs.ring import RingZone
     from zoned_tools.formats.contract import Target
 
-SCHEMA = "zoned.btrfs.supers/1"
-
 _CSUM_JSON = {int(Csum.OK): True, int(Csum.BAD): False, int(Csum.UNKNOWN_TYPE): False, int(Csum.UNTESTED): None}
 _MAGIC_JSON = {int(magic): magic.text for magic in Magic}
+
+
+class CopyRow(TypedDict):
+    """One super block; null where its checksum or its roots were not tested."""
+
+    offset_bytes: int
+    generation: int
+    magic: str
+    csum_ok: bool | None
+    valid: bool
+    log_root: int
+    roots_readable: bool | None
+    root: int
+    chunk_root: int
+    bytenr: int
+    zero: bool
+
+
+class ZoneStateRow(TypedDict):
+    """One zone of a ring; null where the write pointer or the capacity is not known."""
+
+    zone: int
+    condition: str
+    fill: str
+    wp_bytes: int | None
+    slots: int | None
+    written_slots: int
+
+
+class RingRow(TypedDict):
+    """One mirror: its zones, both answers, and every copy."""
+
+    mirror: int
+    mode: str
+    bytenr: int
+    zones: list[int]
+    zone_states: list[ZoneStateRow]
+    state: str
+    next_write_bytes: int | None
+    kernel_choice: CopyRow | None
+    newest_valid: CopyRow | None
+    copies: list[CopyRow]
 
 
 def list_supers(target: Target, *, roots: bool = False) -> DeviceSurvey:
@@ -32,23 +73,44 @@ def list_supers(target: Target, *, roots: bool = False) -> DeviceSurvey:
     return survey
 
 
-def supers_as_json(survey: DeviceSurvey) -> dict[str, object]:
-    """One device in the ``zoned.btrfs.supers/1`` schema."""
-    return {
-        "schema": SCHEMA,
-        "device": survey.device.path,
-        "model": str(survey.device.geometry.model),
-        "derived": survey.placement.derived,
-        "zone_size_bytes": survey.placement.zone_bytes or None,
-        "rings": [ring_as_json(mirror) for mirror in survey.mirrors],
-    }
+def refuse_nothing(survey: DeviceSurvey) -> None:
+    """A regular device without any magic is no btrfs; an empty ring of a zoned one is worth seeing.
+
+    Raises:
+        MetadataError: it is a regular device without any.
+    """
+    zoned = survey.device.geometry.is_zoned or survey.placement.derived
+    if not survey.mirrors or not (zoned or any(m.copies["magic"].any() for m in survey.mirrors)):
+        raise MetadataError("no btrfs super block", device=survey.device.path)
 
 
-def ring_as_json(survey: MirrorSurvey) -> dict[str, object]:
+def chosen_block(survey: DeviceSurvey, mirror: int, at: int | None = None) -> bytes:
+    """The super block at a place, or of a mirror the kernel's choice if it is valid, else the newest valid one.
+
+    Raises:
+        UsageError: there is no block at that place.
+        MetadataError: there is no such mirror, or nothing valid in it.
+    """
+    path = survey.device.path
+    if at is not None:
+        block = read_block(survey.device, survey.start_bytes + at)
+        if block is None:
+            raise UsageError(f"there is no block at byte {at}", device=path)
+        return block
+    chosen = survey.mirror(mirror)
+    if chosen is None:
+        raise MetadataError(f"the device has no mirror {mirror}", device=path)
+    copy = chosen.valid_head if chosen.head_is_valid else chosen.newest_copy
+    if copy is None:
+        raise MetadataError(f"mirror {mirror} holds no valid super block", device=path)
+    return survey.block(copy)
+
+
+def ring_as_json(survey: MirrorSurvey) -> RingRow:
     """One mirror: its zones, both answers, and every copy."""
     mirror = survey.mirror
     copies = copies_as_json(survey.copies, survey)
-    head: dict[str, object] | None = None
+    head: CopyRow | None = None
     if survey.head is not None:
         row = survey.head_row
         head = copies[row] if row is not None else copy_as_json(survey.head)
@@ -66,7 +128,7 @@ def ring_as_json(survey: MirrorSurvey) -> dict[str, object]:
     }
 
 
-def _zone_as_json(zone: RingZone, *, known: bool) -> dict[str, object]:
+def _zone_as_json(zone: RingZone, *, known: bool) -> ZoneStateRow:
     return {
         "zone": zone.zone,
         "condition": condition_name(zone.condition),
@@ -77,12 +139,12 @@ def _zone_as_json(zone: RingZone, *, known: bool) -> dict[str, object]:
     }
 
 
-def copy_as_json(copy: Copy) -> dict[str, object]:
+def copy_as_json(copy: Copy) -> CopyRow:
     """One copy as a JSON object, its roots not tested."""
     return copies_as_json(np.atleast_1d(copy))[0]
 
 
-def copies_as_json(copies: Copies, survey: MirrorSurvey | None = None) -> list[dict[str, object]]:
+def copies_as_json(copies: Copies, survey: MirrorSurvey | None = None) -> list[CopyRow]:
     """All copies as JSON objects; columns are converted whole, which keeps a full ring fast.
 
     Args:

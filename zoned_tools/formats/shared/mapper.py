@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from zoned_tools.errors import DeviceError
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, MapExtent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from zoned_tools.device.base import Buffer
 
 OUT_OF_RANGE = errno.EINVAL

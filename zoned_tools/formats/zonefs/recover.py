@@ -6,8 +6,6 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from zoned_tools.formats.zonefs.constants import INVALID_ID, KNOWN_FEATURES, PERM_MASK, Feature
 from zoned_tools.formats.zonefs.judge import checksum_fits, mounts, recognise
 from zoned_tools.formats.zonefs.layout import (
@@ -82,18 +80,20 @@ def _one_byte_mended(raw: bytes) -> Iterator[bytes]:
     """``raw`` with one byte changed so that its checksum is right, for each byte where that can be.
 
     CRC-32 is linear: a changed byte changes the checksum by a pattern that depends on the change
-    and its distance from the end only. The patterns of all 255 changes are stepped back from the
-    end of the block together, one byte at a time.
+    and its distance from the end only. A step of the checksum can be taken back, so that the difference is stepped back
+    from the end of the block, one byte at a time, until it is the pattern of a change.
     """
-    wanted = checksum(raw) ^ int.from_bytes(raw[4:8], "little")
-    if not wanted:
+    difference = checksum(raw) ^ int.from_bytes(raw[4:8], "little")
+    if not difference:
         return
-    steps = np.array([zlib.crc32(bytes([b]), 0xFFFFFFFF) ^ 0xFFFFFFFF for b in range(256)], np.uint32)
-    patterns = steps.copy()
+    steps = [zlib.crc32(bytes([b]), 0xFFFFFFFF) ^ 0xFFFFFFFF for b in range(256)]
+    changes = {pattern: change for change, pattern in enumerate(steps) if change}
+    by_top = {pattern >> 24: index for index, pattern in enumerate(steps)}  # 256 different top bytes
     for position in range(SUPER_BLOCK_BYTES - 1, -1, -1):
-        if not 4 <= position < 8:
-            for change in np.flatnonzero(patterns[1:] == wanted).tolist():
-                mended = bytearray(raw)
-                mended[position] ^= change + 1
-                yield bytes(mended)
-        patterns = steps[patterns & 0xFF] ^ (patterns >> np.uint32(8))
+        change = changes.get(difference)
+        if change is not None and not 4 <= position < 8:
+            mended = bytearray(raw)
+            mended[position] ^= change
+            yield bytes(mended)
+        index = by_top[difference >> 24]
+        difference = ((difference ^ steps[index]) << 8) & 0xFFFFFFFF | index

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from zoned_tools.device.base import Geometry
     from zoned_tools.device.inventory import Disk
     from zoned_tools.device.sidecar_repair import SidecarRepair

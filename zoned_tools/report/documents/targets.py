@@ -2,20 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TypedDict
 
+from zoned_tools.report.documents.files import DUMP, DumpFile
 from zoned_tools.report.stream import array, document, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
     from zoned_tools.engine.export import ExportResult
     from zoned_tools.engine.logical import MappedRun
     from zoned_tools.engine.replay import ReplayOptions, ReplayResult
-    from zoned_tools.formats.contract import Mapper, TableLine, Target
+    from zoned_tools.formats.contract import Mapper, Rule, TableLine, Target
 
-DUMP = "zoned.dump/1"
-"""Schema of ``zoned dump``; the layout adds its own keys."""
+CHECK = "zoned.check/1"
+
+
+class FindingRow(TypedDict):
+    """One finding of ``zoned.check/1``; ``where`` has the rule's own columns."""
+
+    id: str
+    severity: str
+    where: dict[str, object]
+    message: str
+    repair: str
+
+
+class _CheckedRow(TypedDict):
+    devices: list[str]
+    layout: str | None
+    verdict: str
+    findings: list[FindingRow]
+
+
+class CheckedRow(_CheckedRow, total=False):
+    """One target of ``zoned.check/1``.
+
+    ``error`` instead of ``facts`` where it could not be checked; the others of a repair: ``actions``, ``plan`` until
+    it is carried out, what its ``rehearsal`` came to, the ``undo`` file, the findings that were ``repaired``.
+    """
+
+    error: str
+    facts: dict[str, object]
+    actions: list[dict[str, object]]
+    plan: list[str]
+    rehearsal: dict[str, object]
+    undo: str | None
+    repaired: list[FindingRow]
+
+
+class CheckDocument(TypedDict):
+    """``zoned.check/1``, written by :func:`zoned_tools.report.check.check_document`."""
+
+    schema: str
+    changed: bool
+    devices: list[CheckedRow]
+
+
+class RuleRow(TypedDict):
+    """One rule of ``zoned.explain/1``; ``allow``: what a consent agrees to; ``consent`` is null without a repair."""
+
+    id: str
+    severity: str
+    meaning: str
+    causes: str
+    kernel: str
+    repair: str
+    allow: str
+    consent: str | None
+
+
+class ExplainDocument(TypedDict):
+    """``zoned.explain/1``."""
+
+    schema: str
+    codes: list[RuleRow]
+
+
+def explain_document(rules: Mapping[str, Rule]) -> ExplainDocument:
+    """Everything that is known about rules, by id."""
+    rows: list[RuleRow] = [
+        {
+            "id": name,
+            "severity": str(rule.severity),
+            "meaning": rule.meaning,
+            "causes": rule.causes,
+            "kernel": rule.kernel,
+            "repair": rule.repair,
+            "allow": rule.allow,
+            "consent": None if rule.consent is None else str(rule.consent),
+        }
+        for name, rule in rules.items()
+    ]
+    return {"schema": "zoned.explain/1", "codes": rows}
 
 
 class TargetFacts(TypedDict):
@@ -36,8 +116,9 @@ def inspect_document(target: Target, tree: Mapping[str, object]) -> dict[str, ob
 
 
 def dump_document(target: Target, content: Mapping[str, object]) -> dict[str, object]:
-    """``zoned.dump/1``: the layout's own document beside the facts."""
-    return {"schema": DUMP, "layout": target.layout, "devices": list(target.paths), **content}
+    """:class:`zoned_tools.report.documents.files.DumpFile`: the layout's own document beside the facts."""
+    facts: DumpFile = {"schema": DUMP, "layout": target.layout, "devices": list(target.paths)}
+    return {**facts, **content}
 
 
 class TableDocument(TargetFacts):
@@ -131,8 +212,25 @@ def map_document(runs: Iterable[MappedRun]) -> Iterator[str]:
     return document({"schema": "zoned.map/1", "extents": array(encode(map_row(run)) for run in runs)})
 
 
-def replay_document(target: Target, options: ReplayOptions, result: ReplayResult) -> dict[str, object]:
-    """``zoned.replay/1``."""
+class ReplayDocument(TargetFacts):
+    """``zoned.replay/1``; ``device`` counts what reached the devices, ``verdict`` is the last check's."""
+
+    dry_run: bool
+    crashed: bool
+    last_request: str
+    requests: dict[str, int]
+    bytes: dict[str, int]
+    device: dict[str, int]
+    reclaim_steps: int
+    free_zones: dict[str, int]
+    checks: int
+    verdict: str | None
+    findings: list[dict[str, object]]
+    seconds: float
+
+
+def replay_document(target: Target, options: ReplayOptions, result: ReplayResult) -> ReplayDocument:
+    """What a trace did."""
     evidence = result.evidence
     return {
         **_facts("zoned.replay/1", target),

@@ -35,11 +35,15 @@ OWN_OPTIONS = (
 
 TABLE = OptionTable(
     "mkzonefs",
+    "Make a zonefs file system.",
     (*OPTIONS, FEATURES, *OWN_OPTIONS),
     Order.FIRST,
     unknown="Invalid option '{option}'",
     missing="Invalid command line",
 )
+
+
+command_tree = TABLE.command_tree
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -70,6 +70,20 @@ class FileGroup:
         return mask
 
 
+class StatFsRow(TypedDict):
+    """What ``statfs`` shows, as in the documents."""
+
+    type: str
+    bsize: int
+    blocks: int
+    bfree: int
+    bavail: int
+    files: int
+    ffree: int
+    namemax: int
+    fsid: str
+
+
 @dataclass(frozen=True, slots=True)
 class StatFs:
     """What ``statfs`` shows; ``blocks`` count ``bsize`` bytes."""
@@ -80,7 +94,7 @@ class StatFs:
     files: int
     fsid: int
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> StatFsRow:
         """As in the ``zoned.zonefs.ls/1`` schema; ``fsid`` as ``stat -f`` prints it."""
         return {
             "type": f"{STATFS_TYPE:x}",

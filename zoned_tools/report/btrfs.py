@@ -1,11 +1,15 @@
-"""A super block as text, in the field names of ``btrfs inspect-internal dump-super``."""
+"""What ``zoned btrfs`` prints: super blocks as a list, and one in full as dump-super prints it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from zoned_tools.device.zones import condition_name
 from zoned_tools.formats.btrfs.checksum import ALGORITHMS, csum_matches
 from zoned_tools.formats.btrfs.chunks import ChunkError, chunk_type_text, sys_chunks
+from zoned_tools.formats.btrfs.copies import Csum, Magic
 from zoned_tools.formats.btrfs.layout import CSUM_BYTES, MAGIC, BackupRoot, SuperBlock, metadata_uuid, parse
 from zoned_tools.formats.btrfs.names import (
     BACKUP_TREES,
@@ -18,15 +22,89 @@ from zoned_tools.formats.btrfs.names import (
     magic_text,
     printable,
 )
+from zoned_tools.formats.btrfs.open import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from zoned_tools.formats.btrfs.ring import RingZone
+    from zoned_tools.formats.btrfs.supers import CopyRow
+    from zoned_tools.formats.btrfs.survey import DeviceSurvey, MirrorSurvey
+
+# -- the list
+
+_CSUM_TEXT = {int(Csum.OK): "ok", int(Csum.BAD): "bad", int(Csum.UNKNOWN_TYPE): "unknown", int(Csum.UNTESTED): "-"}
+_ROOTS_TEXT = {True: "yes", False: "no", None: "-"}
+_ROW = "%18s %12s %-9s %-7s %-5s %16s %16s %16s %-5s %s"
+_HEADER = _ROW % ("offset", "generation", "magic", "csum", "valid", "root", "chunk root", "log root", "roots", "")
+
+
+def list_lines(survey: DeviceSurvey) -> Iterator[str]:
+    """Lines of one device: every mirror with its zones, then every copy."""
+    path = survey.device.path
+    if survey.placement.derived:
+        yield (
+            f"{path}: raw copy of a zoned drive without its zone table; zones of {survey.placement.zone_bytes} bytes "
+            f"and their states are derived from the content"
+        )
+    elif survey.placement.zone_bytes:
+        yield f"{path}: {survey.device.geometry.model}, zones of {survey.placement.zone_bytes} bytes"
+    else:
+        yield f"{path}: regular device"
+    for mirror in survey.mirrors:
+        yield from _mirror(mirror)
+
+
+def _mirror(survey: MirrorSurvey) -> Iterator[str]:
+    mirror = survey.mirror
+    if mirror.mode is Mode.RING:
+        zones = " and ".join(str(zone) for zone in mirror.zones)
+        write = "unknown" if survey.next_write_bytes is None else f"byte {survey.next_write_bytes}"
+        yield f"mirror {mirror.number}: ring in zones {zones}, state {survey.state}, next write at {write}"
+        for zone in mirror.pair or ():
+            yield f"  {_zone(zone, known=mirror.capacity_known)}"
+    elif mirror.mode is Mode.IN_PLACE:
+        yield f"mirror {mirror.number}: in place in conventional zone {mirror.zones[0]}"
+    else:
+        yield f"mirror {mirror.number}: at its regular place"
+    if len(survey.copies):
+        yield _HEADER.rstrip()
+        yield from _rows(survey)
+    else:
+        yield "  no super block"
+
+
+def _zone(zone: RingZone, *, known: bool) -> str:
+    capacity = f"{zone.slots} slots" if known else "unknown capacity"
+    wp = "" if zone.wp_bytes is None else f", write pointer {zone.wp_bytes}"
+    return f"zone {zone.zone}: {condition_name(zone.condition)}, {zone.written_slots} of {capacity} written{wp}"
+
+
+def _rows(survey: MirrorSurvey) -> Iterator[str]:
+    copies = survey.copies
+    marks = {}
+    if survey.head is not None:
+        marks[int(survey.head["offset_bytes"])] = "kernel's choice"
+    if survey.newest is not None:
+        offset = int(copies["offset_bytes"][survey.newest])
+        marks[offset] = ", ".join(filter(None, [marks.get(offset), "newest valid"]))
+    names = ("offset_bytes", "generation", "magic", "csum", "valid", "zero", "root", "chunk_root", "log_root")
+    columns = zip(*(np.atleast_1d(copies[name]).tolist() for name in names), strict=True)
+    for row, (offset, generation, magic, csum, valid, zero, root, chunk_root, log_root) in enumerate(columns):
+        text = "zero" if zero else Magic(magic).text
+        verdict = "yes" if valid else "no"
+        roots = _ROOTS_TEXT[survey.roots_readable(row)]
+        values = (offset, generation, text, _CSUM_TEXT[csum], verdict, root, chunk_root, log_root, roots)
+        yield (_ROW % (*values, marks.get(offset, ""))).rstrip()
+
+
+# -- one super block, in the field names of ``btrfs inspect-internal dump-super``
 
 DONT_MATCH = "DON'T MATCH"
 _DEPRECATED = frozenset({"log_root_transid", "leafsize"})
 
 
-def full_text(raw: bytes, device: str) -> Iterator[str]:
+def full_lines(raw: bytes, device: str) -> Iterator[str]:
     """Lines of a full dump, backup roots and system chunk array included."""
     block = parse(raw)
     yield f"superblock: bytenr={block.bytenr}, device={device}"
@@ -116,3 +194,17 @@ def _backup_lines(number: int, backup: BackupRoot) -> Iterator[str]:
     for name in ("total_bytes", "bytes_used", "num_devices"):
         yield f"\t\tbackup_{name}:\t{getattr(backup, name)}"
     yield ""
+
+
+# -- the newest one, and going back
+
+
+def latest_line(path: str, mirror: int, copy: CopyRow) -> str:
+    """What the kernel takes for the newest super block."""
+    validity = "valid" if copy["valid"] else "not valid"
+    return f"{path}: mirror {mirror}: generation {copy['generation']} at byte {copy['offset_bytes']}, {validity}"
+
+
+def rollback_line(paths: Sequence[str], generation: int, *, changed: bool) -> str:
+    """Which super block is the newest now."""
+    return f"{', '.join(paths)}: generation {generation} is the newest {'now' if changed else 'already'}"

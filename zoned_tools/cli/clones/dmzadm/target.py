@@ -5,43 +5,46 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from zoned_tools.cli.dmzadm.common import LAYOUT, Common, check_members
-from zoned_tools.device.opening import open_devices
+from zoned_tools.cli.clones.dmzadm.members import opened_members
 from zoned_tools.device.sysfs import BlockSysfs
 from zoned_tools.engine import device_mapper
 from zoned_tools.errors import BusyError, DeviceError, RefusedError, UsageError
-from zoned_tools.formats.contract import CheckOptions, Settings, Severity, Target
+from zoned_tools.formats.contract import CheckOptions, Settings, Severity
 from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, check
-from zoned_tools.formats.dm_zoned.layout import SuperBlock
 from zoned_tools.formats.dm_zoned.table import table_line
+from zoned_tools.report import dmzadm as text
+
+if TYPE_CHECKING:
+    from zoned_tools.cli.clones.dmzadm.arguments import Arguments
+    from zoned_tools.formats.dm_zoned.layout import SuperBlock
 
 _FAILED = 255
 _NOT_STOPPED = 234
 
 
-def start_target(common: Common) -> int:
+def start_target(arguments: Arguments) -> int:
     """Start the target, unless the kernel would crash, hang or lose data with what is on the devices."""
-    with open_devices(common.paths) as devices:
-        check_members(devices)
-        target = Target(LAYOUT, devices)
-        if not common.dry_run and any(device.emulated for device in devices):
-            raise UsageError("an image file cannot be started", device=devices[0].path, hint="zoned serve exports it")
+    with opened_members(arguments) as target:
+        if not arguments.dry_run and any(device.emulated for device in target.devices):
+            raise UsageError(
+                "an image file cannot be started", device=target.device.path, hint="zoned serve exports it"
+            )
         evidence = check(target, CheckOptions())
         _refuse_dangerous(evidence)
         line = table_line(target, Settings()).line
     superblock = evidence.state.superblock
-    name, uuid = _name_of(superblock, common.paths[0])
-    first = os.path.basename(os.path.realpath(common.paths[0]))
-    identity = f", uuid {uuid}" if uuid else ","
-    if common.verbose or common.dry_run:
-        print(f"{name}: table {line}")
-    if common.dry_run:
+    name, uuid = _name_of(superblock, arguments.paths[0])
+    first = os.path.basename(os.path.realpath(arguments.paths[0]))
+    if arguments.verbose or arguments.dry_run:
+        print(text.table_line(name, line))
+    if arguments.dry_run:
         return 0
     if Path("/dev/mapper", name).exists():
-        print(f"WARNING {first}: label {name} is already used, relabelling to dmz-{first}")
+        print(text.relabelling_line(first, name))
         name = f"dmz-{first}"
-    print(f"{first}: starting {name}, metadata ver. {superblock.version}{identity}")
+    print(text.starting_line(first, name, superblock.version, uuid))
     try:
         device_mapper.create(name, line, f"dmz-{uuid}" if uuid else "")
     except DeviceError as error:
@@ -72,11 +75,11 @@ def _refuse_dangerous(evidence: DmZonedEvidence) -> None:
     raise RefusedError(f"not started, {reason}", device=evidence.target.device.path, hint=hint, clone_status=_FAILED)
 
 
-def stop_target(common: Common) -> int:
+def stop_target(arguments: Arguments) -> int:
     """Stop the target that holds a device; any member will do."""
-    if len(common.paths) != 1:
+    if len(arguments.paths) != 1:
         raise UsageError("--stop takes one device")
-    path = common.paths[0]
+    path = arguments.paths[0]
     try:
         status = os.stat(path)
     except OSError as error:
@@ -92,8 +95,8 @@ def stop_target(common: Common) -> int:
         raise DeviceError(
             f"dm device {holders[0]} is not a zoned target device", device=name, clone_status=_NOT_STOPPED
         )
-    print(f"{name}: stopping {label}")
-    if common.dry_run:
+    print(text.stopping_line(name, label))
+    if arguments.dry_run:
         return 0
     try:
         device_mapper.remove(label)

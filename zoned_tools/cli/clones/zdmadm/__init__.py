@@ -5,7 +5,7 @@ earlier one, as getopt_long does it for the original. What the original ends wit
 status 0 although it failed, ends with another status here.
 """
 
-from zoned_tools.cli.zdmadm.arguments import command_tree
-from zoned_tools.cli.zdmadm.main import command
+from zoned_tools.cli.clones.zdmadm.arguments import command_tree
+from zoned_tools.cli.clones.zdmadm.command import command
 
 __all__ = ["command", "command_tree"]

@@ -1,1 +1,0 @@
-"""``dmzadm``: options, and one module for each group of operations."""

@@ -1,0 +1,99 @@
+"""Documents of ``zoned inplace-compress``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zoned_tools.formats.inplace_compress.import_ import ImportResult
+
+
+class CompressTable(TypedDict):
+    """A table line, null where the driver could not use it, and what to know before it is used."""
+
+    table: str | None
+    warning: str
+
+
+def compress_table(line: str | None) -> CompressTable:
+    """A table line with the warning that belongs to it."""
+    from zoned_tools.formats.inplace_compress.table import ACTIVATION_WARNING
+
+    return {"table": line, "warning": ACTIVATION_WARNING}
+
+
+class CompressFormatDocument(CompressTable):
+    """``zoned.inplace-compress.format/1``."""
+
+    schema: str
+    dry_run: bool
+    device: str
+    compressor: str
+    meta_blocks: int
+    data_blocks: int
+
+
+def compress_format_document(
+    device: str, compressor: str, sizes: tuple[int, int], table: CompressTable, *, dry_run: bool
+) -> CompressFormatDocument:
+    """A new volume; ``sizes`` are its blocks of metadata and of data."""
+    return {
+        "schema": "zoned.inplace-compress.format/1",
+        "dry_run": dry_run,
+        "device": device,
+        "compressor": compressor,
+        "meta_blocks": sizes[0],
+        "data_blocks": sizes[1],
+        **table,
+    }
+
+
+class CompressImportDocument(CompressTable):
+    """``zoned.inplace-compress.import/1``."""
+
+    schema: str
+    device: str
+    source: str
+    compressor: str
+    meta_blocks: int
+    data_blocks: int
+    source_bytes: int
+    extents: int
+    raw_extents: int
+    content_bytes: int
+    stored_bytes: int
+
+
+def compress_import_document(
+    device: str, source: str, compressor: str, result: ImportResult, table: CompressTable
+) -> CompressImportDocument:
+    """A volume made from raw content."""
+    return {
+        "schema": "zoned.inplace-compress.import/1",
+        "device": device,
+        "source": source,
+        "compressor": compressor,
+        "meta_blocks": result.meta_blocks,
+        "data_blocks": result.data_blocks,
+        "source_bytes": result.source_bytes,
+        "extents": result.extents,
+        "raw_extents": result.raw_extents,
+        "content_bytes": result.content_bytes,
+        "stored_bytes": result.stored_bytes,
+        **table,
+    }
+
+
+class CompressStatDocument(TypedDict):
+    """``zoned.inplace-compress.stat/1``; the layout adds its sums and histograms."""
+
+    schema: str
+    device: str
+
+
+def compress_stat_document(device: str, facts: Mapping[str, object]) -> dict[str, object]:
+    """How well a volume compresses."""
+    head: CompressStatDocument = {"schema": "zoned.inplace-compress.stat/1", "device": device}
+    return {**head, **facts}
