@@ -48,13 +48,23 @@ class Result:
 
 def run(given: Input) -> Result:
     """Make the journeys of an input."""
+    watch = Watch()
+    result = _run(given, watch)
+    if watch.suspect:
+        result = _run(given, Watch(precise=True))
+    return result
+
+
+def _run(given: Input, watch: Watch) -> Result:
     from tests.fuzz.journeys import JOURNEYS
 
-    prepared = Run(given)
-    result = prepared.look()
-    for journey in given.journeys:
-        if journey in JOURNEYS:
-            JOURNEYS[journey](prepared, result)
+    subject(given.layout).base(given.base)  # made once; not the input's memory
+    with watch.bounds():
+        prepared = Run(given, watch)
+        result = prepared.look()
+        for journey in given.journeys:
+            if journey in JOURNEYS:
+                JOURNEYS[journey](prepared, result)
     return result
 
 
@@ -67,14 +77,14 @@ class Run:
         content: what reads before anything is done.
     """
 
-    def __init__(self, given: Input) -> None:
+    def __init__(self, given: Input, watch: Watch | None = None) -> None:
         self.given = given
         self.subject = subject(given.layout)
         self.layout = registry.get(given.layout)
         self.request = CheckRequest(given.deep, self._settings(Journey.CHECK, Journey.REPAIR))
         self.options = self.request.options(self.layout)
         self.logical = self._settings(Journey.LOGICAL)
-        self.watch = Watch()
+        self.watch = watch or Watch()
         self.base = self.subject.base(given.base)
         damaged = self.base.damaged()
         apply(damaged, given.mutations, self.subject.seals)
