@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 BASES = {
     "p1-lzo": 5,
-    "p2-842": 3,
+    "p2-842": 1,
     "p3-lzo-64k": 3,
     "p4-lzo-64k-then-4k": 2,
     "p6-wb-crash": 2,
