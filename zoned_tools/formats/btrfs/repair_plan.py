@@ -99,9 +99,11 @@ class _DeviceRepair:
             code = repair_code(mirror)
             if code is None:
                 continue
-            good = None if mirror.is_dead else choose_good(self.fs, self.index, mirror)
+            good = None if mirror.is_dead or mirror.is_too_small else choose_good(self.fs, self.index, mirror)
             if mirror.is_dead:
                 self._note(mirror, " cannot be repaired: one of its zones is read-only or offline")
+            elif mirror.is_too_small:
+                self._note(mirror, " cannot be repaired: one of its zones has room for fewer than two super blocks")
             elif good is None:
                 self._note(mirror, " cannot be repaired: no mirror holds a valid super block")
             else:

@@ -39,12 +39,14 @@ def place_good(plan: Plan, index: int, survey: MirrorSurvey, good: Good, *, alwa
         index: number of the device in the plan.
 
     Raises:
-        RefusedError: a zone of the ring is read-only or offline.
+        RefusedError: a zone of the ring is read-only, offline or too small.
     """
     writer = RingWriter(plan, index, survey.mirror)
     note = f"mirror {survey.number}: super block of generation {good.generation} from byte {good.offset_bytes}"
     if survey.is_dead:
         raise RefusedError(f"mirror {survey.number} has a zone that is read-only or offline")
+    if survey.is_too_small:
+        raise RefusedError(f"mirror {survey.number} has a zone with room for fewer than two super blocks")
     if survey.mirror.pair is None:
         writer.overwrite(good.block, note)
         return

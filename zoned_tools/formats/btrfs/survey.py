@@ -101,6 +101,12 @@ class MirrorSurvey:
             return self.mirror.dead_zone
         return Fill.DEAD in (pair[0].fill, pair[1].fill)
 
+    @property
+    def is_too_small(self) -> bool:
+        """True when a zone of the ring has room for fewer than two super blocks: each write would fill it."""
+        pair = self.mirror.pair
+        return pair is not None and min(zone.slots for zone in pair) < 2
+
     def slots_decide(self) -> bool:
         """Whether both zones are full, so that two generation numbers decide."""
         pair = self.mirror.pair
