@@ -198,10 +198,13 @@ def work_by_kernel(logical: str, size_blocks: int) -> None:
 
 def test_export_is_what_the_kernel_wrote(members: tuple[str, ...], tmp_path: Path) -> None:
     program("dmzadm", "--format", *members)
-    with started(*members) as logical:
-        size_blocks = int(run("blockdev", "--getsize64", logical).stdout) // LOGICAL_BLOCK_BYTES
-        work_by_kernel(logical, size_blocks)
-    facts = assert_clean(*members)
+    for _ in range(4):  # where the machine is slow, idle reclaim may be done with all buffers before the target stops
+        with started(*members) as logical:
+            size_blocks = int(run("blockdev", "--getsize64", logical).stdout) // LOGICAL_BLOCK_BYTES
+            work_by_kernel(logical, size_blocks)
+        facts = assert_clean(*members)
+        if facts["buffered_chunks"]:
+            break
     assert facts["mapped_chunks"] > 30
     assert facts["buffered_chunks"] > 0
     with open_devices(members[-1:]) as (drive,):

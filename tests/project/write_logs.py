@@ -24,6 +24,7 @@ import io
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import stat
@@ -201,7 +202,8 @@ def content_digest(path: Path) -> str:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
-                found.update(f"{name}\0".encode() + hashlib.sha1(archive.read(name)).digest())
+                member = _CREATED.sub(b"", archive.read(name))
+                found.update(f"{name}\0".encode() + hashlib.sha1(member).digest())
         return f"archive {found.hexdigest()[:12]}"
     with path.open("rb", buffering=0) as file:
         for at, data in _chunks(file.fileno(), size):
@@ -210,6 +212,16 @@ def content_digest(path: Path) -> str:
             elif data != _ZEROES[: len(data)]:
                 found.update(b"%d\0" % at + data)
     return f"{size} {found.hexdigest()[:12]}"
+
+
+_CREATED = re.compile(rb'"created": "[^"]*"')
+_INODE = re.compile(r"\.for-\d+")
+_UNDO_FILE = re.compile(re.escape(ENVIRONMENT["ZONED_UNDO_DIR"]) + r"/[^ \n\"]*")
+
+
+def _masked(text: str) -> str:
+    """Without what differs from run to run: inodes, the process number, the time in the names of undo files."""
+    return _INODE.sub(".for-INODE", _UNDO_FILE.sub("/undo-file", text))
 
 
 _ZEROES, _ONES = bytes(CHUNK_BYTES), b"\xff" * CHUNK_BYTES
@@ -261,7 +273,7 @@ def _run_line(line: str, directory: Path, record: Record) -> None:
     record.statuses.append(str(status))
     for name, stream in (("out", out), ("err", err)):
         stream.seek(0)
-        text = stream.read().replace(str(directory), "/directory")
+        text = _masked(stream.read().replace(str(directory), "/directory"))
         record.printed[f"{'zoned' if program == ZONED else 'clones'} {name}"].append(text)
         record.story += [f"{name}: {part}" for part in text.splitlines()]
     record.story.append(f"status: {status}")
@@ -272,6 +284,7 @@ def run_case(case: Case) -> Record:
     record = Record()
 
     def wrote(line: str) -> None:
+        line = _masked(line)
         record.writes.append(line)
         record.story.append(f"file: {line}")
 

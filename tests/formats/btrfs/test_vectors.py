@@ -170,7 +170,7 @@ def test_repair_and_undo(name: str, own_image: Image, tmp_path: Path, program: P
     )
     assert program("zoned", "check", image).status == 0
 
-    assert program("zoned", "undo", undo).status == 0
+    assert program("zoned", "undo", undo, image).status == 0
     assert (digest(image), sidecar.read_bytes()) == before
 
 

@@ -173,10 +173,11 @@ class Server:
             if now >= give_up or self._offer.stopping.is_set():
                 self._log(f"connection refused: all {MAX_CONNECTIONS} connections are in use")
                 return False
-            quiet = [c for c in self._connections if not c.ended and now - c.waiting_since >= SPARED_SECONDS]
-            if quiet:
-                chosen = min(quiet, key=lambda c: (not c.haggling, not c.idle, c.waiting_since))
-                chosen.end("it was idle, and another client needed the place")
+            staying = [c for c in self._connections if not c.ended]
+            if len(staying) >= MAX_CONNECTIONS:  # else one that was cut is on its way out
+                chosen = min(staying, key=lambda c: (not c.haggling, not c.idle, c.waiting_since))
+                if now - chosen.waiting_since >= SPARED_SECONDS:
+                    chosen.end("it was idle, and another client needed the place")
             self._places.wait(TICK_SECONDS / 10)
         return True
 

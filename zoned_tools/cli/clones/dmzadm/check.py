@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from zoned_tools.cli.changes import print_undo
 from zoned_tools.cli.clones.dmzadm.arguments import parse_number
 from zoned_tools.cli.clones.dmzadm.members import opened_members
 from zoned_tools.cli.settings import parse_settings
@@ -66,8 +67,8 @@ def repair_devices(arguments: Arguments) -> int:
         outcome = repair_target(target, request, repair, checked=teller.checked, announce=teller.announce)
     evidence = outcome.evidence
     assert evidence is not None
+    print_undo(outcome.carried)
     if arguments.json:
-        outcome.carried = None  # dmzadm does not tell of undo files
         write_text(check_document([outcome], changed=outcome.changed))
     else:
         write_lines(text.repair_lines(outcome, dry_run=arguments.dry_run))
