@@ -51,8 +51,7 @@ ZONED = "zoned"
 
 CHUNK_BYTES = 1 << 16
 ENVIRONMENT = {"PATH": "/nonexistent", "HOME": "/nonexistent", "LC_ALL": "C.UTF-8", "NO_COLOR": "1", "COLUMNS": "120",
-               "TZ": "UTC",
-               "ZONED_UNDO_DIR": os.path.join(tempfile.gettempdir(), f"zoned-undo-{os.getpid()}")}  # fmt: skip
+               "TZ": "UTC"}  # fmt: skip
 
 Step: TypeAlias = str | Callable[[], None]
 """A command line, or something done to the files behind the programs' backs, which is not recorded."""
@@ -216,7 +215,7 @@ def content_digest(path: Path) -> str:
 
 _CREATED = re.compile(rb'"created": "[^"]*"')
 _INODE = re.compile(r"\.for-\d+")
-_UNDO_FILE = re.compile(re.escape(ENVIRONMENT["ZONED_UNDO_DIR"]) + r"/[^ \n\"]*")
+_UNDO_FILE = re.compile(r"/[^ \n\"]*/write-log-undo-[^ \n\"]*")
 
 
 def _masked(text: str) -> str:
@@ -241,11 +240,12 @@ def _chunks(fd: int, size: int) -> Iterator[tuple[int, bytes]]:
 
 @contextlib.contextmanager
 def _same_every_time() -> Iterator[None]:
-    """Time, randomness and environment that no machine changes."""
+    """Time, randomness and environment that no machine changes; undo files that nobody names are thrown away."""
     numbers, octets, which = count(1), random.Random(1), shutil.which
     with contextlib.ExitStack() as stack:
+        undo = stack.enter_context(tempfile.TemporaryDirectory(prefix="write-log-undo-"))
         for patch in (
-            mock.patch.dict(os.environ, ENVIRONMENT, clear=True),
+            mock.patch.dict(os.environ, ENVIRONMENT | {"ZONED_UNDO_DIR": undo}, clear=True),
             mock.patch.object(uuid, "uuid4", side_effect=lambda: uuid.UUID(int=next(numbers), version=4)),
             mock.patch.object(os, "urandom", octets.randbytes),
             mock.patch.object(time, "time", return_value=1.7e9),
