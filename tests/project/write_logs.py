@@ -328,14 +328,19 @@ _kept: list[Path] = []
 
 
 @contextlib.contextmanager
-def keeping_vectors() -> Iterator[None]:
+def keeping_vectors() -> Iterator[Path]:
     """Keeps the vectors that the cases unpack until the end; needed around every run."""
     with tempfile.TemporaryDirectory(prefix="write-log-vectors-") as name:
-        _kept.append(Path(name))
+        use_vectors(Path(name))
         try:
-            yield
+            yield Path(name)
         finally:
             _kept.pop()
+
+
+def use_vectors(directory: Path) -> None:
+    """Keep them in a directory that another process removes."""
+    _kept.append(directory)
 
 
 def kept_directory() -> Path:
