@@ -19,7 +19,7 @@ from zoned_tools.engine.logical import opened_logical
 from zoned_tools.engine.volume import Volume
 from zoned_tools.errors import DeviceError, RefusedError, ZonedError
 from zoned_tools.formats import registry
-from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, CopiesItself, Mapper, Piece, Target
+from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, CopiesItself, Journey, Mapper, Piece, Target
 
 if TYPE_CHECKING:
     from zoned_tools.device.base import Buffer
@@ -252,6 +252,7 @@ def export_target(
     """
     pieces = layout_pieces(target)
     if pieces is not None:
+        registry.of(target).parse_settings(settings, Journey.LOGICAL)
         with open_output(path, target.paths, force=force) as out:
             return export_pieces(pieces, out)
     with opened_logical(target, writable=False, settings=settings) as mapper:

@@ -23,9 +23,10 @@ def open_logical(target: Target, *, writable: bool, settings: Mapping[str, str])
         ZonedError: what the mapper raises.
     """
     layout = registry.of(target)
+    parsed = layout.parse_settings(settings, Journey.LOGICAL)
     if layout.open_mapper is None:
         raise UsageError(f"{target.layout} has no logical device", device=target.device.path)
-    return layout.open_mapper(target, writable=writable, settings=layout.parse_settings(settings, Journey.LOGICAL))
+    return layout.open_mapper(target, writable=writable, settings=parsed)
 
 
 @contextmanager

@@ -27,8 +27,9 @@ def print_table(
     check_layout_name(layout)
     paths, chosen = split_settings(devices, settings)
     with opened_target(paths, start, layout) as target:
-        room = need(registry.of(target).table_line, target, "start with device-mapper")
-        table = room(target, registry.of(target).parse_settings(chosen, Journey.TABLE))
+        kind = registry.of(target)
+        parsed = kind.parse_settings(chosen, Journey.TABLE)
+        table = need(kind.table_line, target, "start with device-mapper")(target, parsed)
     if json:
         print_json(table_document(target, table))
     else:
