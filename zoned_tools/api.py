@@ -10,6 +10,7 @@ drives. Everything raises :class:`zoned_tools.errors.ZonedError` and nothing els
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -354,7 +355,7 @@ class LogicalFile(io.RawIOBase):
 
 
 def _os_error(error: ZonedError) -> OSError:
-    return OSError(getattr(error, "errno", 0) or 5, str(error))
+    return OSError(getattr(error, "errno", 0) or errno.EIO, str(error))
 
 
 __all__ = [

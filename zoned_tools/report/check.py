@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from zoned_tools.formats.contract import Severity, Verdict
 from zoned_tools.formats.shared.columns import json_rows
 from zoned_tools.report.documents.targets import CHECK
-from zoned_tools.report.plans import action_lines, step_lines
+from zoned_tools.report.plans import step_lines
 from zoned_tools.report.stream import array, document, encode
 
 if TYPE_CHECKING:
@@ -170,8 +170,3 @@ def _action_blocks(plan: RepairPlan) -> Iterator[str]:
     for action in plan.actions:
         before = {"id": action.id, "consent": str(action.consent), "waits": action.waits}
         yield from json_rows(action.rows, before, {})
-
-
-def waiting_lines(plan: RepairPlan) -> Iterator[str]:
-    """What a repair leaves for want of consent."""
-    yield from action_lines(plan.waiting)

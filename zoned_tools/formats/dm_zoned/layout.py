@@ -59,7 +59,6 @@ SUPERBLOCK = Struct(
 """Block 0 of a metadata set, or of a zoned member of a multi-device target."""
 
 _CRC_OFFSET = 44
-_V1_PADDING_OFFSET = 48
 
 MAP_ENTRY = Struct("dzone_id" / Int32ul, "bzone_id" / Int32ul)
 """One chunk of the mapping table."""

@@ -102,11 +102,3 @@ def read_rows(blocks: TargetBlocks, layout: MetadataLayout, number: int, zones: 
     for start, end in pairwise(edges):
         blocks.read_into(layout.bitmap_block(number, int(zones[start])), words[start:end].data.cast("B"))
     return words
-
-
-def read_bitmap(blocks: TargetBlocks, layout: MetadataLayout, number: int, zone: int) -> Words:
-    """Bitmap of one zone: shape (words,)."""
-    words = bitmap_words(layout, 1)
-    blocks.read_into(layout.bitmap_block(number, zone), words.data.cast("B"))
-    row: Words = words[0]
-    return row

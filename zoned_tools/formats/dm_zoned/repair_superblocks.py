@@ -20,13 +20,6 @@ if TYPE_CHECKING:
     from zoned_tools.formats.shared.rules import ActionGroup
 
 _NO_PADDING = bytes(BLOCK_BYTES - 112)
-_MAX_GENERATION = (1 << 64) - 1
-
-
-def newer_generation(state: TargetState, gen: int) -> int:
-    """A generation above those of both sets, as long as there is one."""
-    highest = max([gen, *(s.superblock.gen for s in state.sets if s.usable and s.superblock is not None)])
-    return min(highest + 1, _MAX_GENERATION)
 
 
 def repaired_superblock(state: TargetState, source: int) -> tuple[SuperBlock, list[ActionGroup]]:

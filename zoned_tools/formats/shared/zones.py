@@ -98,11 +98,6 @@ class ZoneFacts:
         return blocks
 
     @cached_property
-    def length_blocks(self) -> IntArray:
-        blocks: IntArray = self.table["length_sectors"].astype(np.int64) // self.block_sectors
-        return blocks
-
-    @cached_property
     def runt(self) -> BoolArray:
         """Zones shorter than the longest one (a drive's last)."""
         lengths = self.table["length_sectors"]
