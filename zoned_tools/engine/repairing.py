@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zoned_tools.engine.changing import carry_out
+from zoned_tools.engine.changing import carry_out, identity_of
 from zoned_tools.engine.checking import CheckRequest, Outcome, check_target, gather
 from zoned_tools.engine.opening import opened_targets
 from zoned_tools.engine.rehearsing import rehearse
@@ -98,7 +98,13 @@ def repair_target(
     announce(outcome)
     if repair.dry_run:
         return outcome
-    outcome.carried = carry_out(plan.plan, target.devices, undo=repair.undo, no_undo=repair.no_undo)
+    outcome.carried = carry_out(
+        plan.plan,
+        target.devices,
+        undo=repair.undo,
+        no_undo=repair.no_undo,
+        identity_after=identity_of(outcome.rehearsal.evidence.target.devices) if outcome.rehearsal else "",
+    )
     if outcome.carried:
         outcome.repaired = before.findings
         outcome.evidence = layout.check(target, options)
