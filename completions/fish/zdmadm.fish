@@ -33,5 +33,6 @@ complete -c zdmadm -l reset-zones -d 'With --wipe or --create: reset the data zo
 complete -c zdmadm -l json -d 'Print one JSON document'
 complete -c zdmadm -l dry-run -d 'Print what would be written and run, and change nothing'
 complete -c zdmadm -l undo -r -d 'Save what is overwritten to FILE, for zoned undo'
+complete -c zdmadm -l no-undo -d 'Save nothing of what is overwritten'
 complete -c zdmadm -l version -d 'Print the version and exit.'
 complete -c zdmadm -s h -l help -d 'Show help and exit.'

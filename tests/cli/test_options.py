@@ -39,6 +39,7 @@ General options:
   --json         : Print one JSON document
   --dry-run      : Print what would be written, and change nothing
   --undo=FILE    : Save what is overwritten to FILE, for zoned undo
+  --no-undo      : Save nothing of what is overwritten
 Format options:
   --force        : Overwrite existing content
   --label=STR    : Label of the target (also for --relabel)

@@ -68,3 +68,26 @@ def test_zones_past_the_end_are_refused(drive: Path, zoned: Program, which: tupl
     for dry in ((), ("--dry-run",)):
         refused = zoned("zone", "reset", drive, *which, *dry)
         assert (refused.status, refused.out) == (16, "")
+
+
+def conditions(drive: Path, zoned: Program) -> list[str]:
+    return [zone["condition"] for zone in zoned("report", drive, "--json").json["zones"]]
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_all_leaves_out_the_zones_that_cannot_take_the_operation(
+    drive: Path, zoned: Program, dry_run: tuple[str, ...]
+) -> None:
+    """Conventional and dead zones, and for close those that are not open (zone-report.md 6.1)."""
+    assert zoned("zone", "finish", drive, "--zone", 5).status == 0
+    for operation, expected in (("open", "explicit-open"), ("close", "empty"), ("finish", "full"), ("reset", "empty")):
+        before = conditions(drive, zoned)
+        ran = zoned("zone", operation, drive, "--all", *dry_run)
+        assert ran.status == 0, ran.err
+        after = conditions(drive, zoned)
+        if dry_run:
+            assert after == before
+            continue
+        assert after[:4] == ["not-wp"] * 4
+        assert after[5] == ("empty" if operation == "reset" else "full")
+        assert set(after[6:]) == {expected}

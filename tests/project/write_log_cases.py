@@ -351,8 +351,8 @@ def _dm_vectors() -> Iterator[Case]:
                     made,
                     f"zoned dump {paths} -o dump.json",
                     f"dmzadm --format {paths} --force --metadata-version {first['superblocks'][0]['version']}",
-                    f"zoned restore {paths} -i dump.json --dry-run",
-                    f"zoned restore {paths} -i dump.json --undo restore.undo",
+                    f"zoned restore {paths} -i dump.json --force --dry-run",
+                    f"zoned restore {paths} -i dump.json --force --undo restore.undo",
                     f"dmzadm --check {paths}",
                     f"zoned undo restore.undo {paths}",
                     f"dmzadm --check {paths}",
@@ -531,7 +531,7 @@ def zdm() -> Iterator[Case]:
         dumped = (
             f"zoned dump {where} -o dump.json",
             f"zdmadm --wipe --force {where}",
-            f"zoned restore {where} -i dump.json --undo a.undo",
+            f"zoned restore {where} -i dump.json --force --undo a.undo",
             f"zdmadm --check {where}",
         )
         yield Case(f"zdm/dump/{name}", (made, *dumped), slow=name != "pop-clean")
@@ -663,7 +663,11 @@ def _zonefs_volume(name: str, made: Sequence[Step], *, slow: bool = False) -> It
         ),
         slow,
     )
-    dumped = ("zoned dump disk.img -o dump.json", "mkzonefs -f -L new disk.img", "zoned restore disk.img -i dump.json")
+    dumped = (
+        "zoned dump disk.img -o dump.json",
+        "mkzonefs -f -L new disk.img",
+        "zoned restore disk.img -i dump.json --force",
+    )
     yield Case(f"zonefs/dump/{name}", (*made, *dumped, "zoned zonefs ls -l disk.img"), slow)
     again = ("mkzonefs -f -v disk.img", f"mkzonefs -f --uuid {UUIDS[1]} -o aggr_cnv,uid=7,gid=8,perm=0444 disk.img")
     yield Case(f"zonefs/format/again-{name}", (*made, *again, "zoned zonefs check disk.img"), slow)
@@ -823,8 +827,8 @@ def inplace_compress() -> Iterator[Case]:
             "zoned dump disk.img -o dump.json",
             f"{every} format disk.img",
             f"{every} format disk.img --force --compressor lzo",
-            "zoned restore disk.img -i dump.json --dry-run",
-            "zoned restore disk.img -i dump.json --undo a.undo",
+            "zoned restore disk.img -i dump.json --force --dry-run",
+            "zoned restore disk.img -i dump.json --force --undo a.undo",
             f"{every} check disk.img",
         )
         yield Case(f"inplace-compress/dump/{name}", (made, *dumped), slow=large)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -34,15 +35,18 @@ def execute(
     dry_run: bool = False,
     undo: str | None = None,
     no_undo: bool = False,
+    undo_if_it_fits: bool = False,
     identity_after: str = "",
     progress: Callable[[Step], None] | None = None,
 ) -> Carried:
     """Show and apply ``plan``, or only show it (``dry_run``); true when anything was written.
 
-    What will be overwritten is saved and synced first, see :func:`zoned_tools.engine.changing.carry_out`.
+    What will be overwritten is saved and synced first, see :func:`zoned_tools.engine.changing.carry_out`, and where it
+    is said on standard error before anything is changed.
 
     Raises:
         DeviceError: a write failed, or does not read back.
+        RefusedError: the undo file would be too large.
     """
     from zoned_tools.engine.changing import Carried, carry_out
 
@@ -50,10 +54,27 @@ def execute(
         print_plan(plan, devices)
         return Carried(changed=False)
     print_notes(plan)
-    return carry_out(plan, devices, undo=undo, no_undo=no_undo, identity_after=identity_after, progress=progress)
+    return carry_out(
+        plan,
+        devices,
+        undo=undo,
+        no_undo=no_undo,
+        undo_if_it_fits=undo_if_it_fits,
+        identity_after=identity_after,
+        saved=print_undo_as_clone if undo_if_it_fits else print_undo,
+        progress=progress,
+    )
 
 
-def print_undo(carried: Carried | None) -> None:
+def print_undo(carried: Carried) -> None:
     """Where the undo file is, or why there is none, on standard error."""
-    if carried is not None:
-        write_lines((f"note: {line}" for line in undo_lines(carried)), sys.stderr)
+    write_lines((f"note: {line}" for line in undo_lines(carried)), sys.stderr)
+
+
+def print_undo_as_clone(carried: Carried) -> None:
+    """The same for people at a terminal: the output that scripts read is the original's.
+
+    That there is no undo file is always said.
+    """
+    if carried.note or os.isatty(2):
+        print_undo(carried)

@@ -22,6 +22,7 @@ from zoned_tools.device.plan import (
 )
 from zoned_tools.device.zones import SECTOR_BYTES, written_sectors
 from zoned_tools.engine.opening import probe_device
+from zoned_tools.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,31 +59,81 @@ def carry_out(
     *,
     undo: str | None = None,
     no_undo: bool = False,
+    undo_if_it_fits: bool = False,
     identity_after: str = "",
+    saved: Callable[[Carried], None] = lambda _: None,
     progress: Callable[[Step], None] | None = None,
 ) -> Carried:
-    """Apply ``plan`` and read it back. What will be overwritten is saved and synced first.
+    """Apply ``plan`` and read it back. What it overwrites is saved first, see :func:`save_overwritten`.
 
     Args:
-        undo: file for what is overwritten; by default one in the state directory, as far as it is not too large.
-        no_undo: save nothing.
-        identity_after: layout and uuid that the plan puts on the devices, where it makes new ones.
+        saved: told where the undo file is before the first write: it is needed most when that fails.
         progress: told each step before it runs.
 
     Raises:
         DeviceError: a write failed, or does not read back; or the undo file cannot be written.
+        RefusedError: the undo file would be too large.
     """
     if not plan:
         return Carried(changed=False)
-    path, note = ("", "") if no_undo else _undo_path(plan, devices, undo)
-    if path:
-        from zoned_tools.device.undo import save_undo
-
-        after = identity_after or identity_behind(plan, devices)
-        save_undo(path, devices, plan, identity_of(devices), identity_after=after)
+    carried = save_overwritten(
+        plan,
+        devices,
+        undo=undo,
+        no_undo=no_undo,
+        undo_if_it_fits=undo_if_it_fits,
+        identity_after=identity_after,
+    )
+    saved(carried)
     apply_plan(devices, plan.steps, progress)
     verify_plan(devices, plan)
-    return Carried(changed=True, undo_path=path, note=note)
+    return carried
+
+
+def save_overwritten(
+    plan: Plan,
+    devices: Sequence[Device],
+    *,
+    undo: str | None = None,
+    no_undo: bool = False,
+    undo_if_it_fits: bool = False,
+    identity_after: str = "",
+) -> Carried:
+    """Save what ``plan`` will overwrite; the result is what there will be to say when it is carried out.
+
+    Args:
+        undo: file for what is overwritten; by default one in the state directory, as far as it is not too large.
+        no_undo: save nothing.
+        undo_if_it_fits: go on without a file that would be too large, as programs must that are called by the scripts
+            of another program: its users agreed to lose what is there.
+        identity_after: layout and uuid that the plan puts on the devices, where it makes new ones.
+
+    Raises:
+        DeviceError: the undo file cannot be written.
+        RefusedError: it would be too large.
+        UsageError: a file is named and none is wanted.
+    """
+    if no_undo and undo is not None:
+        raise UsageError("--undo and --no-undo exclude each other")
+    if no_undo:
+        return Carried(changed=True)
+    from zoned_tools.device.undo import save_undo
+    from zoned_tools.device.undo_files import default_undo_path
+
+    if undo is None:
+        too_large = _too_large(plan, devices)
+        if too_large and undo_if_it_fits:
+            return Carried(changed=True, note=f"no undo file: {too_large}")
+        if too_large:
+            raise RefusedError(
+                too_large,
+                device=devices[0].path,
+                hint="--undo FILE saves it in a place with more room, --no-undo goes on without",
+            )
+        undo = default_undo_path(devices, plan.title)
+    after = identity_after or identity_behind(plan, devices)
+    save_undo(undo, devices, plan, identity_of(devices), identity_after=after)
+    return Carried(changed=True, undo_path=undo)
 
 
 def identity_of(devices: Sequence[Device]) -> str:
@@ -102,18 +153,16 @@ def identity_behind(plan: Plan, devices: Sequence[Device]) -> str:
     return identity_of(overlays)
 
 
-def _undo_path(plan: Plan, devices: Sequence[Device], wanted: str | None) -> tuple[str, str]:
-    """``(path, "")``, or ``("", why there is no undo file)``."""
-    if wanted is not None:
-        return wanted, ""
-    from zoned_tools.device.undo_files import default_undo_path, undo_directory
+def _too_large(plan: Plan, devices: Sequence[Device]) -> str:
+    """Why what a plan overwrites is not saved without having been asked for; empty when it is."""
+    from zoned_tools.device.undo_files import undo_directory
     from zoned_tools.units import format_size
 
     needed = bytes_to_save(plan, devices)
     limit = min(DEFAULT_LIMIT_BYTES, _free_bytes(str(undo_directory())) // 2)
-    if needed > limit:
-        return "", f"no undo file: {format_size(needed)} would have to be saved (--undo FILE does)"
-    return default_undo_path(devices, plan.title), ""
+    if needed <= limit:
+        return ""
+    return f"{format_size(needed)} would have to be saved for zoned undo"
 
 
 def _free_bytes(directory: str) -> int:

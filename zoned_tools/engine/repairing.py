@@ -29,6 +29,7 @@ from zoned_tools.formats.contract import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from zoned_tools.engine.changing import Carried
     from zoned_tools.engine.rehearsing import Rehearsal
 
 
@@ -74,12 +75,14 @@ def repair_target(
     *,
     checked: Callable[[Evidence, NothingToCheckError | None], None] = _ignore,
     announce: Callable[[Outcome], None] = _ignore,
+    saved: Callable[[Carried], None] = _ignore,
 ) -> Outcome:
     """Check a target, plan what mends it, and carry that out unless it is a dry run.
 
     Args:
         checked: shown what the check found, and why it could not go on; what it raises ends the repair.
         announce: shown the outcome with its plan before the first write.
+        saved: told where the undo file is, before the first write.
 
     Raises:
         ZonedError: it cannot be checked or repaired, or a write failed.
@@ -104,6 +107,7 @@ def repair_target(
         undo=repair.undo,
         no_undo=repair.no_undo,
         identity_after=identity_of(outcome.rehearsal.evidence.target.devices) if outcome.rehearsal else "",
+        saved=saved,
     )
     if outcome.carried:
         outcome.repaired = before.findings
@@ -136,6 +140,7 @@ def check_paths(
     start_sector: int | None = None,
     layout: str | None = None,
     announce: Callable[[Outcome], None] = _ignore,
+    saved: Callable[[Carried], None] = _ignore,
 ) -> Iterator[Outcome]:
     """Check, or repair, every target on the named devices; a bad one does not hide the others.
 
@@ -161,7 +166,7 @@ def check_paths(
                 if repair is None:
                     yield check_target(target, request)
                 else:
-                    yield repair_target(target, request, repair, announce=announce)
+                    yield repair_target(target, request, repair, announce=announce, saved=saved)
             except ZonedError as error:
                 yield Outcome(target.paths, target.layout, error=error)
 

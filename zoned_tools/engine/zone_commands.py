@@ -32,6 +32,13 @@ def plan_zone_command(device: Device, operation: ZoneOperation, first_zone: int,
     return plan
 
 
+def plan_whole_drive(device: Device, operation: ZoneOperation) -> Plan:
+    """A command over every zone that can take it; the others are left out, as drives do that know it."""
+    plan = Plan(f"{operation} zones")
+    plan.manage_all(0, operation, device.zones())
+    return plan
+
+
 def refuse_loss(device: Device, operation: ZoneOperation, first_zone: int, count: int) -> None:
     """Refuse to reset written zones, or to finish unfinished ones, of a drive that carries a recognised layout.
 

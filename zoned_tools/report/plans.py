@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from zoned_tools.device.plan import Plan
     from zoned_tools.engine.changing import Carried
     from zoned_tools.engine.checking import Outcome
-    from zoned_tools.formats.contract import RepairPlan
+    from zoned_tools.formats.contract import Evidence, RepairPlan
     from zoned_tools.formats.shared.rules import ActionGroup
 
 FIRST_PLACES = 8
@@ -57,6 +57,13 @@ def undo_lines(carried: Carried) -> Iterator[str]:
         yield f"zoned undo {shlex.quote(carried.undo_path)} DEV... takes it back"
     elif carried.note:
         yield carried.note
+
+
+def restored_line(after: Evidence, *, dry_run: bool) -> str:
+    """What a check finds in metadata that were restored."""
+    errors = after.findings.count(Severity.ERROR)
+    left = "clean" if not errors else f"{errors} error{'s' if errors > 1 else ''}, zoned check lists them"
+    return f"{'after this restore' if dry_run else 'restored'}: {left}"
 
 
 def rehearsal_lines(outcome: Outcome) -> Iterator[str]:

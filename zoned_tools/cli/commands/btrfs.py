@@ -101,7 +101,7 @@ def rollback(
     start: Start = None,
 ) -> int:
     """Make an older super block the newest, in every mirror; the device must not be mounted."""
-    from zoned_tools.cli.changes import execute, print_undo
+    from zoned_tools.cli.changes import execute
     from zoned_tools.engine.opening import opened_target
     from zoned_tools.formats.btrfs.rollback import plan_rollback
     from zoned_tools.report.btrfs import rollback_line
@@ -111,9 +111,7 @@ def rollback(
         plan = plan_rollback(target, to_generation, drop_log=drop_log)
         changed = False
         if not (json and dry_run):
-            carried = execute(plan, target.devices, dry_run=dry_run, undo=undo, no_undo=no_undo)
-            print_undo(carried)
-            changed = bool(carried)
+            changed = bool(execute(plan, target.devices, dry_run=dry_run, undo=undo, no_undo=no_undo))
         if json:
             print_json(btrfs_rollback_document(target, to_generation, plan, changed=changed))
         elif not dry_run:

@@ -57,6 +57,7 @@ def check(
     layout: LayoutName = None,
 ) -> int:
     """Check, and repair, whatever layout is there."""
+    from zoned_tools.cli.changes import print_undo
     from zoned_tools.engine.checking import CheckRequest
     from zoned_tools.engine.repairing import RepairRequest, check_paths
 
@@ -77,6 +78,7 @@ def check(
             start_sector=start,
             layout=layout,
             announce=printer.announce,
+            saved=print_undo,
         )
         return printer.print(outcomes)
     except KeyboardInterrupt:
@@ -128,7 +130,6 @@ class _Printer:
 
     def print(self, outcomes: Iterable[Outcome]) -> FsckStatus:
         """Show every outcome; the exit statuses are OR-ed."""
-        from zoned_tools.cli.changes import print_undo
         from zoned_tools.report.check import check_document, outcome_lines
         from zoned_tools.report.stream import write_lines, write_text
 
@@ -141,7 +142,6 @@ class _Printer:
             elif outcome.error is not None:
                 print(outcome.error.render("zoned"), file=sys.stderr)
             else:
-                print_undo(outcome.carried)
                 write_lines(outcome_lines(outcome, everything=self._everything))
         if self._json:
             write_text(check_document(kept, changed=any(outcome.changed for outcome in kept)))

@@ -20,19 +20,24 @@ def restore(
     dry_run: DryRun = False,
     undo: Undo = None,
     no_undo: NoUndo = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", "-f", help="Restore over another target too, or what leaves more errors."),
+    ] = False,
     start: Start = None,
 ) -> int:
     """Write metadata back from what zoned dump saved."""
-    from zoned_tools.cli.changes import execute, print_undo
+    from zoned_tools.cli.changes import execute
     from zoned_tools.engine.documents import read_document
     from zoned_tools.engine.opening import opened_target
-    from zoned_tools.formats import registry
-    from zoned_tools.formats.contract import need
+    from zoned_tools.engine.restoring import plan_restore
+    from zoned_tools.report.plans import restored_line
+    from zoned_tools.report.stream import write_lines
 
     document = read_document(source)
     layout = str(document["layout"])
     with opened_target(devices, start, layout, writable=not dry_run) as target:
-        plan = need(registry.of(target).restore, target, "restore")(target, document)
-        carried = execute(plan, target.devices, dry_run=dry_run, undo=undo, no_undo=no_undo)
-        print_undo(carried)
+        plan, after = plan_restore(target, document, force=force)
+        execute(plan, target.devices, dry_run=dry_run, undo=undo, no_undo=no_undo)
+        write_lines([restored_line(after, dry_run=dry_run)])
     return 0

@@ -47,10 +47,10 @@ class _Choice:
 def _manage(
     operation: str, path: str, choice: _Choice, *, dry_run: bool, force: bool, undo: str | None, no_undo: bool
 ) -> int:
-    from zoned_tools.cli.changes import execute, print_undo
+    from zoned_tools.cli.changes import execute
     from zoned_tools.device.base import ZoneOperation
     from zoned_tools.device.opening import open_device
-    from zoned_tools.engine.zone_commands import plan_zone_command, refuse_loss
+    from zoned_tools.engine.zone_commands import plan_whole_drive, plan_zone_command, refuse_loss
 
     named = choice.offset is not None or choice.zone is not None
     if choice.everything == named or (choice.offset is not None and choice.zone is not None):
@@ -61,12 +61,16 @@ def _manage(
     with open_device(path, writable=not dry_run) as device:
         if not device.geometry.is_zoned:
             raise DeviceError("not a zoned device", device=path, errno=errno.ENOTTY)
-        first = 0 if choice.everything else _first_zone(path, device.geometry.zone_bytes, choice.offset, choice.zone)
-        count = device.geometry.nr_zones if choice.everything else choice.count or 1
-        plan = plan_zone_command(device, command, first, count)
+        if choice.everything:
+            first, count = 0, device.geometry.nr_zones
+            plan = plan_whole_drive(device, command)
+        else:
+            first = _first_zone(path, device.geometry.zone_bytes, choice.offset, choice.zone)
+            count = choice.count or 1
+            plan = plan_zone_command(device, command, first, count)
         if not force:
             refuse_loss(device, command, first, count)
-        print_undo(execute(plan, (device,), dry_run=dry_run, undo=undo, no_undo=no_undo))
+        execute(plan, (device,), dry_run=dry_run, undo=undo, no_undo=no_undo)
     return 0
 
 

@@ -30,6 +30,7 @@ GENERAL = (
     Option(("--json",), "", "Print one JSON document"),
     Option(("--dry-run",), "", "Print what would be written, and change nothing"),
     Option(("--undo",), "FILE", "Save what is overwritten to FILE, for zoned undo"),
+    Option(("--no-undo",), "", "Save nothing of what is overwritten"),
 )
 _FORMAT, _REPAIR = ("format",), ("repair",)
 FORMAT = (
@@ -103,6 +104,10 @@ class Arguments:
     @property
     def undo(self) -> str | None:
         return self.last("undo")
+
+    @property
+    def no_undo(self) -> bool:
+        return self.has("no-undo")
 
 
 def usage() -> str:

@@ -60,14 +60,15 @@ def repair_devices(arguments: Arguments) -> int:
     if number is not None:
         settings["use-set"] = str(number)
     request = CheckRequest(settings=settings)
-    repair = RepairRequest(frozenset(arguments.every("allow")), arguments.dry_run, arguments.undo)
+    repair = RepairRequest(frozenset(arguments.every("allow")), arguments.dry_run, arguments.undo, arguments.no_undo)
     refuse_unknown(dm_zoned.LAYOUT, request, repair)
     teller = _RepairTeller(arguments)
     with opened_members(arguments, writable=True) as target:
-        outcome = repair_target(target, request, repair, checked=teller.checked, announce=teller.announce)
+        outcome = repair_target(
+            target, request, repair, checked=teller.checked, announce=teller.announce, saved=print_undo
+        )
     evidence = outcome.evidence
     assert evidence is not None
-    print_undo(outcome.carried)
     if arguments.json:
         write_text(check_document([outcome], changed=outcome.changed))
     else:

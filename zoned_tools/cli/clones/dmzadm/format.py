@@ -82,6 +82,8 @@ def _write_format(arguments: Arguments, target: Target, result: FormatResult) ->
         target.devices,
         dry_run=arguments.dry_run,
         undo=arguments.undo,
+        no_undo=arguments.no_undo,
+        undo_if_it_fits=True,
         identity_after=f"{LAYOUT} {result.dmz_uuid}" if result.version > 1 else LAYOUT,
         progress=None if quiet else FormatProgress(target, result),
     )

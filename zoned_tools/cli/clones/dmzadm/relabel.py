@@ -22,5 +22,12 @@ def relabel_devices(arguments: Arguments) -> int:
         old, plan = plan_relabel(target, wanted)
         print(relabel_line(old, wanted, changes=bool(plan)))
         if plan:
-            execute(plan, target.devices, dry_run=arguments.dry_run, undo=arguments.undo)
+            execute(
+                plan,
+                target.devices,
+                dry_run=arguments.dry_run,
+                undo=arguments.undo,
+                no_undo=arguments.no_undo,
+                undo_if_it_fits=True,
+            )
     return 0

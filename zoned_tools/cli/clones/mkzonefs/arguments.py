@@ -28,6 +28,8 @@ FEATURES = Option(("-o",), "features", "Optional features")
 OWN_OPTIONS = (
     Option(("-L",), "label", "Volume label (up to 64 bytes)"),
     Option(("--uuid",), "uuid", "UUID of the volume (default: random)"),
+    Option(("--undo",), "file", "Save what is overwritten to FILE, for zoned undo"),
+    Option(("--no-undo",), "", "Save nothing of what is overwritten"),
     Option(("--json",), "", "Print one JSON document"),
     Option(("--dry-run",), "", "Print what would be written, and change nothing"),
 )
@@ -58,6 +60,8 @@ class Arguments:
     uuid: uuid.UUID | None = None
     json: bool = False
     dry_run: bool = False
+    undo: str | None = None
+    no_undo: bool = False
 
 
 def usage(*, own: bool) -> str:
@@ -107,6 +111,10 @@ def _with(result: Arguments, key: str, value: str) -> Arguments:
             return replace(result, json=True)
         case "dry-run":
             return replace(result, dry_run=True)
+        case "undo":
+            return replace(result, undo=value)
+        case "no-undo":
+            return replace(result, no_undo=True)
         case "L":
             return replace(result, label=_label(value))
         case "o":

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zoned_tools.device.base import Device
     from zoned_tools.device.plan import Plan, Step
     from zoned_tools.device.zones import ZoneTable
+    from zoned_tools.engine.changing import Carried
     from zoned_tools.formats.zonefs.layout import SuperBlock
 
 
@@ -125,8 +126,10 @@ class Mkzonefs:
             print("\n".join(lines), flush=True)
 
     def _carry_out(self, plan: Plan, table: ZoneTable) -> None:
+        from zoned_tools.cli.changes import print_undo_as_clone
         from zoned_tools.device.plan import ManageZones, Write
 
+        print_undo_as_clone(self._save_overwritten(plan))
         self._say(["Resetting sequential zones"])
         for step in plan.steps:
             if isinstance(step, Write):
@@ -138,6 +141,20 @@ class Mkzonefs:
                     raise
                 self._reset_one_by_one(table)
         self._verify()
+
+    def _save_overwritten(self, plan: Plan) -> Carried:
+        from zoned_tools.engine.changing import save_overwritten
+        from zoned_tools.formats.zonefs.constants import NAME
+
+        arguments = self.arguments
+        return save_overwritten(
+            plan,
+            [self.device],
+            undo=arguments.undo,
+            no_undo=arguments.no_undo,
+            undo_if_it_fits=True,
+            identity_after=f"{NAME} {self.super_block.uuid}",
+        )
 
     def _reset_one_by_one(self, table: ZoneTable) -> None:
         """What is left to do on a drive that does not reset all its zones at once."""

@@ -58,6 +58,7 @@ OWN_OPTIONS = (
     Option(("--json",), "", "Print one JSON document"),
     Option(("--dry-run",), "", "Print what would be written and run, and change nothing"),
     Option(("--undo",), "FILE", "Save what is overwritten to FILE, for zoned undo"),
+    Option(("--no-undo",), "", "Save nothing of what is overwritten"),
 )
 """What the original does not have."""
 HELP = Option(("-h", "--help"), "", "This text")

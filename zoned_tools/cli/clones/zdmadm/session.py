@@ -144,8 +144,15 @@ class Session:
         self.tell(plan=list(plan.describe([self.device.path])))
         if self.dry_run and self.quiet:
             return
-        undo = self.arguments.values.get("undo")
-        changed = execute(plan, [self.device], dry_run=self.dry_run, undo=undo, identity_after=identity)
+        changed = execute(
+            plan,
+            [self.device],
+            dry_run=self.dry_run,
+            undo=self.arguments.values.get("undo"),
+            no_undo=self.arguments.has("no-undo"),
+            undo_if_it_fits=True,
+            identity_after=identity,
+        )
         self.tell(changed=bool(changed))
 
     def rewrite(self, identity: SuperBlock) -> None:
