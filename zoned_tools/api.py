@@ -1,7 +1,8 @@
 """The public Python API; :mod:`zoned_tools` re-exports it lazily.
 
 A drive is an image file, a ``/dev`` node or a zloop directory. A target is what a layout makes of one or more
-drives. Everything raises :class:`zoned_tools.errors.ZonedError` and nothing else.
+drives. Whatever drives, files and their content can do raises :class:`zoned_tools.errors.ZonedError`, from file objects
+:class:`OSError`; arguments that cannot be meant raise :class:`TypeError` or :class:`ValueError` as everywhere.
 
     with zoned_tools.open_target("disk.img") as target:
         evidence = target.check()
@@ -12,16 +13,18 @@ from __future__ import annotations
 
 import errno
 import io
+import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Never, Self, SupportsIndex
+from weakref import WeakSet
 
 from zoned_tools.device.opening import open_device, open_devices
 from zoned_tools.engine import checking, export, logical, opening, rehearsing, repairing
 from zoned_tools.engine.changing import Carried, carry_out
 from zoned_tools.engine.volume import Volume
-from zoned_tools.errors import ContentError, UsageError, ZonedError
+from zoned_tools.errors import BusyError, ContentError, DeviceError, UsageError, ZonedError
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import (
     CheckOptions,
@@ -37,7 +40,7 @@ from zoned_tools.formats.contract import Target as _Target
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from _typeshed import WriteableBuffer
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
     from zoned_tools.device.base import Device
     from zoned_tools.device.plan import Plan
@@ -118,8 +121,10 @@ class Target:
     """A layout's instance on one or more open drives; made by :func:`open_target`, closed by ``with``."""
 
     def __init__(self, inner: _Target, stack: ExitStack) -> None:
-        self._inner = inner
+        self._opened = inner
         self._stack = stack
+        self._files: WeakSet[LogicalFile] = WeakSet()
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -130,18 +135,48 @@ class Target:
         self.close()
 
     def close(self) -> None:
-        """Close the drives."""
-        self._stack.close()
+        """Close the drives, and before them the logical devices that are still open."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        with self._stack:
+            for file in list(self._files):
+                self._stack.callback(file.close)
+
+    def __reduce__(self) -> Never:
+        raise TypeError("a Target cannot be copied or pickled: it holds open drives")
+
+    @property
+    def _inner(self) -> _Target:
+        """What the engine knows it as.
+
+        Raises:
+            DeviceError: it was closed.
+        """
+        if self._is_closed:
+            raise DeviceError("closed", device=self._opened.device.path, errno=errno.EBADF)
+        return self._opened
+
+    def _refuse_writer(self, what: str) -> None:
+        """Two writers of one target know nothing of each other's changes.
+
+        Raises:
+            BusyError: a logical device is open for writing.
+        """
+        if any(file.writable() for file in self._files if not file.closed):
+            raise BusyError(
+                f"its logical device is open for writing, close it to {what}", device=self._inner.device.path
+            )
 
     @property
     def layout(self) -> str:
         """Name of the layout (``dm-zoned``)."""
-        return self._inner.layout
+        return self._opened.layout
 
     @property
     def paths(self) -> tuple[str, ...]:
         """The drives, in the target's order."""
-        return self._inner.paths
+        return self._opened.paths
 
     @property
     def drives(self) -> tuple[Device, ...]:
@@ -186,6 +221,7 @@ class Target:
                 ``zoned undo`` plays it back.
             no_undo: save nothing.
         """
+        self._refuse_writer("carry a plan out")
         steps = plan.plan if isinstance(plan, RepairPlan) else plan
         path = None if undo is None else os.fspath(undo)
         return carry_out(steps, self._inner.devices, undo=path, no_undo=no_undo)
@@ -195,17 +231,26 @@ class Target:
         return CheckOptions(deep, layout.parse_settings(_words(self.layout, settings), Journey.CHECK, Journey.REPAIR))
 
     def _consents(self, allow: Iterable[str], settings: Values) -> Consents:
-        return repairing.consents_of(registry.of(self._inner), frozenset(allow), self._options(settings))
+        codes = frozenset([allow] if isinstance(allow, str) else allow)
+        return repairing.consents_of(registry.of(self._inner), codes, self._options(settings))
 
     # -- the logical device
 
     def open(self, *, writable: bool = False, **settings: str | int | bool) -> LogicalFile:
-        """The logical device as a seekable binary file.
+        """The logical device as a seekable binary file; one at a time for writing.
 
         Raises:
-            ZonedError: the layout has none, or it cannot be opened.
+            BusyError: it is open for writing already.
+            ZonedError: the layout has none, it cannot be opened, or the target was opened read-only.
         """
-        return LogicalFile(logical.open_logical(self._inner, writable=writable, settings=_words(self.layout, settings)))
+        inner = self._inner
+        if writable and not all(device.writable for device in inner.devices):
+            raise UsageError("the target was opened read-only, open it with writable=True", device=inner.device.path)
+        if writable:
+            self._refuse_writer("open it again")
+        file = LogicalFile(logical.open_logical(inner, writable=writable, settings=_words(self.layout, settings)))
+        self._files.add(file)
+        return file
 
     def map(self, first_block: int = 0, count: int | None = None, **settings: str | int | bool) -> Iterator[MapExtent]:
         """Where logical blocks of 4096 bytes live: ascending, without gaps, holes included."""
@@ -283,13 +328,23 @@ class LogicalFile(io.RawIOBase):
         self._at = 0
         self._is_done = False
 
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> Never:
+        raise TypeError("a LogicalFile cannot be copied or pickled: it holds open drives")
+
+    def _require_open(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+
     def readable(self) -> bool:
+        self._require_open()
         return True
 
     def writable(self) -> bool:
+        self._require_open()
         return self._mapper.writable
 
     def seekable(self) -> bool:
+        self._require_open()
         return True
 
     @property
@@ -297,6 +352,8 @@ class LogicalFile(io.RawIOBase):
         return self._volume.size_bytes
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        self._require_open()
+        offset = operator.index(offset)
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size_bytes}.get(whence)
         if base is None:
             raise ValueError(f"invalid whence ({whence})")
@@ -306,9 +363,11 @@ class LogicalFile(io.RawIOBase):
         return self._at
 
     def tell(self) -> int:
+        self._require_open()
         return self._at
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
+        self._require_open()
         view = memoryview(buffer).cast("B")
         count = max(min(len(view), self.size_bytes - self._at), 0)
         if count:
@@ -319,13 +378,13 @@ class LogicalFile(io.RawIOBase):
             self._at += count
         return count
 
-    def write(self, data: bytes | bytearray | memoryview, /) -> int:  # type: ignore[override]
+    def write(self, data: ReadableBuffer, /) -> int:
         if not self.writable():
             raise io.UnsupportedOperation("opened read-only")
         view = memoryview(data).cast("B")
         count = max(min(len(view), self.size_bytes - self._at), 0)
         if len(view) and not count:
-            raise OSError(28, "no space left on the logical device")
+            raise OSError(errno.ENOSPC, "no space left on the logical device")
         try:
             self._volume.write(self._at, view[:count])
         except ZonedError as error:
@@ -335,6 +394,7 @@ class LogicalFile(io.RawIOBase):
 
     def flush(self) -> None:
         """Make everything written durable."""
+        self._require_open()
         if not self._is_done and self.writable():
             try:
                 self._mapper.flush()

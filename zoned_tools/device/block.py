@@ -112,11 +112,13 @@ class BlockDevice(FailStop):
     # -- reading and writing
 
     def read(self, offset_bytes: int, length_bytes: int) -> bytes:
+        check_range(self.geometry, self.path, offset_bytes, length_bytes)
         buffer = bytearray(length_bytes)
         self.read_into(offset_bytes, memoryview(buffer))
         return bytes(buffer)
 
     def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
+        self._check_open()
         check_range(self.geometry, self.path, offset_bytes, len(buffer))
         unit = self.geometry.logical_block_bytes
         done = 0
@@ -243,7 +245,8 @@ class BlockDevice(FailStop):
                 raise DeviceError.from_os_error(error, self.path, "cannot flush") from None
 
     def _release(self) -> None:
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1  # the number may be another file's soon
+        os.close(fd)
         self._bounce.release()
         self._aligned.close()
 

@@ -88,11 +88,13 @@ class EmulatedDrive(FailStop):
     # -- reading
 
     def read(self, offset_bytes: int, length_bytes: int) -> bytes:
+        check_range(self.geometry, self.path, offset_bytes, length_bytes)
         buffer = bytearray(length_bytes)
         self.read_into(offset_bytes, memoryview(buffer))
         return bytes(buffer)
 
     def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
+        self._check_open()
         length = len(buffer)
         check_range(self.geometry, self.path, offset_bytes, length)
         if not length:

@@ -36,9 +36,11 @@ class FailStop(ClosesOnExit):
     writable: bool
     _failure: SyncError | None = None
     _closed = False
+    _closing = False
 
     def _check_writable(self) -> None:
         """Refuse what a read-only device or one whose sync failed cannot accept."""
+        self._check_open()
         if not self.writable:
             raise DeviceError("opened read-only", device=self.path, errno=errno.EBADF)
         if self._failure is not None:
@@ -48,6 +50,11 @@ class FailStop(ClosesOnExit):
                 hint="nothing more is accepted until it is opened again",
                 errno=self._failure.errno,
             )
+
+    def _check_open(self) -> None:
+        """Refuse what comes after :meth:`close`."""
+        if self._closed and not self._closing:
+            raise DeviceError("closed", device=self.path, errno=errno.EBADF)
 
     def _poison(self, error: DeviceError) -> SyncError:
         """Remember the first failure and return it, to be raised."""
@@ -76,10 +83,11 @@ class FailStop(ClosesOnExit):
         """Flush a writable device and let go of it; raises when this or an earlier sync failed."""
         if self._closed:
             return
-        self._closed = True
+        self._closed = self._closing = True
         try:
             self.flush()
         finally:
+            self._closing = False
             self._release()
 
     def __exit__(

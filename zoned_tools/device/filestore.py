@@ -150,7 +150,8 @@ class FileStore:
                 write_all(self._sidecar_fd, before, offset_bytes)
 
     def close(self) -> None:
-        """Close the files; nothing is synced."""
-        os.close(self._fd)
-        if self._sidecar_fd >= 0:
-            os.close(self._sidecar_fd)
+        """Close the files and forget their numbers, which may be another file's soon; nothing is synced."""
+        fds, self._fd, self._sidecar_fd = (self._fd, self._sidecar_fd), -1, -1
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)

@@ -199,7 +199,10 @@ class ZloopStore:
     def close(self) -> None:
         for store in self._open.values():
             store.close()
-        os.close(self._directory_fd)
+        self._open.clear()
+        fd, self._directory_fd = self._directory_fd, -1  # the number may be another directory's soon
+        if fd >= 0:
+            os.close(fd)
 
 
 def open_zloop(path: str, *, writable: bool = False) -> EmulatedDrive:

@@ -58,12 +58,13 @@ def map_blocks(target: Target, mapper: Mapper, first_block: int, count: int) -> 
     Raises:
         UsageError: the range is not on the logical device.
     """
-    if count < 1 or first_block < 0 or first_block + count > mapper.size_blocks:
+    if count < 0 or first_block < 0 or first_block + count > mapper.size_blocks:
+        blocks = f"block {first_block} is" if count <= 1 else f"blocks {first_block} to {first_block + count - 1} are"
         raise UsageError(
-            f"blocks {first_block} to {first_block + count - 1} are not on the logical device of "
-            f"{mapper.size_blocks} blocks",
-            device=target.device.path,
+            f"{blocks} not on the logical device of {mapper.size_blocks} blocks", device=target.device.path
         )
+    if not count:
+        return iter(())
     starts = [start_of_view(device) for device in target.devices]
     return (
         MappedRun(

@@ -162,8 +162,10 @@ def single_target(devices: Sequence[Device], *, start_sector: int | None = None,
 
     Raises:
         MetadataError: no layout is recognised.
-        UsageError: the devices are several targets.
+        UsageError: the devices are several targets, or there are none.
     """
+    if not devices:
+        raise UsageError("no device is named")
     found = find_targets(devices, start_sector=start_sector, layout=layout)
     if found.unknown:
         raise MetadataError("no layout is recognised", device=found.unknown[0].path, hint="--layout NAME forces one")
