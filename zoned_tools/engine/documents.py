@@ -7,9 +7,10 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from zoned_tools.device.outputs import refuse_drive
 from zoned_tools.errors import DeviceError, MetadataError
 from zoned_tools.formats import registry
 
@@ -58,13 +59,18 @@ def _is_known(layout: object) -> bool:
     return isinstance(layout, str) and (layout in registry.OURS or layout in registry.names())
 
 
-def write_document(path: str, content: bytes, *, overwrite: bool) -> None:
-    """Write to a file that does not exist yet, or to standard output for ``-``."""
+def write_document(path: str, content: bytes, *, overwrite: bool, sources: Iterable[str] = ()) -> None:
+    """Write to a file that does not exist yet, or to standard output for ``-``; never over a drive.
+
+    Args:
+        sources: the drives that the document tells of.
+    """
     if path == "-":
         sys.stdout.flush()
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
         return
+    refuse_drive(path, sources)
     flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if overwrite else os.O_EXCL)
     try:
         with os.fdopen(os.open(path, flags, 0o666), "wb") as file:

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from zoned_tools.device.outputs import refuse_sources
 from zoned_tools.engine.logical import opened_logical
 from zoned_tools.engine.volume import Volume
-from zoned_tools.errors import DeviceError, RefusedError, ZonedError
+from zoned_tools.errors import DeviceError, ZonedError
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, CopiesItself, Journey, Mapper, Piece, Target
 
@@ -131,7 +132,7 @@ def open_output(path: str, sources: Sequence[str], *, force: bool = False) -> It
     if path == "-":
         yield Output(1, path)
         return
-    _refuse_sources(path, sources)
+    refuse_sources(path, sources, "is what is exported")
     existed = os.path.lexists(path)
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (0 if force else os.O_EXCL), 0o666)
@@ -152,13 +153,6 @@ def open_output(path: str, sources: Sequence[str], *, force: bool = False) -> It
         raise
     finally:
         os.close(fd)
-
-
-def _refuse_sources(path: str, sources: Sequence[str]) -> None:
-    for source in sources:
-        for name in (source, source + ".zones"):
-            if os.path.exists(path) and os.path.exists(name) and os.path.samefile(path, name):
-                raise RefusedError("is what is exported", device=path)
 
 
 def export_with_processes(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoned_tools.device.files import replace_file
 from zoned_tools.engine.metrics import HELP, Sample
 from zoned_tools.errors import DeviceError
 from zoned_tools.text import visible
@@ -35,10 +34,7 @@ def render(samples: Sequence[Sample]) -> str:
 
 def write_atomically(path: str, text: str) -> None:
     """Replace ``path`` by a rename in its own directory, so that a collector never reads half of it."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, target)
+        replace_file(path, text.encode())
     except OSError as error:
         raise DeviceError.from_os_error(error, path, "cannot write") from None

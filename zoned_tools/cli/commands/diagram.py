@@ -52,5 +52,5 @@ def diagram(
         for line in picture.text_lines(drawing, columns):
             print(line)
     else:
-        write_document(output, picture.svg_document(title, drawing).encode(), overwrite=force)
+        write_document(output, picture.svg_document(title, drawing).encode(), overwrite=force, sources=[device])
     return 0

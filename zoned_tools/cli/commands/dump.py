@@ -36,5 +36,5 @@ def dump(
     with opened_target(devices, start, layout) as target:
         document = need(registry.of(target).dump, target, "dump")(target)
         content = encode_document(dump_document(target, document), packed=binary, hide_names=binary and not keep_names)
-    write_document(output, content, overwrite=force)
+    write_document(output, content, overwrite=force, sources=devices)
     return 0

@@ -20,6 +20,7 @@ def metrics(
     """Print Prometheus metrics of drives and their layouts."""
     import sys
 
+    from zoned_tools.device.outputs import refuse_drive
     from zoned_tools.engine.metrics import collect
     from zoned_tools.report.prometheus import render, write_atomically
 
@@ -27,5 +28,6 @@ def metrics(
     if output == "-":
         sys.stdout.write(text)
     else:
+        refuse_drive(output, devices)
         write_atomically(output, text)
     return 0
