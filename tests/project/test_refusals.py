@@ -90,3 +90,20 @@ def test_unknown_codes_are_refused(
     assert result.status == 16
     assert f"{layout} has no finding 'nonsense' (zoned explain lists them)" in result.err
     assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("code", ["dm-zoned.nonsense", "zdm.nonsense", "zonefs.", "btrfs.nonsense"])
+@pytest.mark.parametrize("layout", MAKERS)
+def test_unknown_codes_of_other_layouts_are_refused(
+    layout: str, code: str, image: Callable[[str, Program], Path], program: Program
+) -> None:
+    path = image(layout, program)
+    result = program("zoned", "check", path, "--repair", "--dry-run", *START.get(layout, ()), "--allow", code)
+    assert result.status == 16
+    assert f"{code.split('.', maxsplit=1)[0]} has no finding '{code.split('.')[1]}'" in result.err
+
+
+def test_consent_without_repair_is_refused(image: Callable[[str, Program], Path], program: Program) -> None:
+    result = program("zoned", "check", image("zonefs", program), "--allow", "sb-magic")
+    assert (result.status, result.out) == (16, "")
+    assert "--allow needs --repair" in result.err

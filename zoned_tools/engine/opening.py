@@ -106,18 +106,51 @@ def _target(layout: AnyLayout, drives: Sequence[_Drive], start_bytes: int) -> Ta
     return Target(layout.name, tuple(view for view, _ in views), views[0][1])
 
 
-def find_targets(devices: Sequence[Device], *, start_sector: int | None = None, layout: str | None = None) -> Opened:
+def refuse_other(probed: Iterable[Probed], layout: str, start_sector: int | None = None) -> None:
+    """Refuse devices on which another layout than the wanted one is recognised.
+
+    Raises:
+        MetadataError: there is one; the message says what it is.
+    """
+    for one in probed:
+        if one.identity is not None:
+            continue
+        other = probe_device(one.device, start_sector).identity
+        if other is not None and other.layout != layout:
+            raise MetadataError(
+                f"holds {other.layout}{f' {other.label!r}' if other.label else ''}, not {layout}",
+                device=one.device.path,
+                hint="a remnant has to be erased first, in a copy",
+            )
+
+
+def find_targets(
+    devices: Sequence[Device],
+    *,
+    start_sector: int | None = None,
+    layout: str | None = None,
+    only_own: bool = False,
+) -> Opened:
     """Targets in the order of their first device, and the devices without a known layout.
 
     Members of one target are put in the order that their layout knows, whatever order they
     were named in. A layout may claim all the named devices as one target although some of them
     are not recognised: their super blocks may be damaged.
     With ``layout`` given nothing has to be recognised: the devices are one target.
+
+    Args:
+        only_own: refuse devices on which another layout than ``layout`` is recognised, as everything that writes
+            must, and the commands of one layout.
+
+    Raises:
+        MetadataError: there is one.
     """
     drives = [_Drive(device) for device in devices]
     probed = [_probe(drive, start_sector, layout) for drive in drives]
     unknown = [p.device for p in probed if p.identity is None]
     if layout is not None and unknown:
+        if only_own:
+            refuse_other(probed, layout, start_sector)
         return Opened([_target(registry.get(layout), drives, (start_sector or 0) * SECTOR_BYTES)], probed=probed)
     claimed = _claimed(probed, drives)
     if claimed is not None:
@@ -157,8 +190,14 @@ def _groups(probed: Sequence[Probed]) -> Iterator[tuple[Identity, Sequence[Probe
         yield identity, members
 
 
-def single_target(devices: Sequence[Device], *, start_sector: int | None = None, layout: str | None = None) -> Target:
-    """The one target that all the devices are.
+def single_target(
+    devices: Sequence[Device],
+    *,
+    start_sector: int | None = None,
+    layout: str | None = None,
+    only_own: bool = False,
+) -> Target:
+    """The one target that all the devices are; ``only_own`` as :func:`find_targets` has it.
 
     Raises:
         MetadataError: no layout is recognised.
@@ -166,7 +205,7 @@ def single_target(devices: Sequence[Device], *, start_sector: int | None = None,
     """
     if not devices:
         raise UsageError("no device is named")
-    found = find_targets(devices, start_sector=start_sector, layout=layout)
+    found = find_targets(devices, start_sector=start_sector, layout=layout, only_own=only_own)
     if found.unknown:
         raise MetadataError("no layout is recognised", device=found.unknown[0].path, hint="--layout NAME forces one")
     if len(found.targets) > 1:
@@ -176,20 +215,37 @@ def single_target(devices: Sequence[Device], *, start_sector: int | None = None,
 
 @contextmanager
 def opened_target(
-    paths: Sequence[str], start_sector: int | None = None, layout: str | None = None, *, writable: bool = False
+    paths: Sequence[str],
+    start_sector: int | None = None,
+    layout: str | None = None,
+    *,
+    writable: bool = False,
+    only_own: bool = False,
 ) -> Iterator[Target]:
-    """The one target on the devices ``paths``, which are closed at the end."""
+    """The one target on the devices ``paths``, which are closed at the end.
+
+    Args:
+        only_own: refuse devices on which another layout than ``layout`` is recognised; what is writable always does.
+    """
     from zoned_tools.device.opening import open_devices
 
     with open_devices(paths, writable=writable) as devices:
-        yield single_target(devices, start_sector=start_sector, layout=layout)
+        yield single_target(devices, start_sector=start_sector, layout=layout, only_own=only_own or writable)
 
 
 @contextmanager
 def opened_targets(
-    paths: Sequence[str], start_sector: int | None = None, layout: str | None = None, *, writable: bool = False
+    paths: Sequence[str],
+    start_sector: int | None = None,
+    layout: str | None = None,
+    *,
+    writable: bool = False,
+    only_own: bool = False,
 ) -> Iterator[Opened]:
-    """Every target on the devices ``paths``, which are closed at the end; a bad device does not hide the others."""
+    """Every target on the devices ``paths``, which are closed at the end; a bad device does not hide the others.
+
+    ``only_own`` as :func:`opened_target` has it.
+    """
     from zoned_tools.device.opening import open_device
 
     with ExitStack() as stack:
@@ -200,6 +256,7 @@ def opened_targets(
                 devices.append(stack.enter_context(open_device(path, writable=writable)))
             except ZonedError as error:
                 failed.append((path, error))
-        opened = find_targets(devices, start_sector=start_sector, layout=layout)
+        only_own = only_own or writable
+        opened = find_targets(devices, start_sector=start_sector, layout=layout, only_own=only_own)
         opened.failed = failed
         yield opened

@@ -63,8 +63,12 @@ def consents_of(layout: AnyLayout, allow: frozenset[str], options: CheckOptions)
     """A user's agreement in terms of one layout.
 
     Raises:
-        UsageError: a code that the layout does not have.
+        UsageError: a code that the layout does not have, or that another layout has not whose name it begins with.
     """
+    for word in allow:
+        name, dot, _ = word.partition(".")
+        if dot and name != layout.name and name in registry.OURS:
+            registry.get(name).rules().agreed(frozenset([word]))
     return Consents(layout.rules().agreed(allow, frozenset(registry.OURS)), options.settings)
 
 
@@ -150,7 +154,7 @@ def check_paths(
         UsageError: an impossible request, found before anything is written.
     """
     writable = repair is not None and not repair.dry_run
-    with opened_targets(paths, start_sector, layout, writable=writable) as opened:
+    with opened_targets(paths, start_sector, layout, writable=writable, only_own=repair is not None) as opened:
         if opened.failed and len(paths) == 1:
             raise opened.failed[0][1]
         if repair is not None and repair.undo is not None and len(opened.targets) > 1:

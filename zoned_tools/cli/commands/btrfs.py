@@ -44,7 +44,7 @@ def supers(
         raise UsageError("--latest lists nothing that --full or --roots could add to")
     from zoned_tools.engine.opening import opened_target
 
-    with opened_target([device], start, "btrfs") as target:
+    with opened_target([device], start, "btrfs", only_own=True) as target:
         if latest:
             return _print_latest(target, mirror, json=json)
         return _print_supers(target, (mirror, at) if full else None, roots=roots, json=json)
@@ -107,7 +107,7 @@ def rollback(
     from zoned_tools.report.btrfs import rollback_line
     from zoned_tools.report.documents.btrfs import btrfs_rollback_document
 
-    with opened_target(devices, start, "btrfs", writable=not dry_run) as target:
+    with opened_target(devices, start, "btrfs", writable=not dry_run, only_own=True) as target:
         plan = plan_rollback(target, to_generation, drop_log=drop_log)
         changed = False
         if not (json and dry_run):

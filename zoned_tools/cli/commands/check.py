@@ -64,6 +64,8 @@ def check(
     check_layout_name(layout)
     if undo is not None and not repair:
         raise UsageError("--undo needs --repair")
+    if allow and not repair:
+        raise UsageError("--allow needs --repair", hint="--repair --dry-run shows what it would do")
     if output and (not repair or dry_run):
         raise UsageError("--output needs --repair, without --dry-run")
     paths, chosen = split_settings(devices, settings)

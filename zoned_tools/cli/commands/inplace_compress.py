@@ -129,7 +129,7 @@ def _line(device: str, start: int | None, table: str | None) -> str | None:
 
     if start:
         return None
-    with opened_target([device], start, NAME) as target:
+    with opened_target([device], start, NAME, only_own=True) as target:
         return table_line(target, LAYOUT.parse_settings({"table": table} if table else {}, Journey.TABLE)).line
 
 
@@ -293,7 +293,7 @@ def print_statistics(
     from zoned_tools.report.stream import write_lines
     from zoned_tools.report.tree import tree_lines
 
-    with opened_target([device], start, NAME) as target:
+    with opened_target([device], start, NAME, only_own=True) as target:
         facts = statistics(target, window)
     if json:
         print_json(compress_stat_document(device, facts))

@@ -24,7 +24,7 @@ def _state(path: str, start: int | None) -> Iterator[State]:
     from zoned_tools.formats.zdm.constants import NAME
     from zoned_tools.formats.zdm.open import load
 
-    with opened_target([path], start, NAME if start is not None else None) as target:
+    with opened_target([path], start, NAME, only_own=True) as target:
         yield load(target)
 
 

@@ -55,7 +55,8 @@ def _tree(
     from zoned_tools.formats.zonefs.mapper.open import open_tree
 
     with open_device(path, writable=writable and not dry_run) as device:
-        target = single_target([Overlay(device) if dry_run else device], start_sector=start, layout="zonefs")
+        view = Overlay(device) if dry_run else device
+        target = single_target([view], start_sector=start, layout="zonefs", only_own=True)
         with open_tree(target, writable=writable, options=options) as tree:
             yield tree
 
