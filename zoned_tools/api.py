@@ -24,7 +24,7 @@ from zoned_tools.device.opening import open_device, open_devices
 from zoned_tools.engine import checking, export, logical, opening, rehearsing, repairing
 from zoned_tools.engine.changing import Carried, carry_out
 from zoned_tools.engine.volume import Volume
-from zoned_tools.errors import BusyError, ContentError, DeviceError, UsageError, ZonedError
+from zoned_tools.errors import BusyError, ContentError, DeviceError, RefusedError, UsageError, ZonedError
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import (
     CheckOptions,
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
     from zoned_tools.device.base import Device
-    from zoned_tools.device.plan import Plan
     from zoned_tools.engine.export import ExportResult
     from zoned_tools.engine.rehearsing import Rehearsal
     from zoned_tools.formats.contract import Identity, Mapper
@@ -124,6 +123,7 @@ class Target:
         self._opened = inner
         self._stack = stack
         self._files: WeakSet[LogicalFile] = WeakSet()
+        self._current: list[Evidence | RepairPlan] = []  # made since the last change
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -157,13 +157,17 @@ class Target:
             raise DeviceError("closed", device=self._opened.device.path, errno=errno.EBADF)
         return self._opened
 
+    @property
+    def _has_writer(self) -> bool:
+        return any(file.writable() for file in self._files if not file.closed)
+
     def _refuse_writer(self, what: str) -> None:
         """Two writers of one target know nothing of each other's changes.
 
         Raises:
             BusyError: a logical device is open for writing.
         """
-        if any(file.writable() for file in self._files if not file.closed):
+        if self._has_writer:
             raise BusyError(
                 f"its logical device is open for writing, close it to {what}", device=self._inner.device.path
             )
@@ -196,6 +200,8 @@ class Target:
             settings: the layout's own choices.
         """
         evidence, _ = checking.gather(self._inner, self._options(settings, deep=deep))
+        if not self._has_writer:
+            self._current.append(evidence)
         return evidence
 
     def plan_repair(self, evidence: Evidence, *, allow: Iterable[str] = (), **settings: str | int | bool) -> RepairPlan:
@@ -204,27 +210,46 @@ class Target:
         Args:
             allow: codes whose guessing or losing repairs are agreed to, as ``zoned check --allow``.
         """
-        return repairing.plan_repair(evidence, self._consents(allow, settings))
+        plan = repairing.plan_repair(evidence, self._consents(allow, settings))
+        if self._is_current(evidence):
+            self._current.append(plan)
+        return plan
 
     def rehearse(
         self, evidence: Evidence, plan: RepairPlan, *, allow: Iterable[str] = (), **settings: str | int | bool
     ) -> Rehearsal:
         """Carry a repair out on a copy-on-write view, and check that; nothing is written."""
         options = self._options(settings)
-        return rehearsing.rehearse(evidence, plan, self._consents(allow, settings), options)
+        rehearsal = rehearsing.rehearse(evidence, plan, self._consents(allow, settings), options)
+        if self._is_current(evidence):
+            self._current.append(rehearsal.plan)
+        return rehearsal
 
-    def apply(self, plan: RepairPlan | Plan, *, undo: PathLike | None = None, no_undo: bool = False) -> Carried:
+    def apply(self, plan: RepairPlan, *, undo: PathLike | None = None, no_undo: bool = False) -> Carried:
         """Carry a plan out and read it back; the result is true when there was anything to write.
+
+        The plan has to be of this target as it is now: a plan of another one, or from before an earlier
+        :meth:`apply` or writing to the logical device, would overwrite what it knows nothing of.
 
         Args:
             undo: file for what is overwritten, written and synced first, by default one in the state directory;
                 ``zoned undo`` plays it back.
             no_undo: save nothing.
+
+        Raises:
+            RefusedError: it is not a plan of this target as it is now.
+            BusyError: the logical device is open for writing.
+            ZonedError: a write failed; the undo file is there.
         """
         self._refuse_writer("carry a plan out")
-        steps = plan.plan if isinstance(plan, RepairPlan) else plan
+        if not self._is_current(plan):
+            raise RefusedError("not a plan of this target as it is now", device=self.paths[0], hint="check it again")
+        self._current.clear()
         path = None if undo is None else os.fspath(undo)
-        return carry_out(steps, self._inner.devices, undo=path, no_undo=no_undo)
+        return carry_out(plan.plan, self._inner.devices, undo=path, no_undo=no_undo)
+
+    def _is_current(self, made: Evidence | RepairPlan) -> bool:
+        return any(made is one for one in self._current) and not self._has_writer
 
     def _options(self, settings: Values, *, deep: bool = False) -> CheckOptions:
         layout = registry.of(self._inner)
@@ -248,6 +273,7 @@ class Target:
             raise UsageError("the target was opened read-only, open it with writable=True", device=inner.device.path)
         if writable:
             self._refuse_writer("open it again")
+            self._current.clear()
         file = LogicalFile(logical.open_logical(inner, writable=writable, settings=_words(self.layout, settings)))
         self._files.add(file)
         return file

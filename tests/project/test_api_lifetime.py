@@ -6,12 +6,13 @@ import copy
 import io
 import os
 import pickle
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 import zoned_tools
-from zoned_tools.errors import BusyError, DeviceError, UsageError
+from zoned_tools.errors import BusyError, DeviceError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,7 +81,28 @@ def test_one_writer_at_a_time(drive: Path) -> None:
             with pytest.raises(BusyError, match="open for writing"):
                 target.apply(plan)
         target.open(writable=True).close()
-        target.apply(plan)
+        target.apply(target.plan_repair(target.check()))
+
+
+def test_a_plan_is_of_one_target_as_it_is(drive: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.img"
+    for end in ("", ".zones"):
+        shutil.copyfile(f"{drive}{end}", f"{other}{end}")
+    with (
+        zoned_tools.open_target(drive, writable=True) as target,
+        zoned_tools.open_target(other, writable=True) as second,
+    ):
+        evidence = target.check()
+        plan = target.plan_repair(evidence)
+        with pytest.raises(RefusedError, match="not a plan of this target"):
+            second.apply(plan)
+        assert second.plan_repair(evidence) is not plan
+        with pytest.raises(RefusedError, match="not a plan of this target"):
+            second.apply(second.plan_repair(evidence))
+        rehearsal = target.rehearse(evidence, plan)
+        target.apply(rehearsal.plan)
+        with pytest.raises(RefusedError, match="not a plan of this target"):
+            target.apply(plan)
 
 
 def test_a_read_only_target_has_no_writable_device(drive: Path) -> None:
@@ -133,3 +155,15 @@ def test_arguments_that_cannot_be_meant(drive: Path) -> None:
         with pytest.raises(UsageError, match="no finding 'nosuch'"):
             target.plan_repair(target.check(), allow="nosuch")
     assert os.path.exists(drive)
+
+
+def test_evidence_from_before_a_change_makes_no_plan_that_is_carried_out(drive: Path) -> None:
+    with zoned_tools.open_target(drive, writable=True) as target:
+        before = target.check()
+        with target.open(writable=True) as file:
+            during = target.check()
+            file.write(b"A" * BLOCK)
+        for evidence in (before, during):
+            plan = target.plan_repair(evidence)
+            with pytest.raises(RefusedError, match="check it again"):
+                target.apply(plan)
