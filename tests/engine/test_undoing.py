@@ -229,3 +229,59 @@ def test_formats_name_their_undo_file_at_a_terminal(
     (saved,) = list_undo_files()
     assert formatted.err == f"note: zoned undo {saved.path} DEV... takes it back\n"
     assert undo_files.is_dir()
+
+
+@pytest.fixture
+def volume(tmp_path: Path, program: Program) -> Path:
+    """A zonefs volume; /cnv/0 and /seq/0 have content."""
+    image = tmp_path / "volume.img"
+    made = program("zoned", "image", "create", image, "--zones", 10, "--zone-size", "1MiB", "--conventional", 2)
+    assert made.status == 0
+    assert program("mkzonefs", "--no-undo", image).status == 0
+    (tmp_path / "old").write_bytes(b"old" * 4096)
+    for path in ("/cnv/0", "/seq/0"):
+        assert program("zoned", "zonefs", "put", image, path, tmp_path / "old", "--no-undo").status == 0
+    return image
+
+
+CHANGES = {
+    "append": ("put", "/seq/0", "new"),
+    "overwrite": ("put", "/cnv/0", "new"),
+    "fill a new file": ("put", "/seq/3", "new"),
+    "empty": ("truncate", "/seq/0", "0"),
+    "fill up": ("truncate", "/seq/1", "max"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changes_of_files_are_undone(name: str, volume: Path, undo_files: Path, program: Program) -> None:
+    (volume.parent / "new").write_bytes(b"n" * 8192)
+    command, path, word = CHANGES[name]
+    before = contents([volume])
+    changed = program("zoned", "zonefs", command, volume, path, volume.parent / "new" if word == "new" else word)
+    assert changed.status == 0
+    assert contents([volume]) != before
+    (saved,) = list_undo_files()
+    assert f"note: zoned undo {saved.path} DEV... takes it back" in changed.err
+    assert saved.title == f"{command} {path}"
+    assert program("zoned", "undo", saved.path, volume).status == 0
+    assert contents([volume]) == before
+    assert undo_files.is_dir()
+
+
+def test_a_change_that_changes_nothing_saves_nothing(volume: Path, undo_files: Path, program: Program) -> None:
+    assert program("zoned", "zonefs", "truncate", volume, "/seq/1", "0").status == 0
+    assert not undo_files.exists()
+
+
+def test_an_import_over_content_is_undone(tmp_path: Path, undo_files: Path, program: Program) -> None:
+    image, raw = tmp_path / "disk.img", tmp_path / "raw"
+    image.write_bytes(b"x" * (4 << 20))
+    raw.write_bytes(bytes(range(256)) * 4096)
+    before = image.read_bytes()
+    assert program("zoned", "inplace-compress", "import", raw, image).status == 0
+    assert image.read_bytes() != before
+    (saved,) = list_undo_files()
+    assert program("zoned", "undo", saved.path, image).status == 0
+    assert image.read_bytes() == before
+    assert undo_files.is_dir()

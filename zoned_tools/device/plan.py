@@ -109,6 +109,23 @@ class Copy:
 
 
 @dataclass(frozen=True, slots=True)
+class Stream:
+    """Content that is written to a range as it comes, by whoever reads it: ``run`` does that.
+
+    It cannot be read back, and an undo file takes whatever it finds there for what was written.
+    """
+
+    device: int
+    offset_bytes: int
+    length_bytes: int
+    run: Callable[[], None]
+    note: str = ""
+
+    def describe(self) -> str:
+        return f"write {self.length_bytes} bytes at {self.offset_bytes}"
+
+
+@dataclass(frozen=True, slots=True)
 class ManageZones:
     """Run a zone management command over ``count`` zones.
 
@@ -162,7 +179,7 @@ class Flush:
         return "flush"
 
 
-Step: TypeAlias = Write | Produce | Fill | Copy | ManageZones | ZoneFlags | Flush
+Step: TypeAlias = Write | Produce | Fill | Copy | Stream | ManageZones | ZoneFlags | Flush
 
 
 @dataclass(slots=True)
@@ -241,15 +258,15 @@ def apply_step(devices: Sequence[Device], step: Step) -> None:
     """Run one step."""
     device = devices[step.device]
     match step:
-        case Write():
-            device.write(step.offset_bytes, step.data)
-        case Produce():
-            device.write(step.offset_bytes, step.produce())
+        case Write() | Produce():
+            device.write(step.offset_bytes, step.data if isinstance(step, Write) else step.produce())
         case Fill():
             _apply_fill(device, step)
         case Copy():
             for offset, data in step.chunks(device):
                 device.write(offset, data)
+        case Stream():
+            step.run()
         case ManageZones():
             device.manage(step.operation, step.first_zone, step.count)
         case ZoneFlags():
@@ -294,6 +311,8 @@ def verify_plan(devices: Sequence[Device], plan: Plan) -> None:
                 for start, stop in _unchanged(later, step.offset_bytes, end):
                     _verify_range(reader, device, step, start, stop, later)
                 later.add(step.offset_bytes, end)
+            case Stream():
+                later.add(step.offset_bytes, step.offset_bytes + step.length_bytes)
             case ManageZones(operation=ZoneOperation.RESET):
                 for offset, stop in _reset_ranges(device, step):
                     later.add(offset, stop)

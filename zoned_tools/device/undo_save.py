@@ -18,7 +18,7 @@ from zoned_tools.device import dump
 from zoned_tools.device.base import ZoneOperation
 from zoned_tools.device.files import sync_directory, temporary_beside
 from zoned_tools.device.partition import start_of_view
-from zoned_tools.device.plan import Copy, Fill, Flush, ManageZones, Produce, Write, ZoneFlags
+from zoned_tools.device.plan import Copy, Fill, Flush, ManageZones, Produce, Stream, Write, ZoneFlags
 from zoned_tools.device.undo_format import (
     CHUNK_BYTES,
     HEADER_NAME,
@@ -66,7 +66,7 @@ def _touched(devices: Sequence[Device], plan: Plan) -> tuple[set[_Range], set[tu
     zones: set[tuple[int, int]] = set()
     for step in plan.steps:
         match step:
-            case Write() | Produce() | Fill() | Copy():
+            case Write() | Produce() | Fill() | Copy() | Stream():
                 hit = list(sequential_zones(devices[step.device], step.offset_bytes, step.length_bytes))
                 zones.update((step.device, zone) for zone in hit)
                 if not hit:
@@ -227,7 +227,7 @@ class _Writer:
 
 
 def _new_content(device: Device, step: Step) -> Iterator[tuple[int, bytes]]:
-    """``(offset, data)`` of what a step stores, other than a fill's pattern."""
+    """``(offset, data)`` of what a step stores, as far as it is known: not a fill's pattern, not a stream."""
     match step:
         case Write():
             yield step.offset_bytes, step.data
@@ -235,7 +235,7 @@ def _new_content(device: Device, step: Step) -> Iterator[tuple[int, bytes]]:
             yield step.offset_bytes, step.produce()
         case Copy():
             yield from step.chunks(device)
-        case Fill() | ManageZones() | ZoneFlags() | Flush():
+        case Fill() | Stream() | ManageZones() | ZoneFlags() | Flush():
             pass
 
 

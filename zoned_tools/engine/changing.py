@@ -15,6 +15,7 @@ from zoned_tools.device.plan import (
     ManageZones,
     Plan,
     Step,
+    Stream,
     Write,
     ZoneFlags,
     apply_plan,
@@ -143,7 +144,9 @@ def identity_of(devices: Sequence[Device]) -> str:
 
 
 def identity_behind(plan: Plan, devices: Sequence[Device]) -> str:
-    """What will be on the devices; empty where finding out costs too much."""
+    """What will be on the devices; empty where finding out costs too much, or nobody knows yet."""
+    if any(isinstance(step, Stream) for step in plan.steps):
+        return ""
     if sum(len(step.data) for step in plan.steps if isinstance(step, Write)) > REHEARSED_LIMIT_BYTES:
         return ""
     if any(isinstance(step, Copy | Fill) and step.length_bytes > REHEARSED_LIMIT_BYTES for step in plan.steps):

@@ -144,13 +144,16 @@ def import_content(
     exact: Annotated[bool, typer.Option("--exact", help="Store the very LZO streams of the kernel (slow).")] = False,
     processes: Processes = 0,
     force: Force = False,
+    undo: Undo = None,
+    no_undo: NoUndo = False,
     json: Json = False,
     quiet: Quiet = False,
     start: Start = None,
 ) -> int:
     """Make a volume with the content of a raw file."""
+    from zoned_tools.cli.changes import execute
     from zoned_tools.device.opening import open_device
-    from zoned_tools.formats.inplace_compress.import_ import import_volume, open_source
+    from zoned_tools.formats.inplace_compress.import_ import open_source, plan_import
     from zoned_tools.formats.inplace_compress.workers import process_count
     from zoned_tools.report.documents.inplace_compress import compress_import_document, compress_table
     from zoned_tools.report.inplace_compress import import_line
@@ -160,7 +163,7 @@ def import_content(
     with open_device(device, writable=True) as drive:
         _refuse_content(drive, force=force)
         with progress_bar("import", content.size_bytes, quiet=quiet or json) as progress:
-            result = import_volume(
+            plan, result = plan_import(
                 drive,
                 content,
                 compressor=wanted.compressor,
@@ -171,6 +174,7 @@ def import_content(
                 exact=exact,
                 progress=progress,
             )
+            execute(plan, [drive], undo=undo, no_undo=no_undo, identity_after=NAME)
     made = compress_table(_line(device, start, table))
     if json:
         print_json(compress_import_document(device, source, wanted.compressor.label, result, made))

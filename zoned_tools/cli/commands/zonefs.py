@@ -17,6 +17,7 @@ from zoned_tools.errors import DeviceError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from zoned_tools.device.plan import Plan
     from zoned_tools.formats.zonefs.mapper.open import ZonefsTree
 
 app = new_app("List, read, write, check and mount the files of a zonefs volume.")
@@ -184,12 +185,14 @@ def put_content(
         ),
     ] = None,
     dry_run: DryRun = False,
+    undo: Undo = None,
+    no_undo: NoUndo = False,
     json: Json = False,
     quiet: Quiet = False,
     start: Start = None,
 ) -> None:
     """Append to a sequential file, or write into a conventional one."""
-    from zoned_tools.formats.zonefs.transfer import plan_put, run_put
+    from zoned_tools.formats.zonefs.transfer import plan_put, put_plan
     from zoned_tools.report.documents.zonefs import zonefs_put_document
     from zoned_tools.report.zonefs import put_line
     from zoned_tools.units import parse_size
@@ -199,7 +202,7 @@ def put_content(
         put = plan_put(tree, path, length, offset_bytes=at, pad=pad)
         if not dry_run:
             with progress_bar(f"writing {put.ref.path}", length, quiet=quiet or json) as progress:
-                run_put(tree, put, file, progress)
+                _execute(tree, put_plan(tree, put, file, progress), undo=undo, no_undo=no_undo)
     if json:
         print_json(zonefs_put_document(put, changed=not dry_run and length > 0))
     elif dry_run:
@@ -212,9 +215,12 @@ def truncate_file(
     path: FilePath,
     size: Annotated[str, typer.Argument(metavar="SIZE", help="0, or the file's capacity: max.", show_default=False)],
     dry_run: DryRun = False,
+    undo: Undo = None,
+    no_undo: NoUndo = False,
     start: Start = None,
 ) -> None:
     """Empty a sequential file (SIZE 0), or fill it up (max)."""
+    from zoned_tools.formats.zonefs.transfer import truncate_plan
     from zoned_tools.report.zonefs import truncate_line
     from zoned_tools.units import parse_size
 
@@ -226,7 +232,16 @@ def truncate_file(
             tree.check_truncate(path, wanted)
             print(truncate_line(device, ref.path, (ref.size_bytes, wanted)))
         else:
-            tree.truncate(path, wanted)
+            _execute(tree, truncate_plan(tree, path, wanted), undo=undo, no_undo=no_undo)
+
+
+def _execute(tree: ZonefsTree, plan: Plan, *, undo: str | None, no_undo: bool) -> None:
+    """Carry out what changes files; the volume stays the same one."""
+    from zoned_tools.cli.changes import execute
+    from zoned_tools.engine.changing import identity_of
+
+    device = tree.volume.device
+    execute(plan, [device], undo=undo, no_undo=no_undo, identity_after=identity_of([device]))
 
 
 @app.command("check")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoned_tools.device.plan import apply_plan
+from zoned_tools.device.plan import Flush, Stream, apply_plan
 from zoned_tools.errors import DeviceError, GeometryError, UsageError
 from zoned_tools.formats.inplace_compress import layout
 from zoned_tools.formats.inplace_compress.compressors import Compressor
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from zoned_tools.device.base import Device
+    from zoned_tools.device.plan import Plan
 
 PART_BLOCKS = 1024
 """Blocks of the source that are read, compressed and written at a time; a multiple of every window."""
@@ -227,7 +228,41 @@ def import_volume(
     exact: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> ImportResult:
-    """Create a volume on ``device`` with the content of ``source``.
+    """Create a volume on ``device`` with the content of ``source``, see :func:`plan_import`.
+
+    Raises:
+        DeviceError: reading or writing failed; the device holds no volume then.
+    """
+    plan, result = plan_import(
+        device,
+        source,
+        compressor=compressor,
+        window_blocks=window_blocks,
+        data_blocks=data_blocks,
+        start_bytes=start_bytes,
+        processes=processes,
+        exact=exact,
+        progress=progress,
+    )
+    apply_plan([device], plan.steps)
+    return result
+
+
+def plan_import(
+    device: Device,
+    source: Source,
+    *,
+    compressor: Compressor,
+    window_blocks: int = layout.WINDOW_MAX_BLOCKS,
+    data_blocks: int | None = None,
+    start_bytes: int = 0,
+    processes: int = 1,
+    exact: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> tuple[Plan, ImportResult]:
+    """A plan that makes a volume with the content of ``source``; the result is filled in while it is carried out.
+
+    The super block comes last: an import that is cut short leaves no volume.
 
     Args:
         window_blocks: longest extent, 2 or 32 blocks.
@@ -239,7 +274,6 @@ def import_volume(
     Raises:
         GeometryError: the device cannot carry the content.
         UsageError: a choice is impossible.
-        DeviceError: reading or writing failed; the device holds no volume then.
     """
     if window_blocks not in layout.WINDOWS:
         raise UsageError(f"a window of {window_blocks} blocks does not exist", hint="2 or 32")
@@ -248,21 +282,24 @@ def import_volume(
         raise GeometryError(f"{source.size_bytes} bytes do not fit a volume of {blocks} blocks", device=device.path)
     super_block = SuperBlock(layout.MAGIC, meta_blocks, blocks, int(compressor))
     plan = plan_volume(device, compressor=compressor, start_bytes=start_bytes, data_blocks=blocks)
-    last = plan.steps[-2:]  # the super block and its flush
-    apply_plan([device], plan.steps[:-2])
     volume = volume_of(device, start_bytes, super_block)
     result = ImportResult(meta_blocks, blocks, source.size_bytes)
-    bitmap = _BitmapWriter(volume)
     encoder = _Encoder(source, compressor, window_blocks, exact)
-    for part in _encoded(encoder, processes):
-        _write_payloads(volume, part)
-        bitmap.add(part)
-        result.add(part)
-        progress(min((part.first_block + part.blocks) * BLOCK_BYTES, source.size_bytes))
-    bitmap.finish()
-    device.flush()
-    apply_plan([device], last)
-    return result
+
+    def run() -> None:
+        bitmap = _BitmapWriter(volume)
+        for part in _encoded(encoder, processes):
+            _write_payloads(volume, part)
+            bitmap.add(part)
+            result.add(part)
+            progress(min((part.first_block + part.blocks) * BLOCK_BYTES, source.size_bytes))
+        bitmap.finish()
+
+    begin = start_bytes + BLOCK_BYTES
+    content = Stream(0, begin, volume.data_offset_bytes + blocks * BLOCK_BYTES - begin, run, note="bitmap and payloads")
+    plan.steps[-2:-2] = [content, Flush(0)]  # before the super block and its flush
+    plan.title = f"import into {layout.NAME}"
+    return plan, result
 
 
 def _encoded(encoder: _Encoder, processes: int) -> Iterator[_Part]:

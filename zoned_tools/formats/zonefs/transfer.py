@@ -6,6 +6,7 @@ import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+from zoned_tools.device.plan import Plan, Stream
 from zoned_tools.formats.zonefs.mapper.files import FileError, FileRef
 
 if TYPE_CHECKING:
@@ -77,6 +78,33 @@ def plan_put(
     if fault is not None:
         raise FileError(f"{ref.path}: {fault[0]}", device=tree.volume.device.path, errno=fault[1])
     return Put(ref, offset, length_bytes, padding)
+
+
+def put_plan(tree: ZonefsTree, put: Put, source: BinaryIO, progress: Callable[[int], None] | None = None) -> Plan:
+    """A checked write as a plan of one step; empty when there is nothing to write."""
+    plan = Plan(f"put {put.ref.path}")
+    length = put.length_bytes + put.padding_bytes
+    if length:
+        at = put.ref.zone * tree.volume.device.geometry.zone_bytes + put.offset_bytes
+        plan.steps.append(Stream(0, at, length, lambda: run_put(tree, put, source, progress), note=put.ref.path))
+    return plan
+
+
+def truncate_plan(tree: ZonefsTree, path: str, size_bytes: int) -> Plan:
+    """A truncation as a plan of one step; empty when the file has that size.
+
+    Raises:
+        FileError: as :meth:`ZonefsTree.truncate`.
+    """
+    tree.check_truncate(path, size_bytes)
+    ref = tree.file(path)
+    plan = Plan(f"truncate {ref.path}")
+    if ref.size_bytes != size_bytes:
+        at = ref.zone * tree.volume.device.geometry.zone_bytes
+        plan.steps.append(
+            Stream(0, at, ref.capacity_bytes, lambda: tree.truncate(path, size_bytes), note=f"{size_bytes} bytes")
+        )
+    return plan
 
 
 def run_put(tree: ZonefsTree, put: Put, source: BinaryIO, progress: Callable[[int], None] | None = None) -> None:
