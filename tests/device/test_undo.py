@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.device.undo_support import play
 from zoned_tools.device.base import Geometry, ZoneOperation
 from zoned_tools.device.image import create_image, open_image
 from zoned_tools.device.partition import PartitionView
@@ -223,3 +224,42 @@ def test_a_change_to_a_partition_is_undone_there(tmp_path: Path) -> None:
     other.write_bytes(bytes(ZONE))
     with open_image(str(other)) as device, UndoFile(undo) as saved, pytest.raises(RefusedError, match="not the device"):
         saved.views([device])
+
+
+def overlapping_plan() -> Plan:
+    """Fills, writes and a copy over each other, which begin and end inside of blocks."""
+    plan = Plan("a new super block over a cleared one")
+    plan.fill(0, 0, 16384, 0, "clear")
+    plan.flush(0)
+    plan.write(0, 0, b"s" * 512, "super block")
+    plan.write(0, 1024, b"t" * 6144)
+    plan.fill(0, 1536, 4096, 0x4321)
+    plan.copy(0, ZONE, 4096, 1024)
+    plan.write(0, 4096, b"u" * 4096)
+    return plan
+
+
+@pytest.mark.parametrize("done", range(len(overlapping_plan().steps) + 1))
+def test_a_plan_that_was_cut_short_is_undone_as_it_is(done: int, tmp_path: Path) -> None:
+    path, undo = make(tmp_path), str(tmp_path / "plan.undo")
+    before = state(path)
+    with open_image(path, writable=True) as drive:
+        plan = overlapping_plan()
+        save_undo(undo, [drive], plan)
+        apply_plan([drive], plan.steps[:done])
+    play(path, undo)
+    assert state(path) == before
+
+
+def test_what_somebody_else_wrote_there_is_seen(tmp_path: Path) -> None:
+    path, undo = make(tmp_path), str(tmp_path / "plan.undo")
+    for place in (0, 1024, 1536, 4096, 5120, 6656):
+        with open_image(path, writable=True) as drive:
+            plan = overlapping_plan()
+            save_undo(undo, [drive], plan)
+            apply_plan([drive], plan.steps)
+            drive.write(place, b"x" * 512)
+        with pytest.raises(RefusedError, match="changed after"):
+            play(path, undo)
+        play(path, undo, force=True)
+        os.unlink(undo)

@@ -30,6 +30,13 @@ class Ranges:
         index = bisect_right(self._starts, number) - 1
         return index >= 0 and number < self._ends[index]
 
+    def parts(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """``(start, end)`` of the parts of a range that are in the set."""
+        for index in range(bisect_right(self._ends, start), len(self._starts)):
+            if self._starts[index] >= end:
+                return
+            yield max(start, self._starts[index]), min(end, self._ends[index])
+
     def gaps(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """``(start, end)`` of the parts of a range that are not in the set."""
         at = start

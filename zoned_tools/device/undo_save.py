@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import errno
-import hashlib
 import json
 import os
 import zipfile
@@ -25,10 +24,10 @@ from zoned_tools.device.undo_format import (
     PIECES,
     SCHEMA,
     TOUCHED,
-    WRITTEN,
     HeaderDocument,
     pays_to_compress,
 )
+from zoned_tools.device.undo_written import written_records
 from zoned_tools.device.zones import SECTOR_BYTES, ZoneCondition, ZoneType, written_sectors
 from zoned_tools.errors import DeviceError
 
@@ -36,9 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from zoned_tools.device.base import Device
-    from zoned_tools.device.plan import Plan, Step
-
-_PIECE_BYTES = 4096
+    from zoned_tools.device.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +179,8 @@ class _Writer:
         }
         self._archive.writestr(HEADER_NAME, json.dumps(header))
         with self._archive.open("written", "w", force_zip64=True) as member:
-            for step in plan.steps:
-                for offset, data in _new_content(devices[step.device], step):
-                    member.write(_records(step.device, offset, data))
+            for records in written_records(devices, plan.steps):
+                member.write(records)
         self._archive.writestr("touched", np.array(sorted(zones), TOUCHED).tobytes())
         for number, device in enumerate(devices):
             if device.geometry.is_zoned:
@@ -224,30 +220,3 @@ class _Writer:
         self._archive.writestr(f"data/{self._chunks}", bytes(self._chunk), method, 1)
         self._chunks += 1
         self._chunk.clear()
-
-
-def _new_content(device: Device, step: Step) -> Iterator[tuple[int, bytes]]:
-    """``(offset, data)`` of what a step stores, as far as it is known: not a fill's pattern, not a stream."""
-    match step:
-        case Write():
-            yield step.offset_bytes, step.data
-        case Produce():
-            yield step.offset_bytes, step.produce()
-        case Copy():
-            yield from step.chunks(device)
-        case Fill() | Stream() | ManageZones() | ZoneFlags() | Flush():
-            pass
-
-
-def _records(device: int, offset_bytes: int, data: bytes) -> bytes:
-    """:data:`WRITTEN` records of a write cut at multiples of 4096 bytes.
-
-    A plan may write a place twice and be cut short in between: each version is known.
-    """
-    pieces, done = [], 0
-    while done < len(data):
-        at = offset_bytes + done
-        count = min(_PIECE_BYTES - at % _PIECE_BYTES, len(data) - done)
-        pieces.append((device, count, at, hashlib.sha256(data[done : done + count]).digest()))
-        done += count
-    return np.array(pieces, WRITTEN).tobytes()
