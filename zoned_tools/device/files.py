@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zoned_tools.device.base import Buffer
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _NAME_CHARACTERS = 48
 """How much of a file's name its temporary name repeats: 255 bytes are the most that a name can have."""
 
@@ -124,6 +125,49 @@ def sync_directory(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def give_name(temporary: str, path: str) -> None:
+    """Give a temporary file its name without replacing anything, where the file system has links in one step.
+
+    It keeps its temporary name where it has links; the caller removes that.
+
+    Raises:
+        FileExistsError: somebody was faster.
+        OSError: it cannot be done.
+    """
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        os.rename(temporary, path)
+
+
+def new_file(path: str, content: Buffer) -> None:
+    """Write a whole file that is not there yet; it has its name when it is complete and durable.
+
+    Raises:
+        FileExistsError: it is there.
+        OSError: it cannot be written, and is not there (or, when only the directory could not
+            be synced, perhaps is).
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    fd, temporary = temporary_beside(path)
+    try:
+        try:
+            write_all(fd, content, 0)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        give_name(temporary, path)
+    finally:
+        with suppress(OSError):
+            os.unlink(temporary)
+    sync_directory(path)
 
 
 def replace_file(path: str, content: Buffer) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from zoned_tools.device import dump
 from zoned_tools.device.files import (
+    give_name,
     keep_mode,
     lock,
     open_locked,
@@ -114,25 +115,13 @@ def _build(
     pending = pending_path(real, os.fstat(fd).st_ino)
     stack.callback(_unlink_unless_committed, pending, fd, real)
     replace_file(pending, dump.encode(geometry, table) if geometry.is_zoned else b"")
-    _take_place(temporary, real, replace=old is not None)
+    if old is None:
+        give_name(temporary, real)
+        _unlink(temporary)
+    else:
+        os.replace(temporary, real)  # the step that makes the new drive the drive
     sync_directory(real)
     settle(pending, sidecar_path(real), empty=not geometry.is_zoned)
-
-
-def _take_place(temporary: str, real: str, *, replace: bool) -> None:
-    """The step that makes the new drive the drive."""
-    if not replace:
-        try:
-            os.link(temporary, real)  # unlike a rename it fails when somebody was faster
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-                raise
-            if os.path.lexists(real):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
-        else:
-            os.unlink(temporary)
-            return
-    os.replace(temporary, real)
 
 
 def _unlink(path: str) -> None:

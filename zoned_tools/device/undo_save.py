@@ -15,7 +15,7 @@ import numpy as np
 
 from zoned_tools.device import dump
 from zoned_tools.device.base import ZoneOperation
-from zoned_tools.device.files import sync_directory, temporary_beside
+from zoned_tools.device.files import give_name, sync_directory, temporary_beside
 from zoned_tools.device.partition import start_of_view
 from zoned_tools.device.plan import Copy, Fill, Flush, ManageZones, Produce, Stream, Write, ZoneFlags
 from zoned_tools.device.undo_format import (
@@ -127,7 +127,7 @@ def save_undo(
                 _Writer(archive, devices).write(plan, identity, identity_after)
             raw.flush()
             os.fsync(fd)
-            _give_name(temporary, path)
+            give_name(temporary, path)
             sync_directory(path)
     except OSError as error:
         raise DeviceError.from_os_error(error, path, doing) from None
@@ -136,16 +136,6 @@ def save_undo(
 def _unlink(path: str) -> None:
     with suppress(OSError):
         os.unlink(path)
-
-
-def _give_name(temporary: str, path: str) -> None:
-    """Rename without replacing anything."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        os.rename(temporary, path)
 
 
 class _Writer:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from zoned_tools.device.files import new_file, replace_file
 from zoned_tools.device.outputs import refuse_drive
 from zoned_tools.errors import DeviceError, MetadataError
 from zoned_tools.formats import registry
@@ -60,10 +61,16 @@ def _is_known(layout: object) -> bool:
 
 
 def write_document(path: str, content: bytes, *, overwrite: bool, sources: Iterable[str] = ()) -> None:
-    """Write to a file that does not exist yet, or to standard output for ``-``; never over a drive.
+    """Write to a file, which is the old one until it is the whole new one, or to standard output for ``-``.
+
+    What is no regular file (a pipe, ``/dev/null``, a link as ``/dev/stdout``) is written to as it is.
 
     Args:
         sources: the drives that the document tells of.
+
+    Raises:
+        DeviceError: it exists and ``overwrite`` is not set, or cannot be written.
+        RefusedError: it is a drive.
     """
     if path == "-":
         sys.stdout.flush()
@@ -71,10 +78,14 @@ def write_document(path: str, content: bytes, *, overwrite: bool, sources: Itera
         sys.stdout.buffer.flush()
         return
     refuse_drive(path, sources)
-    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if overwrite else os.O_EXCL)
     try:
-        with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
-            file.write(content)
+        if not overwrite:
+            new_file(path, content)
+        elif not os.path.lexists(path) or (os.path.isfile(path) and not os.path.islink(path)):
+            replace_file(path, content)
+        else:
+            with open(path, "wb") as file:
+                file.write(content)
     except FileExistsError:
         raise DeviceError("already exists", device=path, hint="use --force to overwrite it") from None
     except OSError as error:
