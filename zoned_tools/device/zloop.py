@@ -243,7 +243,7 @@ def write_zloop(device: Device, path: str) -> int:
     building = os.path.join(os.path.dirname(target), f".zoned.{os.urandom(8).hex()}.new")
     try:
         os.mkdir(building)
-        copied = sum(_write_zone(device, row, zone, building) for zone, row in enumerate(table))
+        copied = sum(_write_zone(device, row, zone, building, path) for zone, row in enumerate(table))
         sync_directory(os.path.join(building, ""))
         os.rename(building, target)  # a directory that was cut short could pass for a smaller drive
         sync_directory(target)
@@ -254,15 +254,16 @@ def write_zloop(device: Device, path: str) -> int:
     return copied
 
 
-def _write_zone(device: Device, row: np.void, zone: int, directory: str) -> int:
-    """Make the file of one zone; returns the bytes copied."""
+def _write_zone(device: Device, row: np.void, zone: int, directory: str, shown: str) -> int:
+    """Make the file of one zone; returns the bytes copied. Messages call the directory ``shown``."""
     conventional = row["type"] == 1
     start = int(row["start_sector"]) * SECTOR_BYTES
     full = int(row["capacity_sectors"]) * SECTOR_BYTES
     whole = conventional or row["condition"] == ZoneCondition.FULL
     used = full if whole else int(row["wp_sector"]) * SECTOR_BYTES - start
-    path = os.path.join(directory, f"{'cnv' if conventional else 'seq'}-{zone:06d}")
-    store = FileStore(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    name = f"{'cnv' if conventional else 'seq'}-{zone:06d}"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    store = FileStore(os.path.join(shown, name), os.open(os.path.join(directory, name), flags, 0o666))
     copied = 0
     try:
         store.truncate(used)

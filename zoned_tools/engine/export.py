@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -79,6 +79,14 @@ class Output:
         self._advised = 0
         self._zeroes = b""
 
+    def clear(self) -> None:
+        """Take away what a file held."""
+        if self.is_file:
+            try:
+                os.ftruncate(self._fd, 0)
+            except OSError as error:
+                raise DeviceError.from_os_error(error, self._name, "cannot overwrite") from None
+
     def data(self, buffer: Buffer) -> None:
         view = memoryview(buffer)
         try:
@@ -142,14 +150,14 @@ def open_output(path: str, sources: Sequence[str], *, force: bool = False) -> It
         reason = error if isinstance(error, OSError) else OSError(0, str(error))
         raise DeviceError.from_os_error(reason, path, "cannot create") from None
     try:
-        if stat.S_ISREG(os.fstat(fd).st_mode):
-            os.ftruncate(fd, 0)
         output = Output(fd, path)
+        output.clear()
         yield output
         output.finish()
     except BaseException:
         if not existed:
-            os.unlink(path)
+            with suppress(OSError):  # what failed is more interesting
+                os.unlink(path)
         raise
     finally:
         os.close(fd)

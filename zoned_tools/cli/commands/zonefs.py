@@ -202,7 +202,8 @@ def put_content(
         put = plan_put(tree, path, length, offset_bytes=at, pad=pad)
         if not dry_run:
             with progress_bar(f"writing {put.ref.path}", length, quiet=quiet or json) as progress:
-                _execute(tree, put_plan(tree, put, file, progress), undo=undo, no_undo=no_undo)
+                name = "standard input" if source == "-" else source
+                _execute(tree, put_plan(tree, put, file, progress, name=name), undo=undo, no_undo=no_undo)
     if json:
         print_json(zonefs_put_document(put, changed=not dry_run and length > 0))
     elif dry_run:

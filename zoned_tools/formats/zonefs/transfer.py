@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from zoned_tools.device.plan import Plan, Stream
+from zoned_tools.errors import DeviceError
 from zoned_tools.formats.zonefs.mapper.files import FileError, FileRef
 
 if TYPE_CHECKING:
@@ -80,13 +81,20 @@ def plan_put(
     return Put(ref, offset, length_bytes, padding)
 
 
-def put_plan(tree: ZonefsTree, put: Put, source: BinaryIO, progress: Callable[[int], None] | None = None) -> Plan:
+def put_plan(
+    tree: ZonefsTree,
+    put: Put,
+    source: BinaryIO,
+    progress: Callable[[int], None] | None = None,
+    *,
+    name: str = "standard input",
+) -> Plan:
     """A checked write as a plan of one step; empty when there is nothing to write."""
     plan = Plan(f"put {put.ref.path}")
     length = put.length_bytes + put.padding_bytes
     if length:
         at = put.ref.zone * tree.volume.device.geometry.zone_bytes + put.offset_bytes
-        plan.steps.append(Stream(0, at, length, lambda: run_put(tree, put, source, progress), note=put.ref.path))
+        plan.steps.append(Stream(0, at, length, lambda: run_put(tree, put, source, progress, name=name), put.ref.path))
     return plan
 
 
@@ -107,16 +115,27 @@ def truncate_plan(tree: ZonefsTree, path: str, size_bytes: int) -> Plan:
     return plan
 
 
-def run_put(tree: ZonefsTree, put: Put, source: BinaryIO, progress: Callable[[int], None] | None = None) -> None:
-    """Carry a checked write out.
+def run_put(
+    tree: ZonefsTree,
+    put: Put,
+    source: BinaryIO,
+    progress: Callable[[int], None] | None = None,
+    *,
+    name: str = "standard input",
+) -> None:
+    """Carry a checked write out; ``name`` is what messages call the source.
 
     Raises:
         FileError: the device failed, or the source is shorter than it was.
+        DeviceError: the source cannot be read.
     """
     done = 0
     while done < put.length_bytes:
         wanted = min(CHUNK_BYTES, put.length_bytes - done)
-        data = source.read(wanted)
+        try:
+            data = source.read(wanted)
+        except OSError as error:
+            raise DeviceError.from_os_error(error, name, "cannot read") from None
         if len(data) < wanted:
             raise FileError("the source ended early", device=tree.volume.device.path, errno=errno.EIO)
         if done + wanted == put.length_bytes:
