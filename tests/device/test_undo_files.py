@@ -23,7 +23,7 @@ from zoned_tools.device.undo import UndoFile, save_undo
 from zoned_tools.device.undo_files import default_undo_path, list_undo_files
 from zoned_tools.device.undo_format import pays_to_compress
 from zoned_tools.device.zones import Model
-from zoned_tools.errors import DeviceError, RefusedError
+from zoned_tools.errors import DeviceError, MetadataError, RefusedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -222,3 +222,25 @@ def test_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (entry.path, entry.title, entry.devices) == (undo, "change everything", (path,))
     assert (entry.identity, entry.size_bytes) == ("dm-zoned 1111", os.path.getsize(undo))
     assert entry.created.startswith("2")
+
+
+def test_a_read_of_an_undo_file_that_fails_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, undo = make(tmp_path), str(tmp_path / "plan.undo")
+    with open_image(path, writable=True) as drive:
+        drive.write(0, os.urandom(3 * ZONE))
+    plan = Plan("more than a buffer holds")
+    plan.write(0, 0, bytes(3 * ZONE))
+    saved(path, undo, plan)
+    calls = Syscalls(monkeypatch, tmp_path, reads=True)
+    seen = 0
+    for number in range(100):
+        calls.watching, calls.before = True, nth(number, OSError(5, "gone"), "read", target="plan.undo")
+        try:
+            play(path, undo)
+            break
+        except (DeviceError, MetadataError) as error:
+            assert error.device == undo
+            seen += 1
+        finally:
+            calls.watching = False
+    assert 4 < seen < 100

@@ -178,7 +178,7 @@ class UndoFile(ClosesOnExit):
         """Every place holds what was saved, or what the plan wrote (it may have been cut short)."""
         places = ["device", "offset_bytes", "length_bytes"]
         written = self._written[np.lexsort([self._written[name] for name in reversed(places)])]
-        old = _OldContent(Content(self._archive, self._pieces, self._members))
+        old = _OldContent(Content(self.path, self._archive, self._pieces, self._members))
         for (number, offset, length), digests in _places(written):
             device = devices[number]
             if next(sequential_zones(device, offset, length), None) is not None:
@@ -223,7 +223,7 @@ class UndoFile(ClosesOnExit):
 
     def _restore(self, devices: Sequence[Device], finished: set[tuple[int, int]]) -> Iterator[Step]:
         """The writes. Of a finished zone the zeroes at its end are left out: they were perhaps never written."""
-        content = Content(self._archive, self._pieces, self._members)
+        content = Content(self.path, self._archive, self._pieces, self._members)
         written: dict[tuple[int, int], int] = {}
         while (piece := content.next_piece()) is not None:
             number, offset, data = piece

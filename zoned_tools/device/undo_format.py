@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from zoned_tools.errors import MetadataError
+from zoned_tools.errors import DeviceError, MetadataError
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -242,9 +242,10 @@ def pieces_of_first_version(archive: zipfile.ZipFile) -> tuple[Records, list[str
 
 
 class Content:
-    """The saved bytes, piece by piece in ascending order."""
+    """The saved bytes, piece by piece in ascending order; ``path`` is how messages name the file."""
 
-    def __init__(self, archive: zipfile.ZipFile, pieces: Records, members: list[str]) -> None:
+    def __init__(self, path: str, archive: zipfile.ZipFile, pieces: Records, members: list[str]) -> None:
+        self._path = path
         self._archive = archive
         self._pieces = pieces
         self._members = members
@@ -253,15 +254,26 @@ class Content:
         self._stream: Any = None
 
     def next_piece(self) -> tuple[int, int, bytes] | None:
-        """``(device, offset, data)`` of the piece after the last one that was read; None at the end."""
+        """``(device, offset, data)`` of the piece after the last one that was read; None at the end.
+
+        Raises:
+            DeviceError: the file cannot be read.
+            MetadataError: it is not what it was when it was validated.
+        """
         if self._next >= len(self._pieces):
             return None
         device, chunk, offset, length, _ = self._pieces[self._next].item()
-        if chunk != self._chunk:
-            self.close()
-            self._chunk, self._stream = chunk, self._archive.open(self._members[chunk])
+        try:
+            if chunk != self._chunk:
+                self.close()
+                self._chunk, self._stream = chunk, self._archive.open(self._members[chunk])
+            data = self._stream.read(length)
+        except OSError as error:
+            raise DeviceError.from_os_error(error, self._path, "cannot read") from None
+        except BAD_ARCHIVE as error:
+            raise damaged(self._path, self._members[chunk]) from error
         self._next += 1
-        return device, offset, self._stream.read(length)
+        return device, offset, data
 
     def close(self) -> None:
         """Close the member that is being read."""
