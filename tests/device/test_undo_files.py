@@ -244,3 +244,17 @@ def test_a_read_of_an_undo_file_that_fails_names_it(tmp_path: Path, monkeypatch:
         finally:
             calls.watching = False
     assert 4 < seen < 100
+
+
+def test_the_directory_of_undo_files_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(tmp_path)
+    monkeypatch.setenv("ZONED_UNDO_DIR", str(tmp_path / "state" / "undo"))
+    calls = Syscalls(monkeypatch, tmp_path)
+    with open_image(path) as drive:
+        calls.watching = True
+        undo_files.default_undo_path([drive], "first")
+        made = [("mkdir", "state/undo"), ("mkdir", "state"), ("mkdir", "state/undo")]
+        assert calls.names() == [*made, ("fsync", "state"), ("fsync", ".")]
+        calls.log.clear()
+        undo_files.default_undo_path([drive], "second")
+        assert [name for name in calls.names() if name[0] != "mkdir"] == []

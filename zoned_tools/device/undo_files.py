@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoned_tools.device.files import open_regular
+from zoned_tools.device.files import open_regular, sync_directory
 from zoned_tools.device.undo_format import read_header
 from zoned_tools.errors import DeviceError
 
@@ -67,10 +67,22 @@ def default_undo_path(devices: Sequence[Device], title: str) -> str:
     more = f"+{len(devices) - 1}" if len(devices) > 1 else ""
     words = "-".join(word for word in (device + more, now.strftime("%Y%m%dT%H%M%S.%fZ"), _plain(title)) if word)
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_directory(directory)
     except OSError as error:
         raise DeviceError.from_os_error(error, str(directory), "cannot create the directory of undo files") from None
     return str(directory / (words + SUFFIX))
+
+
+def _make_directory(directory: Path) -> None:
+    """Make it and what is missing above it, durable: a power cut must not take an undo file away with its directory.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in missing:
+        sync_directory(str(path))
 
 
 def _plain(text: str) -> str:
