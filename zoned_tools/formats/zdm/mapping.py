@@ -71,20 +71,14 @@ class MapCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, logical: int) -> int | None:
-        return self._entries.get(logical)
-
-    def put_run(self, logical: int, physical: int, count: int) -> None:
-        """Map consecutive blocks to consecutive ones."""
-        self._entries.update(zip(range(logical, logical + count), range(physical, physical + count), strict=True))
+    def put(self, logical: Iterable[int], physical: Iterable[int]) -> None:
+        """Map each of some blocks to one."""
+        self._entries.update(zip(logical, physical, strict=True))
         self._sorted = None
 
-    def put(self, logical: int, physical: int) -> None:
-        self._entries[logical] = physical
-        self._sorted = None
-
-    def drop(self, logical: int) -> None:
-        self._entries.pop(logical, None)
+    def drop(self, logical: Iterable[int]) -> None:
+        for block in logical:
+            self._entries.pop(block, None)
         self._sorted = None
 
     def within(self, first: int, end: int) -> list[tuple[int, int]]:
@@ -257,9 +251,7 @@ def discards_of(candidate: Candidate | None, data_start: int) -> DiscardExtents:
 
 def cache_of(candidate: Candidate | None, data_start: int) -> MapCache:
     """Cache entries of a generation by logical block; the last of several for one block counts."""
-    cache = MapCache()
-    if candidate is not None:
-        for address, _, physical in candidate.cache.tolist():
-            if address >= data_start:
-                cache.put(address - data_start, physical)
-    return cache
+    if candidate is None:
+        return MapCache()
+    rows = candidate.cache[candidate.cache[:, 0] >= data_start]
+    return MapCache((rows[:, 0] - data_start).tolist(), rows[:, 2].tolist())

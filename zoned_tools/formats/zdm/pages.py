@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 
 _CLEAN_PAGES = 2048
 _BULK_PAGES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A change of one page: ``entries[within] = wanted``."""
+
+    home: int
+    entries: Entries
+    within: IntArray
+    wanted: Entries
 
 
 class PageStore:
@@ -52,22 +63,16 @@ class PageStore:
         return found
 
     def mutable(self, home: int) -> Entries:
-        """A page to be changed in place.
-
-        Raises:
-            MetadataError: it does not match its checksum, so that a new checksum would hide damage.
-        """
+        """A page to be changed in place; table pages are changed by :meth:`scatter`, which judges them first."""
         found = self.dirty.get(home)
         if found is None:
             found = self.page(home)
-            self._verify(home, found)
             self._clean.pop(home, None)
             self.dirty[home] = found
         return found
 
     def _verify(self, home: int, entries: Entries) -> None:
-        geometry = self.tables.geometry
-        if home >= geometry.crc_start or not self._verifies:
+        if not self._verifies:
             return
         expected = self.page(self.crc_home(home)).view("<u2")[self._number(home) % CRC_PAGE_ENTRIES]
         if crc16(entries.tobytes()) != int(expected):
@@ -137,12 +142,35 @@ class PageStore:
 
     def scatter(self, direction: Direction, indices: IntArray, values: IntArray) -> None:
         """Set table entries; pages that already hold the values stay clean."""
+        self.apply(self.prepare(direction, indices, values))
+
+    def prepare(self, direction: Direction, indices: IntArray, values: IntArray) -> list[Edit]:
+        """What :meth:`apply` needs to set table entries, of several for one index the last.
+
+        Every page is read and judged here, so that :meth:`apply` cannot fail.
+
+        Raises:
+            DeviceError: a page cannot be read.
+            MetadataError: a page does not match its checksum, so that a new checksum would hide damage.
+        """
         start = self.tables.start(direction)
+        edits = []
         for page, chosen in by_page(indices):
-            within = indices[chosen] % PAGE_ENTRIES
+            home, within = start + page, indices[chosen] % PAGE_ENTRIES
             wanted = values[chosen].astype(np.uint32)
-            if not np.array_equal(self.page(start + page)[within], wanted):
-                self.mutable(start + page)[within] = wanted
+            entries = self.page(home)
+            if not np.array_equal(entries[within], wanted):
+                if home not in self.dirty:
+                    self._verify(home, entries)
+                edits.append(Edit(home, entries, within, wanted))
+        return edits
+
+    def apply(self, edits: list[Edit]) -> None:
+        """Change the pages of ``edits``, one of which at most is of the same page."""
+        for edit in edits:
+            self._clean.pop(edit.home, None)
+            edit.entries[edit.within] = edit.wanted
+            self.dirty[edit.home] = edit.entries
 
 
 def by_page(indices: IntArray) -> list[tuple[int, IntArray]]:

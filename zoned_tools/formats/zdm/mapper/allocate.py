@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from zoned_tools.errors import ZonedError
+from zoned_tools.formats.shared.zones import ZoneFacts
 from zoned_tools.formats.zdm import layout
 from zoned_tools.formats.zdm.layout import GROUP_ZONES, ZONE_BLOCKS
 
@@ -40,6 +42,7 @@ class ZoneAllocator:
 
     def __init__(self, state: State) -> None:
         self.geometry = state.geometry
+        self._device = state.volume.device
         zones = state.zones
         count = self.geometry.data_zones
         recorded = np.minimum((state.wp & layout.WP_MASK).astype(np.int64), ZONE_BLOCKS)
@@ -129,6 +132,30 @@ class ZoneAllocator:
         return first, count
 
     # -- giving back
+
+    def give_back(self, first: int, count: int) -> None:
+        """A write to blocks that were just taken failed: nothing is in them that counts."""
+        zone, at = divmod(first - self.geometry.table_base, ZONE_BLOCKS)
+        self.wp[zone] = at
+        self.free[zone] += count
+        self.flags[zone] &= ~np.uint32(layout.WP_GC_READY)
+        if self.sequential[zone]:
+            self.adopt(zone)
+
+    def adopt(self, zone: int) -> None:
+        """Go on where the drive's write pointer of a sequential zone is; what is new below it is garbage.
+
+        A zone that the drive says nothing about takes no more data.
+        """
+        try:
+            drive = ZoneFacts(self._device.zones(self.geometry.first_device_zone + zone, 1))
+        except ZonedError:
+            drive = None
+        if drive is None or drive.dead[0] or drive.wp_blocks[0] < 0:
+            self.closed[zone] = True
+            return
+        self.wp[zone] = drive.wp_blocks[0]
+        self._mark_full()
 
     def credit(self, physical: IntArray) -> None:
         """Blocks are no longer referenced."""

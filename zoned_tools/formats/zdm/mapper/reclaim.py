@@ -6,14 +6,14 @@ empty; so at a power cut a zone may hold more than is recorded, never less.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from zoned_tools.device.base import ZoneOperation
+from zoned_tools.errors import ZonedError
 from zoned_tools.formats.zdm import layout
-from zoned_tools.formats.zdm.layout import BLOCK_BYTES, ZONE_BLOCKS
+from zoned_tools.formats.zdm.layout import ZONE_BLOCKS
 from zoned_tools.formats.zdm.tables import Direction
 
 if TYPE_CHECKING:
@@ -44,12 +44,8 @@ class MovesBlocks(Protocol):
         """Clear forward entries of hidden blocks."""
         ...
 
-    def allocate(self, stream: int, wanted: int, avoid: int = -1) -> tuple[int, int]:
-        """``(first block, count)`` to write to, not in zone ``avoid``."""
-        ...
-
-    def map_run(self, logical: int, physical: int, count: int) -> None:
-        """Map consecutive logical blocks to fresh physical ones."""
+    def store(self, logical: IntArray, data: memoryview, stream: int, avoid: int = -1) -> None:
+        """Write blocks to fresh places, not in zone ``avoid``, and map them there."""
         ...
 
     def relieve_cache(self) -> None:
@@ -108,17 +104,24 @@ def empty_zone(mapper: MovesBlocks, zone: int) -> None:
     at = 0
     while at < len(logical):
         count = _run_length(physical, at)
-        _copy(mapper, logical[at : at + count], int(physical[at]), stream, zone)
+        data = mapper.state.volume.read(int(physical[at]), count)
+        mapper.store(logical[at : at + count], memoryview(data), stream, avoid=zone)
         mapper.relieve_cache()
         at += count
     mapper.sync(everything=True)
     _forget_owners(mapper, zone)
     mapper.zones.release(zone)
-    mapper.sync(everything=True)
-    if mapper.zones.sequential[zone]:
-        device = mapper.state.volume.device
+    if not mapper.zones.sequential[zone]:
+        mapper.sync(everything=True)
+        return
+    device = mapper.state.volume.device
+    try:
+        mapper.sync(everything=True)
         device.manage(ZoneOperation.RESET, mapper.state.geometry.first_device_zone + zone)
         device.flush()
+    except ZonedError:
+        mapper.zones.adopt(zone)
+        raise
 
 
 def _live_blocks(mapper: MovesBlocks, zone: int) -> tuple[IntArray, IntArray, IntArray]:
@@ -141,21 +144,6 @@ def _run_length(physical: IntArray, at: int) -> int:
     part = physical[at : at + _COPY_BLOCKS]
     broken = np.flatnonzero(np.diff(part) != 1)
     return int(broken[0]) + 1 if len(broken) else len(part)
-
-
-def _copy(mapper: MovesBlocks, logical: IntArray, physical: int, stream: int, victim: int) -> None:
-    """Copy side-by-side blocks and map them to their new place."""
-    volume = mapper.state.volume
-    data = memoryview(volume.read(physical, len(logical)))
-    done = 0
-    while done < len(logical):
-        first, taken = mapper.allocate(stream, len(logical) - done, avoid=victim)
-        volume.write(first, data[done * BLOCK_BYTES : (done + taken) * BLOCK_BYTES])
-        part = logical[done : done + taken]
-        bounds = [0, *(np.flatnonzero(np.diff(part) != 1) + 1).tolist(), taken]
-        for low, high in pairwise(bounds):
-            mapper.map_run(int(part[low]), first + low, high - low)
-        done += taken
 
 
 def _forget_owners(mapper: MovesBlocks, zone: int) -> None:

@@ -8,12 +8,13 @@ is lost as a whole at a power cut, and nothing older with it.
 from __future__ import annotations
 
 import errno
+from itertools import pairwise, repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoned_tools.device.base import ZoneOperation
-from zoned_tools.errors import DeviceError
+from zoned_tools.errors import DeviceError, ZonedError
 from zoned_tools.formats.zdm import layout
 from zoned_tools.formats.zdm.layout import BLOCK_BYTES
 from zoned_tools.formats.zdm.mapper import reclaim
@@ -52,8 +53,9 @@ class ZdmMapper(ZdmReader):
         self._changed = False
         self._reclaiming = False
         self._unsynced = False
-        for logical, physical in self._hidden_cache_entries():
-            self._forget(logical, physical)
+        hidden = self._hidden_cache_entries()
+        self.zones.credit(self._superseded(hidden))
+        self.cache.drop(logical for logical, _ in hidden)
         if state.wp_bad or state.zf_bad:
             measured = survey(state)
             self.zones.recount(measured.live + self._hidden_blocks(), measured.highest)
@@ -81,25 +83,22 @@ class ZdmMapper(ZdmReader):
             self.discard_blocks(block, 1)
             return
         self._begin()
-        done = 0
-        while done < count:
-            first, taken = self.allocate(stream_of(stream), count - done)
-            self.state.volume.write(first, data[done * BLOCK_BYTES : (done + taken) * BLOCK_BYTES])
-            self.map_run(block + done, first, taken)
-            done += taken
+        self.store(np.arange(block, block + count), data, stream_of(stream))
         self._relieve()
 
     def discard_blocks(self, block: int, count: int) -> None:
         self._begin()
+        cached = self.cache.within(block, block + count)
         if count < _SMALL_DISCARD:
             physical, _ = self.map.resolve(block, count)
-            for logical in (np.flatnonzero(physical != UNMAPPED) + block).tolist():
-                self._drop_cached(logical)
-                self.cache.put(logical, 0)
+            superseded = self._superseded(cached)
+            mapped = np.flatnonzero(physical != UNMAPPED) + block
+            self.cache.put(mapped.tolist(), repeat(0, len(mapped)))
         else:
-            for logical, physical_block in self.cache.within(block, block + count):
-                self._forget(logical, physical_block)
+            superseded = self._superseded(cached)
+            self.cache.drop(logical for logical, _ in cached)
             self.discards.add(block, count)
+        self.zones.credit(superseded)
         self._relieve()
 
     def flush_changes(self) -> None:
@@ -119,16 +118,15 @@ class ZdmMapper(ZdmReader):
 
     def _begin(self) -> None:
         """First change: a format that was never started gets its data zones emptied."""
+        if self._fresh:
+            device, first = self.state.volume.device, self.geometry.first_device_zone
+            for zone in np.flatnonzero((self.zones.wp > 0) & ~self.zones.closed).tolist():
+                if self.zones.sequential[zone]:
+                    device.manage(ZoneOperation.RESET, first + zone)
+                self.zones.release(zone)
+            device.flush()
+            self._fresh = False
         self._changed = self._unsynced = True
-        if not self._fresh:
-            return
-        self._fresh = False
-        device, first = self.state.volume.device, self.geometry.first_device_zone
-        for zone in np.flatnonzero((self.zones.wp > 0) & ~self.zones.closed).tolist():
-            if self.zones.sequential[zone]:
-                device.manage(ZoneOperation.RESET, first + zone)
-            self.zones.release(zone)
-        device.flush()
 
     # -- pieces that reclaim shares
 
@@ -147,27 +145,45 @@ class ZdmMapper(ZdmReader):
                 raise DeviceError("no zone has room left", device=self.state.path, errno=errno.ENOSPC)
         return zones.take(stream, wanted)
 
-    def map_run(self, logical: int, physical: int, count: int) -> None:
-        """Map consecutive logical blocks to fresh physical ones."""
-        for block, _ in self.cache.within(logical, logical + count):
-            self._drop_cached(block)
-        self.discards.remove(logical, count)
-        self.cache.put_run(logical, physical, count)
+    def store(self, logical: IntArray, data: memoryview, stream: int, avoid: int = -1) -> None:
+        """Write blocks to fresh places, not in zone ``avoid``, and map them there.
+
+        Parts that do not fit one zone are written and mapped one after the other. What can fail
+        comes before a part is mapped, so that after an error each block has its old or its new content.
+
+        Raises:
+            DeviceError: ENOSPC, or what the drive gives.
+        """
+        done = 0
+        while done < len(logical):
+            first, taken = self.allocate(stream, len(logical) - done, avoid)
+            part = logical[done : done + taken]
+            bounds = [0, *(np.flatnonzero(np.diff(part) != 1) + 1).tolist(), taken]
+            runs = [(int(part[low]), high - low) for low, high in pairwise(bounds)]
+            try:
+                superseded = self._superseded([e for at, n in runs for e in self.cache.within(at, at + n)])
+                self.state.volume.write(first, data[done * BLOCK_BYTES : (done + taken) * BLOCK_BYTES])
+            except ZonedError:
+                self.zones.give_back(first, taken)
+                raise
+            for at, count in runs:
+                self.discards.remove(at, count)
+            self.cache.put(part.tolist(), range(first, first + taken))
+            self.zones.credit(superseded)
+            done += taken
         self._changed = self._unsynced = True
 
-    def _drop_cached(self, logical: int) -> None:
-        physical = self.cache.get(logical)
-        if physical is not None:
-            self._forget(logical, physical)
+    def _superseded(self, cached: list[tuple[int, int]]) -> IntArray:
+        """Blocks that are free once these cache entries ``(logical, physical)`` go.
 
-    def _forget(self, logical: int, physical: int) -> None:
-        """Drop a cache entry; its block is credited unless the table names it too (then by :meth:`_move`)."""
-        self.cache.drop(logical)
+        Those that the table names, too, are not: they are credited when its entry is replaced.
+        """
+        logical, physical = np.array(cached, np.int64).reshape(-1, 2).T
         base = self.geometry.table_base
-        if base <= physical < base + self.geometry.area_blocks:
-            entry = self.pages.entries(Direction.FORWARD, logical, 1)[0]
-            if int(entry) != physical:
-                self.zones.credit(np.array([physical], np.int64))
+        inside = (physical >= base) & (physical < base + self.geometry.area_blocks)
+        logical, physical = logical[inside], physical[inside]
+        superseded: IntArray = physical[self.pages.gather(Direction.FORWARD, logical) != physical]
+        return superseded
 
     # -- sync
 
@@ -181,6 +197,7 @@ class ZdmMapper(ZdmReader):
                 return
 
     def _commit(self, *, closed: bool = False) -> None:
+        self._changed = True
         self.writer.commit(self._cache_rows(), self._discard_rows(), closed=closed)
         if self.writer.crowded and not closed:
             self.writer.checkpoint(self._cache_rows(), self._discard_rows())
@@ -248,13 +265,16 @@ class ZdmMapper(ZdmReader):
         base = self.geometry.table_base
         replaced = self._replaced(logical, physical)
         mapped = physical != 0
-        self.pages.scatter(Direction.REVERSE, replaced - base, np.full(len(replaced), layout.UNMAPPED, np.int64))
-        self.zones.credit(replaced)
-        self.pages.scatter(Direction.FORWARD, logical, np.where(mapped, physical, layout.UNMAPPED))
         owners = logical[mapped] + self.geometry.data_start
-        self.pages.scatter(Direction.REVERSE, physical[mapped] - base, owners)
-        for block in logical.tolist():
-            self.cache.drop(block)
+        reverse = self.pages.prepare(
+            Direction.REVERSE,
+            np.concatenate([replaced, physical[mapped]]) - base,
+            np.concatenate([np.full(len(replaced), layout.UNMAPPED, np.int64), owners]),
+        )
+        forward = self.pages.prepare(Direction.FORWARD, logical, np.where(mapped, physical, layout.UNMAPPED))
+        self.pages.apply(reverse + forward)
+        self.zones.credit(replaced)
+        self.cache.drop(logical.tolist())
 
     def relieve_cache(self) -> None:
         """Keep the map cache small enough for the cache pages of a generation."""
@@ -308,7 +328,6 @@ class ZdmMapper(ZdmReader):
             emptied = reclaim.free_zones(self)
         finally:
             self._reclaiming = False
-        self._changed = self._changed or emptied > 0
         return emptied
 
     def free_zones(self) -> dict[str, int]:
