@@ -98,6 +98,22 @@ def cut_drive(drive: Device, log: list[tuple[int, LogEntry]], cut: int, keep: Ca
     return left
 
 
+def go_on(drive: Device, allowed: dict[int, set[bytes]], span: int, choose: random.Random) -> dict[int, set[bytes]]:
+    """Another session, closed, on what a cut left; what the blocks may hold now."""
+    mapper, now = writer(drive), dict(allowed)
+    for number in range(1, 13):
+        count = choose.choice([1, 1, 3, 20, 160])
+        block = choose.randrange(span - count)
+        value = ZERO if choose.random() < 0.4 else bytes([number]) * BLOCK
+        if value == ZERO:
+            mapper.discard(block, count)
+        else:
+            mapper.write(block, value * count, choose.choice([0, 1, 2, 7]))
+        now.update({at: {value} for at in range(block, block + count)})
+    mapper.close()
+    return now
+
+
 def assert_content(drive: Device, allowed: dict[int, set[bytes]], span: int) -> None:
     found = reader(drive, START).read(0, span)
     for block, values in allowed.items():

@@ -15,17 +15,20 @@ from tests.formats.zdm import zx1
 from tests.formats.zdm.images import (
     BLOCK,
     FOLDER,
+    START,
     check_counts,
     errors,
     facts,
     nonzero_digest,
+    planned,
     reader,
     target,
     tight_drive,
     writer,
     written_block,
 )
-from zoned_tools.device.overlay import Overlay
+from zoned_tools.device.overlay import Overlay, Recorder, replay_cut
+from zoned_tools.device.plan import apply_plan
 from zoned_tools.errors import DeviceError, MetadataError
 from zoned_tools.formats.zdm import layout
 from zoned_tools.formats.zdm.mapper.allocate import stream_of
@@ -168,6 +171,52 @@ def test_a_fresh_format_empties_its_zones_on_the_first_change() -> None:
     assert check_counts(drive, notes=False) == {}
 
 
+def wiped(base: str, blocks: range) -> zx1.VectorDrive:
+    """An image whose first blocks, all generation areas among them, were overwritten with zeroes."""
+    drive = zx1.open_vector(FOLDER, base)
+    for block in blocks:
+        drive.store.pwrite(START * 512 + block * BLOCK, bytes(BLOCK))
+    return drive
+
+
+@pytest.mark.parametrize(("base", "last"), [("pop-journal", 1535), ("pop-journal", 1675), ("pop-clean", 1535)])
+def test_a_drive_without_keys_is_no_fresh_format_when_it_was_used(base: str, last: int) -> None:
+    """Its tables may be in the journal alone: starting it would empty the data zones."""
+    drive = wiped(base, range(1, last + 1))
+    before = drive.zones()
+    assert [e.split(":")[0] for e in errors(drive)] == ["key.none"]
+    for opened in (reader, writer):
+        with pytest.raises(MetadataError, match="no complete generation of the metadata is left, but"):
+            opened(drive)
+    waiting = planned(drive)
+    assert [(a.id, a.waits) for a in waiting.actions] == [("zdm.key.none", True)]
+    assert waiting.plan.steps == []
+    apply_plan([drive], planned(drive, allow=frozenset({"key.none"})).plan.steps)
+    assert (drive.zones() == before).all(), "a repair resets no zone"
+    assert check_counts(drive, notes=False) == {}
+    mapper = writer(drive)
+    mapper.write(5, b"x" * BLOCK)
+    mapper.close()
+    assert check_counts(drive, notes=False) == {}
+
+
+def test_a_first_start_that_was_cut_is_a_fresh_format_or_started() -> None:
+    drive = zx1.open_vector(FOLDER, "fmt-16z")
+    recorder = Recorder(Overlay(drive))
+    mapper = writer(recorder)
+    mapper.write(7, b"x" * BLOCK)
+    mapper.flush()
+    for cut in range(len(recorder.log) + 1):
+        for keep in (lambda _: True, lambda _: False, lambda number: number % 2 == 0, lambda number: number % 2 == 1):
+            left = Overlay(drive)
+            replay_cut([left], recorder.log, cut, keep)
+            assert errors(left) == [], f"cut {cut}"
+            mapper = writer(left)
+            mapper.write(8, b"y" * BLOCK)
+            mapper.close()
+            assert check_counts(left, notes=False) == {}, f"cut {cut}"
+
+
 def test_reclaim_moves_live_blocks_and_keeps_what_streams_wrote() -> None:
     drive = tight_drive()
     before = reader(drive).read(0, 4000)
@@ -219,7 +268,6 @@ def test_many_scattered_blocks_need_several_generations() -> None:
     """478008: one journal map block, 1024 slots."""
     from zoned_tools.device.base import Geometry as DriveGeometry
     from zoned_tools.device.emulated import EmulatedDrive
-    from zoned_tools.device.plan import apply_plan
     from zoned_tools.device.zones import Model, make_table
     from zoned_tools.formats.zdm.format import format_plan, identity_for, place_of
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from zoned_tools.formats.contract import Target
     from zoned_tools.formats.shared.zones import ZoneFacts
     from zoned_tools.formats.zdm.judge import Candidate, Generations
+    from zoned_tools.formats.zdm.volume import Bytes2D
 
 
 @dataclass(slots=True)
@@ -39,6 +40,7 @@ class State:
         refusal: why the layout cannot be used at all; empty when it can.
         wp, zf: recorded write pointers (with flags) and free estimates of the data zones.
         wp_bad, zf_bad: groups whose block does not match the key's checksum.
+        traces: what tells that a ZDM without any key was started once; empty when nothing does.
     """
 
     volume: Volume
@@ -54,6 +56,7 @@ class State:
     zf: npt.NDArray[np.uint32]
     wp_bad: list[int]
     zf_bad: list[int]
+    traces: str = ""
 
     @property
     def current(self) -> Candidate | None:
@@ -65,8 +68,8 @@ class State:
 
     @property
     def fresh(self) -> bool:
-        """Formatted and never started: nothing that looks like a key."""
-        return not self.generations.candidates
+        """Formatted and never started: nothing that looks like a key, and no trace of a session."""
+        return not self.generations.candidates and not self.traces
 
     @property
     def logical_blocks(self) -> int:
@@ -174,7 +177,26 @@ def assemble(part: Volume, identity: SuperBlock, found: Generations) -> State:
         zf,
         wp_bad,
         zf_bad,
+        "" if found.candidates else _traces(part, geometry),
     )
+
+
+def _traces(part: Volume, geometry: Geometry) -> str:
+    """Traces of sessions in blocks that create zeroes: recorded write pointers and estimates, journaled pages.
+
+    A first start that was cut before its first key leaves none: it records zones that are empty.
+    """
+    rows = part.read_rows(layout.WP_BLOCK, layout.ZEROED_BLOCKS - layout.WP_BLOCK)
+    wp, zf = _pointers_of(rows[: 2 * geometry.groups], geometry)
+    estimates = zf & np.uint32(layout.ZF_MASK)
+    used = (wp & np.uint32(layout.WP_MASK)) != 0
+    used |= (estimates != 0) & (estimates != layout.ZONE_BLOCKS)
+    found = []
+    if used.any():
+        found.append(f"{np.count_nonzero(used)} data zones are recorded as used")
+    if rows[layout.JOURNAL_BLOCK - layout.WP_BLOCK :].any():
+        found.append("there are pages in the journal")
+    return ", and ".join(found)
 
 
 def _geometry_faults(part: Volume, identity: SuperBlock, device: Device) -> list[str]:
@@ -221,12 +243,16 @@ def _read_pointers(
         return np.zeros(count, np.uint32), np.full(count, layout.ZONE_BLOCKS, np.uint32), [], []
     rows = part.read_rows(layout.WP_BLOCKS[chosen.dialect], 2 * groups)
     crcs = crc16_pages(rows)
-    entries = rows.view("<u4").reshape(groups, 2, GROUP_ZONES)
     wp_bad = np.flatnonzero(crcs[0::2] != chosen.wp_crcs[:groups]).tolist()
     zf_bad = np.flatnonzero(crcs[1::2] != chosen.zf_crcs[:groups]).tolist()
-    wp = np.ascontiguousarray(entries[:, 0]).reshape(-1)[:count].copy()
-    zf = np.ascontiguousarray(entries[:, 1]).reshape(-1)[:count].copy()
-    return wp, zf, wp_bad, zf_bad
+    return *_pointers_of(rows, geometry), wp_bad, zf_bad
+
+
+def _pointers_of(rows: Bytes2D, geometry: Geometry) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """Words of the data zones in alternating write pointer and free estimate blocks."""
+    entries = rows.view("<u4").reshape(-1, 2, GROUP_ZONES)
+    wp, zf = (entries[:, kind].reshape(-1)[: geometry.data_zones].copy() for kind in (0, 1))
+    return wp, zf
 
 
 def require_usable(state: State) -> None:
@@ -241,7 +267,10 @@ def require_usable(state: State) -> None:
     current = state.current
     if current is None:
         if not state.fresh:
-            raise MetadataError("no complete generation of the metadata is left", device=state.path, hint="repair it")
+            why = f", but {state.traces}" if state.traces else ""
+            raise MetadataError(
+                f"no complete generation of the metadata is left{why}", device=state.path, hint="repair it"
+            )
         if not state.identity.usable:
             raise MetadataError("the identity super block is damaged", device=state.path, hint="repair it")
         if any((state.tables.crc_pages(direction) != layout.EMPTY_PAGE_CRC).any() for direction in Direction):

@@ -7,6 +7,7 @@ is overwritten in place before the generation is, and must be true for both.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,25 @@ def stream_of(hint: int) -> int:
     return DEFAULT_STREAM if hint == 0 else min(hint & 0xFF, LAST_STREAM)
 
 
+def zones_of_groups(groups: list[int], count: int) -> BoolArray:
+    """Mask over ``count`` data zones of those whose words are in one of ``groups``."""
+    mask: BoolArray = np.isin(np.arange(count) // GROUP_ZONES, np.array(groups, np.int64))
+    return mask
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Blocks that are given back later or never: one element a data zone.
+
+    Attributes:
+        blocks: how many.
+        highest: end of the highest one in the zone, 0 when there is none.
+    """
+
+    blocks: IntArray
+    highest: IntArray
+
+
 class ZoneAllocator:
     """Write pointers and free estimates of the data zones, and the zone of each stream.
 
@@ -47,15 +67,18 @@ class ZoneAllocator:
         count = self.geometry.data_zones
         recorded = np.minimum((state.wp & layout.WP_MASK).astype(np.int64), ZONE_BLOCKS)
         known = zones.sequential & (zones.wp_blocks >= 0)
-        self.wp: IntArray = np.where(known, np.maximum(recorded, zones.wp_blocks), recorded)
-        self.flags: npt.NDArray[np.uint32] = state.wp & np.uint32(_KEPT_FLAGS)
+        # Where the record is damaged, the drive alone counts.
+        void = zones_of_groups(state.wp_bad, count)
+        ahead = known & (recorded > zones.wp_blocks) & ~void
+        self.wp: IntArray = np.where(known & ~ahead, zones.wp_blocks, recorded)
+        self.flags: npt.NDArray[np.uint32] = np.where(void, 0, state.wp & np.uint32(_KEPT_FLAGS)).astype(np.uint32)
         self.flags[zones.conventional] |= np.uint32(layout.WP_NON_SEQ)
         self.free: IntArray = np.minimum((state.zf & layout.ZF_MASK).astype(np.int64), ZONE_BLOCKS)
         self.stream_bytes = (state.zf >> np.uint32(layout.ZF_STREAM_SHIFT)).astype(np.uint32)
+        self.stream_bytes[zones_of_groups(state.zf_bad, count)] = 0
         self.sequential = zones.sequential
         self.capacity = zones.capacity_blocks
         # A zone whose record is ahead of the drive takes no more data until it is repaired.
-        ahead = known & (recorded > zones.wp_blocks)
         self.closed: BoolArray = zones.dead | ahead
         self._freed = np.zeros(count, np.int64)
         current = state.current
@@ -174,25 +197,29 @@ class ZoneAllocator:
         dead = self.wp - (ZONE_BLOCKS - np.minimum(self.free + self._freed, ZONE_BLOCKS))
         return np.where(full, dead, -1)
 
-    def release(self, zone: int) -> None:
-        """A zone is empty again; it fills a reserve's place that was consumed."""
+    def clear(self, zone: int) -> None:
+        """A zone is empty."""
         self.wp[zone] = 0
         self.free[zone] = ZONE_BLOCKS
         self._freed[zone] = 0
         self.stream_bytes[zone] = 0
         self.flags[zone] &= np.uint32(layout.WP_NON_SEQ)
         self.streams[self.streams == zone] = -1
+
+    def release(self, zone: int) -> None:
+        """A zone is empty again; it fills a reserve's place that was consumed."""
+        self.clear(zone)
         if self.wp[self.gc_reserve]:
             self.gc_reserve = zone
         elif self.wp[self.meta_reserve]:
             self.meta_reserve = zone
 
-    def recount(self, live: IntArray, highest: IntArray) -> None:
-        """Replace what cannot be trusted by what the tables say; ``live`` also has what will be credited later."""
-        conventional = ~self.sequential
-        self.wp[conventional] = np.maximum(self.wp, highest)[conventional]
-        self.free = ZONE_BLOCKS - live
-        self._freed[:] = 0
+    def recount(self, zones: BoolArray, held: Held) -> None:
+        """Replace the estimates of some zones, and what was credited before, by what is held."""
+        conventional = zones & ~self.sequential
+        self.wp[conventional] = np.maximum(self.wp, held.highest)[conventional]
+        self.free[zones] = ZONE_BLOCKS - held.blocks[zones]
+        self._freed[zones] = 0
         self._mark_full()
 
     # -- what is stored

@@ -18,7 +18,7 @@ from zoned_tools.errors import DeviceError
 from zoned_tools.formats.zdm import layout
 from zoned_tools.formats.zdm.checksums import Words, crc16, crc16_pages
 from zoned_tools.formats.zdm.keys import KeyFields, area_of, cache_pages, md_blocks, pack_key
-from zoned_tools.formats.zdm.layout import BLOCK_BYTES, Geometry
+from zoned_tools.formats.zdm.layout import BLOCK_BYTES, Dialect, Geometry
 
 if TYPE_CHECKING:
     import uuid as uuids
@@ -82,11 +82,17 @@ class GenerationWriter:
             discards: rows ``(table address, blocks)``.
         """
         self._journal_dirty_pages()
+        self._durable |= set(self._slots.values())  # from when its key is written, even if that seems to fail
         self._volume.device.flush()  # data first: no write pointer may be recorded ahead of the drive's
         crcs = self._write_pointers()
         self._write_generation(cache_pages(cache), cache_pages(discards), crcs, closed=closed)
         self._durable = set(self._slots.values())
         self._zones.settle()
+
+    def avoid_blind_area(self) -> None:
+        """Go on so that the last of the next three generations is not in the area that the reference never reads."""
+        if area_of(self._number + 3) == layout.AREA_STARTS[Dialect.D3][2]:
+            self._number += 1
 
     def checkpoint(self, cache: IntArray, discards: IntArray) -> None:
         """Copy journaled pages home and write a generation without them.

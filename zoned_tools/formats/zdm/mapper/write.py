@@ -16,9 +16,9 @@ import numpy as np
 from zoned_tools.device.base import ZoneOperation
 from zoned_tools.errors import DeviceError, ZonedError
 from zoned_tools.formats.zdm import layout
-from zoned_tools.formats.zdm.layout import BLOCK_BYTES
+from zoned_tools.formats.zdm.layout import BLOCK_BYTES, Dialect
 from zoned_tools.formats.zdm.mapper import reclaim
-from zoned_tools.formats.zdm.mapper.allocate import ZoneAllocator, stream_of
+from zoned_tools.formats.zdm.mapper.allocate import Held, ZoneAllocator, stream_of, zones_of_groups
 from zoned_tools.formats.zdm.mapper.commit import MAX_PAGES, GenerationWriter
 from zoned_tools.formats.zdm.mapper.read import ZdmReader
 from zoned_tools.formats.zdm.mapping import UNMAPPED
@@ -49,7 +49,7 @@ class ZdmMapper(ZdmReader):
         self.zones = ZoneAllocator(state)
         self.writer = GenerationWriter(state, self.pages, self.zones, sb_uuid)
         self._fresh = state.fresh
-        self._unclean = state.current is not None and state.current.dirty
+        self._untidy = _is_untidy(state)
         self._changed = False
         self._reclaiming = False
         self._unsynced = False
@@ -57,23 +57,31 @@ class ZdmMapper(ZdmReader):
         self.zones.credit(self._superseded(hidden))
         self.cache.drop(logical for logical, _ in hidden)
         if state.wp_bad or state.zf_bad:
-            measured = survey(state)
-            self.zones.recount(measured.live + self._hidden_blocks(), measured.highest)
+            doubtful = zones_of_groups(state.wp_bad + state.zf_bad, self.geometry.data_zones)
+            self.zones.recount(doubtful, self._held())
 
     def _hidden_cache_entries(self) -> list[tuple[int, int]]:
         return [e for start, count in self.discards for e in self.cache.within(start, start + count)]
 
-    def _hidden_blocks(self) -> IntArray:
-        """Blocks of each zone that only tables name, below cache entries and discards: credited when those move."""
+    def _held(self) -> Held:
+        """Blocks that a logical block resolves to, and those that only tables name, each once.
+
+        The latter lie below cache entries and discards: they are credited when these move to the tables.
+        """
         geometry = self.geometry
-        found = [self._replaced(*self.cache.arrays())]
+        cached, physical = self.cache.arrays()
+        found = [self._replaced(cached, physical)]
         for start, count in self.discards:
             for at, blocks in _steps(start, count):
                 entries = self.pages.entries(Direction.FORWARD, at, blocks)
                 mapped = np.flatnonzero(entries < layout.UNMAPPED_ALTERNATIVE) + at
                 found.append(self._replaced(mapped, np.zeros(len(mapped), np.int64)))
-        zones = (np.unique(np.concatenate(found)) - geometry.table_base) // layout.ZONE_BLOCKS
-        return np.bincount(zones, minlength=geometry.data_zones)
+        hidden = np.setdiff1d(np.concatenate(found), physical) - geometry.table_base
+        zones, offsets = hidden // layout.ZONE_BLOCKS, hidden % layout.ZONE_BLOCKS
+        measured = survey(self.state)
+        highest = measured.highest.copy()
+        np.maximum.at(highest, zones, offsets + 1)
+        return Held(measured.live + np.bincount(zones, minlength=geometry.data_zones), highest)
 
     # -- changes
 
@@ -108,25 +116,30 @@ class ZdmMapper(ZdmReader):
             self.state.volume.device.flush()
 
     def close_cleanly(self) -> None:
-        if not self._changed and not self._unclean:
+        if not self._changed and not self._untidy:
             return
         self._begin()
         self.sync(everything=True)
+        self.writer.avoid_blind_area()
         for _ in range(3):  # so that every area, also the one that the reference never reads, holds this state
             self._commit(closed=True)
-        self._changed = self._unclean = False
+        self._changed = self._untidy = False
 
     def _begin(self) -> None:
-        """First change: a format that was never started gets its data zones emptied."""
+        """A change follows; ahead of the first one a format that was never started is started."""
         if self._fresh:
-            device, first = self.state.volume.device, self.geometry.first_device_zone
-            for zone in np.flatnonzero((self.zones.wp > 0) & ~self.zones.closed).tolist():
-                if self.zones.sequential[zone]:
-                    device.manage(ZoneOperation.RESET, first + zone)
-                self.zones.release(zone)
-            device.flush()
+            self._start()
             self._fresh = False
         self._changed = self._unsynced = True
+
+    def _start(self) -> None:
+        """Empty the data zones and record that, so that what a power cut leaves of later writes is no fresh format."""
+        device, first = self.state.volume.device, self.geometry.first_device_zone
+        for zone in np.flatnonzero((self.zones.wp > 0) & ~self.zones.closed).tolist():
+            if self.zones.sequential[zone]:
+                device.manage(ZoneOperation.RESET, first + zone)
+            self.zones.clear(zone)
+        self._commit()
 
     # -- pieces that reclaim shares
 
@@ -334,6 +347,17 @@ class ZdmMapper(ZdmReader):
         """Data zones that are empty, and those that have room left."""
         zones = self.zones
         return {"empty": int(np.count_nonzero(zones.empty)), "writable": int(np.count_nonzero(zones.writable))}
+
+
+def _is_untidy(state: State) -> bool:
+    """Whether a clean close leaves more behind than it found: no torn generation, and records that are true."""
+    current, zones = state.current, state.zones
+    if current is None:
+        return False
+    recorded = (state.wp & layout.WP_MASK).astype(np.int64)
+    behind = zones.sequential & ~zones.dead & (recorded < zones.wp_blocks)
+    blind = current.window == layout.AREA_STARTS[Dialect.D3][2]
+    return current.dirty or blind or bool(state.wp_bad or state.zf_bad or state.generations.torn or behind.any())
 
 
 def _steps(start: int, count: int) -> Iterator[tuple[int, int]]:
