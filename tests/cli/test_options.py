@@ -152,7 +152,7 @@ def test_help_texts(program: Program) -> None:
     lines = program("zdmadm", "--help").out.splitlines()
     assert lines[:4] == [
         "zdmadm 0.125",
-        "Usage: zdmadm [options] DEVICE",
+        "Usage: zdmadm [options] DEVICE...",
         "Options:",
         "  -c, --create                    Write identity and empty tables, and start the mapping",
     ]

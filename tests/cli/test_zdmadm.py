@@ -83,9 +83,9 @@ Program = Callable[..., Result]
 def test_create_is_the_reference_format_with_its_table_line(program: Program, shelf: Shelf) -> None:
     result = program("zdmadm", "-c", "-F", *START, "--uuid", UUID, "/v/empty")
     assert result.status == 0
-    assert result.out.startswith("zdmadm 0.125\nDevice /v/empty is configured for ZDM:\ncrc     - 0f0dfb8b\n")
+    assert "\nDevice /v/empty is configured for ZDM:\ncrc     - f0dfb8b\n" in result.out
     line = facts("fmt-16z")["table"][0].replace("DEVICE", "/v/empty")
-    assert f'dmsetup create zdm_empty --table "{line}"' in result.out
+    assert f"dmsetup create zdm_empty --table '{line}'" in result.out
     assert shelf.drives["/v/empty"].read(524288 * 512, BLOCK) == shelf.drives["/v/fmt-16z"].read(524288 * 512, BLOCK)
     assert program("zdmadm", "-k", *START, "/v/empty").status == 0
 
@@ -108,7 +108,7 @@ def test_create_with_options(program: Program, shelf: Shelf) -> None:
 def test_dry_run_writes_nothing(program: Program, shelf: Shelf) -> None:
     result = program("zdmadm", "-c", "-F", "--dry-run", "-q", "7", *START, "/v/empty")
     assert result.status == 0
-    assert "fill 536870912 bytes" in result.out
+    assert "fill 536870912 bytes" in result.err
     assert "bio-queue" in result.out
     assert result.out.count("dmsetup message zdm_empty 0 ") == 14
     store = shelf.drives["/v/empty"]._store
@@ -121,22 +121,23 @@ def test_dry_run_writes_nothing(program: Program, shelf: Shelf) -> None:
     [
         (("-c", *START, "/v/fmt-16z"), 1, "there is a ZDM already"),
         (("-c", "-F", "/v/empty"), 1, "whole drive"),
+        (("-c", *START, "-l", "a/b", "/v/empty"), 1, "cannot name a mapping"),
+        (("-c", *START, "-l", "a", "/v/empty", "/v/x"), 1, "--label is for one device"),
         (("-c", *START, "-R", "200", "/v/empty"), 1, "logical device would have"),
         (("-p", "/v/empty"), 255, "no ZDM found"),
         (("-r", "/v/empty"), 255, "no ZDM found"),
         (("-s", "--gc", "off", "/v/empty"), 255, "no ZDM found"),
         (("-u", "/v/empty"), 255, "no ZDM found"),
-        (("-k", "/v/empty"), 1, "no ZDM found"),
+        (("-k", "/v/empty"), 255, "no ZDM found"),
         (("-w", "-F", "/v/empty"), 1, "no ZDM found"),
         (("-w", *START, "/v/fmt-16z"), 1, "use -F"),
         (("-r", "--start", "0", "/v/fmt-whole"), 1, "whole drive"),
         (("-p", "/v/none"), 1, "cannot open"),
         (("-p", "sda"), 1, "Invalid argument"),
         (("-Z", "/v/empty"), 1, "not recognized"),
-        (("-M", "/v/empty"), 1, "--meta"),
+        (("-c", *START, "-M", "/v/empty"), 1, "--meta"),
         (("-c", "--start", "12x", "/v/empty"), 1, "sector number"),
         (("-c", *START, "--uuid", "no", "/v/empty"), 1, "uuid"),
-        (("/v/empty", "/v/empty"), 1, "one device"),
         ((), 1, "no device"),
     ],
 )
@@ -173,14 +174,15 @@ def test_help(program: Program) -> None:
 def test_probe_prints_every_line(program: Program) -> None:
     result = program("zdmadm", "--start=2048", "/v/fmt-64z-1mib")
     lines = result.out.splitlines()
-    assert lines[:2] == ["zdmadm 0.125", "Device /v/fmt-64z-1mib is configured for ZDM:"]
-    assert lines[5:12] == [
+    unaligned = "Using non-aligned space start of partition for metadata."
+    assert lines[:3] == ["zdmadm 0.125", unaligned, "Device /v/fmt-64z-1mib is configured for ZDM:"]
+    assert lines[6:13] == [
         "version - 1.0.0",
         "label   - seagate-a",
-        "start   - 2048 sectors",
-        "data    - 200000 sectors [zone 4 @ 40000 blocks]",
-        "size    - 33552384 sectors",
-        "zdm sz  - 20971520 sectors",
+        "start   - 2048",
+        "data    - 200000 [zone 4 @ 40000]",
+        "size    - 33552384",
+        "zdm sz  - 20971520",
         "resv    - 20 [3: metadata + 17: over provision]",
     ]
     assert "trim    - OFF" in lines
@@ -214,19 +216,19 @@ def test_check(program: Program, shelf: Shelf) -> None:
 
 def test_set_and_restore_rewrite_the_identity(program: Program, shelf: Shelf) -> None:
     before = SuperBlock.parse(shelf.drives["/v/pop-clean"].read(524288 * 512, BLOCK))
-    assert "nothing is changed" in program("zdmadm", "-s", *START, "-t", "0", "/v/pop-clean").err
+    assert program("zdmadm", "-s", *START, "-t", "0", "/v/pop-clean") == Result(0, "zdmadm 0.125\n", "")
     result = program(
         "zdmadm", "--adjust", *START, "--gc=force", "--cache-size", "77x", "--journal-age=501", "/v/pop-clean"
     )
     assert result.status == 0
-    assert "ignored" in result.err
+    assert "Journal age out of range, ignored\n" in result.out
     assert "dmsetup message zdm_pop-clean 0 gc-status=2" in result.out
     after = SuperBlock.parse(shelf.drives["/v/pop-clean"].read(524288 * 512, BLOCK))
     assert after == replace(before, gc_status=2, cache_size=77)
     result = program("zdmadm", "--rest", *START, "--gc-wm-low", "30", "/v/pop-clean")
     assert result.status == 0
     line = "0 1572864 zdm /v/pop-clean 5 load discard no-raid5-trim nozac nozbc reserve=8"
-    assert f'dmsetup create zdm_pop-clean --table "{line}"' in result.out
+    assert f"dmsetup create zdm_pop-clean --table '{line}'" in result.out
     messages = [text.split("0 ", 1)[1] for text in result.out.splitlines() if text.startswith("dmsetup message")]
     assert [text.split("=")[0] for text in messages] == [
         "queue-depth",
@@ -256,22 +258,45 @@ def test_unload_and_wipe(program: Program) -> None:
     assert program("zdmadm", *START, "/v/pop-clean").status == 255
 
 
-def test_mirror_words_differ_between_create_and_restore(program: Program) -> None:
-    words = ("--dry-run", "-m", "/dev/md", "-M", *START)
-    assert " 5 meta=/dev/md mirror-md create force " in program("zdmadm", "-cF", *words, "/v/fmt-16z").out
-    assert " 5 meta=/dev/md mirror_md load " in program("zdmadm", "-r", *words, "/v/fmt-16z").out
+def test_mirror_words(program: Program, shelf: Shelf) -> None:
+    """Only what is said: the pair's identity is read from the metadata device."""
+    shelf.drives["/v/md"] = zx1.open_vector(FOLDER, "fmt-16z")
+    words = ("--dry-run", "-m", "/v/md", "-M", *START, "--meta-start", "524288")
+    assert " 5 meta=/v/md mirror-md create force " in program("zdmadm", "-cF", *words, "/v/fmt-16z").out
+    assert " 5 meta=/v/md mirror-md load " in program("zdmadm", "-r", *words, "/v/fmt-16z").out
+
+
+def test_metadata_apart_are_probed_and_nothing_more(program: Program, shelf: Shelf) -> None:
+    shelf.drives["/v/md"] = drive_of(6, 6)
+    assert program("zdmadm", "-c", "-m", "/v/md", *START, "/v/empty").status == 0
+    assert program("zdmadm", "-p", "-m", "/v/md", *START, "/v/empty").status == 0
+    assert json.loads(program("zoned", "probe", "--json", "/v/md").out)["devices"][0]["layout"] == "zdm"
+    for words in (("check",), ("export", "-o", "-"), ("map", "--at", "0")):
+        result = program("zoned", words[0], *words[1:], "/v/md")
+        assert result.status != 0, words
+        assert result.err.count("\n") <= 1
+
+
+def test_several_devices_make_one_document(program: Program) -> None:
+    result = program("zdmadm", "-p", "--json", *START, "/v/empty", "/v/pop-clean")
+    document = json.loads(result.out)
+    assert (result.status, document["schema"], document["operation"]) == (255, "zoned.zdmadm/1", "probe")
+    assert [entry["device"] for entry in document["devices"]] == ["/v/empty", "/v/pop-clean"]
+    assert "no ZDM found" in document["devices"][0]["error"]
+    assert document["devices"][1]["identity"]["label"] == ""
 
 
 def test_later_verbs_override_earlier_ones() -> None:
     parsed = parse_arguments(["-c", "x", "-w", "--probe", "-vv"])
     assert not isinstance(parsed, str)
-    assert (parsed.verb, parsed.path, parsed.values["verbose"]) == ("probe", "x", "vv")
+    assert (parsed.verb, parsed.paths, parsed.has("verbose")) == ("probe", ["x"], True)
     with pytest.raises(UsageError):
         parse_arguments(["--cache", "1", "x"])  # ambiguous
 
 
 def test_numbers_as_c_reads_them() -> None:
     assert [atoi(t) for t in ("12", " 12x", "x", "", "-1", "0x10")] == [12, 12, 0, 0, 0xFFFFFFFF, 0]
+    assert [atoi(t) for t in ("99999999999", "4294967296", "9" * 30)] == [1215752191, 0, 0xFFFFFFFF]
     assert [strtol(t) for t in ("20", "0x14", "024", "09", "x", "-5")] == [20, 20, 20, 0, 0, -5]
 
 
@@ -321,4 +346,4 @@ def test_a_key_wiped_format_with_used_tables_is_not_opened(program: Program, she
     assert program("zoned", "check", *START, "/v/pop-clean").status == 4
     result = program("zoned", "map", *START, "--at", "0", "/v/pop-clean")
     assert result.status == 8
-    assert "no key block is left" in result.err
+    assert "no complete generation of the metadata is left, but 3 data zones" in result.err

@@ -151,18 +151,29 @@ def format_plan(place: Place, identity: SuperBlock) -> Plan:
     """The writes of :func:`plan_create` without its refusals."""
     created = CreateLayout.compute(place.start_sector, place.size_sectors, identity.reserved)
     plan = Plan(f"create ZDM {identity.uuid}")
-    start = place.offset_bytes
+    write_pool(plan, 0, place.offset_bytes, created, identity)
+    return plan
+
+
+def write_pool(plan: Plan, device: int, start: int, created: CreateLayout, identity: SuperBlock) -> None:
+    """Steps for the empty metadata of ``created`` and their identity, from byte ``start`` of a device of the plan."""
     table_blocks = 2 * created.table_zones * ZONE_BLOCKS
     pool = start + created.pool_start * BLOCK_BYTES
-    plan.fill(0, start, layout.ZEROED_BLOCKS * BLOCK_BYTES, 0, "identity, keys, write pointers")
-    plan.flush(0)
-    plan.fill(0, pool, table_blocks * BLOCK_BYTES, 0xFFFF, "forward and reverse table")
+    plan.fill(device, start, layout.ZEROED_BLOCKS * BLOCK_BYTES, 0, "identity, keys, write pointers")
+    plan.flush(device)
+    plan.fill(device, pool, table_blocks * BLOCK_BYTES, 0xFFFF, "forward and reverse table")
     crc_start = pool + table_blocks * BLOCK_BYTES
-    plan.fill(0, crc_start, created.crc_pages * BLOCK_BYTES, layout.EMPTY_PAGE_CRC, "CRC pages")
-    plan.flush(0)
-    plan.write(0, start, identity.pack(), "identity super block")
-    plan.flush(0)
-    return plan
+    plan.fill(device, crc_start, created.crc_pages * BLOCK_BYTES, layout.EMPTY_PAGE_CRC, "CRC pages")
+    plan.flush(device)
+    plan.write(device, start, identity.pack(), "identity super block")
+    plan.flush(device)
+
+
+def write_wipe(plan: Plan, device: int, place: Place) -> None:
+    """Steps that zero everything that could be taken for a ZDM."""
+    blocks = min(layout.ZEROED_BLOCKS, place.size_sectors // BLOCK_SECTORS)
+    plan.fill(device, place.offset_bytes, blocks * BLOCK_BYTES, 0, "identity, keys, write pointers")
+    plan.flush(device)
 
 
 def plan_wipe(place: Place, geometry: Geometry | None, *, reset_zones: bool = False) -> Plan:
@@ -172,9 +183,7 @@ def plan_wipe(place: Place, geometry: Geometry | None, *, reset_zones: bool = Fa
     ``reset_zones`` also empties the data zones of ``geometry``.
     """
     plan = Plan("wipe the ZDM")
-    blocks = min(layout.ZEROED_BLOCKS, place.size_sectors // BLOCK_SECTORS)
-    plan.fill(0, place.offset_bytes, blocks * BLOCK_BYTES, 0, "identity, keys, write pointers")
-    plan.flush(0)
+    write_wipe(plan, 0, place)
     if reset_zones and geometry is not None:
         zones = data_zones(place.volume, geometry)
         used = np.flatnonzero(zones.sequential & ~zones.dead & (zones.wp_blocks > 0))

@@ -328,18 +328,32 @@ class CreateLayout:
     @classmethod
     def compute(cls, start_sector: int, size_sectors: int, reserved: int) -> CreateLayout:
         table_zones = ceil_div(size_sectors // ZONE_SECTORS * ZONE_PAGES, ZONE_BLOCKS)
-        zone = ceil_div(start_sector, ZONE_SECTORS)
-        gap_sectors = zone * ZONE_SECTORS - start_sector
-        gap_used = gap_sectors > 46272
-        data_start = zone + 2 * table_zones + 2 - gap_used + (start_sector == 0)
+        gap_used = _gap_of(start_sector) > 46272 // BLOCK_SECTORS
+        data_start = ceil_div(start_sector, ZONE_SECTORS) + 2 * table_zones + 2 - gap_used + (start_sector == 0)
         zones = size_sectors >> 19
         logical = (zones - reserved * ceil_div(zones, GROUP_ZONES) - (data_start - 1)) << 19
-        pool = gap_sectors // BLOCK_SECTORS + (0 if gap_used else ZONE_BLOCKS)
+        pool = _gap_of(start_sector) + (0 if gap_used else ZONE_BLOCKS)
         return cls(start_sector, size_sectors, reserved, table_zones, data_start, logical, pool)
+
+    @property
+    def aligning_blocks(self) -> int:
+        """Blocks in front of the first zone boundary where they are used for metadata, else 0."""
+        gap = _gap_of(self.start_sector)
+        return gap if gap == self.pool_start else 0
+
+    @property
+    def metadata_zones(self) -> int:
+        """Zones of the drive in front of the data, as the original counts them."""
+        return self.data_start_zone - 1
 
     @property
     def crc_pages(self) -> int:
         return ceil_div(64 * self.table_zones, 256) * 256
+
+
+def _gap_of(start_sector: int) -> int:
+    """Blocks from the start of a partition to the next zone boundary."""
+    return -start_sector % ZONE_SECTORS // BLOCK_SECTORS
 
 
 def refusal(geometry: Geometry, created: CreateLayout) -> str:

@@ -28,7 +28,7 @@ def line_of(
     if meta:
         words.append(f"meta={meta}")
     if mirror:
-        words.append("mirror-md" if create else "mirror_md")
+        words.append("mirror-md")  # the reference's restore says mirror_md, which its kernel does not know
     words.append("create" if create else "load")
     if force and create:
         words.append("force")

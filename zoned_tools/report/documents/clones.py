@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from zoned_tools.device.plan import Plan
     from zoned_tools.device.zones import ZoneTable
     from zoned_tools.formats.contract import Target
@@ -60,7 +62,8 @@ def dmzadm_format_document(target: Target, result: FormatResult, *, changed: boo
 class ZdmadmFacts(TypedDict, total=False):
     """What verbs of zdmadm add to their document.
 
-    ``identity`` is the super block as in ``zoned inspect``; ``commands`` are what a user could run instead.
+    ``identity`` is the super block as in ``zoned inspect``; ``commands`` are what a user could run instead; ``error``
+    is why one of several devices failed.
     """
 
     changed: bool
@@ -71,6 +74,7 @@ class ZdmadmFacts(TypedDict, total=False):
     messages: list[str]
     commands: list[str]
     started: bool
+    error: str
 
 
 class ZdmadmDocument(ZdmadmFacts):
@@ -84,6 +88,19 @@ class ZdmadmDocument(ZdmadmFacts):
 def zdmadm_document(verb: str, device: str) -> ZdmadmDocument:
     """A run of zdmadm that has changed nothing yet."""
     return {"schema": "zoned.zdmadm/1", "operation": verb, "device": device, "changed": False}
+
+
+class ZdmadmDevices(TypedDict):
+    """``zoned.zdmadm/1`` of several devices."""
+
+    schema: str
+    operation: str
+    devices: list[Mapping[str, object]]
+
+
+def zdmadm_devices(verb: str, devices: list[Mapping[str, object]]) -> ZdmadmDevices:
+    """A run of zdmadm over several devices, one document each."""
+    return {"schema": "zoned.zdmadm/1", "operation": verb, "devices": devices}
 
 
 class MkzonefsDocument(TypedDict):

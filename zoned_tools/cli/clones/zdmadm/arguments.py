@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from zoned_tools.cli.clones.options import Option, OptionTable, Order
 from zoned_tools.errors import UsageError
-from zoned_tools.formats.zdm.settings import GC_STATES
+from zoned_tools.formats.zdm.constants import LABEL_BYTES
+from zoned_tools.formats.zdm.settings import GC_STATES, require_label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 BANNER = "zdmadm 0.125"
 _UNSIGNED_32 = 0xFFFFFFFF
+_MAX_JOURNAL_AGE = 500
 
 
 OPTIONS = (
@@ -53,6 +55,7 @@ OPTIONS = (
 )
 OWN_OPTIONS = (
     Option(("--start",), "SECTOR", "The partition begins at this 512-byte sector of a whole drive or image"),
+    Option(("--meta-start",), "SECTOR", "The same for the device of --meta"),
     Option(("--uuid",), "UUID", "UUID of a new ZDM instead of a random one"),
     Option(("--reset-zones",), "", "With --wipe or --create: reset the data zones, too"),
     Option(("--json",), "", "Print one JSON document"),
@@ -81,35 +84,45 @@ _RUN_TIME = {
 }
 _PRIORITIES = ("gc-prio-def", "gc-prio-low", "gc-prio-high", "gc-prio-crit")
 _WATERMARKS = ("gc-wm-crit", "gc-wm-high", "gc-wm-low")
+_NUMBERS = (*_RUN_TIME, *_PRIORITIES, *_WATERMARKS)
 
 
 @dataclass(slots=True)
 class Arguments:
-    """A command line: the verb that counts, the device, and the values given."""
+    """A command line.
+
+    Attributes:
+        verb: the last one given.
+        paths: the devices.
+        values: options with a value by name, as given; flags are empty.
+        numbers: run-time options that count, as they are stored.
+        lines: what is said about values that do not count.
+    """
 
     verb: str = "probe"
-    path: str = ""
+    paths: list[str] = field(default_factory=list)
     values: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    numbers: dict[str, int] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
 
     def has(self, name: str) -> bool:
         return name in self.values
 
-    def number(self, name: str, default: int) -> int:
-        """Decimal, as C's atoi: what follows the digits is ignored, no digits are 0."""
-        text = self.values.get(name)
-        return default if text is None else atoi(text)
+    def sector(self, name: str) -> int | None:
+        """The value of an option that names a sector."""
+        return int(self.values[name]) if name in self.values else None
 
 
 def atoi(text: str) -> int:
-    """An unsigned 32-bit number the way C reads it."""
-    found = re.match(r"\s*([+-]?\d+)", text)
-    return int(found[1]) & _UNSIGNED_32 if found else 0
+    """An unsigned 32-bit number the way C reads it: 64 bits, which saturate, cut to 32."""
+    found = re.match(r"\s*([+-]?[0-9]+)", text)
+    number = int(found[1]) if found else 0
+    return min(max(number, -(1 << 63)), (1 << 63) - 1) & _UNSIGNED_32
 
 
 def strtol(text: str) -> int:
     """The same with 0x for hexadecimal and 0 for octal numbers."""
-    found = re.match(r"\s*([+-]?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9]\d*)", text)
+    found = re.match(r"\s*([+-]?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)", text)
     if not found:
         return 0
     digits = found[2].lower()
@@ -119,7 +132,7 @@ def strtol(text: str) -> int:
 
 def usage() -> str:
     """The help text."""
-    return "\n".join(["Usage: zdmadm [options] DEVICE", "Options:", *(_usage(option) for option in TABLE.options)])
+    return "\n".join(["Usage: zdmadm [options] DEVICE...", "Options:", *(_usage(option) for option in TABLE.options)])
 
 
 def _usage(option: Option) -> str:
@@ -131,75 +144,83 @@ def parse_arguments(words: Sequence[str]) -> Arguments | str:
     """Read a command line; ``-h`` or ``--help`` when that was asked for.
 
     Raises:
-        UsageError: an option is unknown or lacks its value, or there is more than one device.
+        UsageError: an option is unknown or lacks its value, or there is no device.
     """
     arguments = Arguments()
-    paths: list[str] = []
     for given in TABLE.read(words):
         match given.key:
             case "help":
                 return given.word
             case "":
-                paths.append(given.value)
-            case "verbose":
-                arguments.values["verbose"] = arguments.values.get("verbose", "") + "v"
+                arguments.paths.append(given.value)
             case key if key in VERBS:
                 arguments.verb = key
             case key:
-                arguments.values[key] = given.value
-    hint = f"see {TABLE.program} --help"
-    if not paths:
-        raise UsageError("no device", hint=hint)
-    if len(paths) > 1:
-        raise UsageError("one verb and one device at a time", hint=hint)
-    arguments.path = paths[0]
-    _check_values(arguments)
+                _take(arguments, key, given.value)
+    if not arguments.paths:
+        raise UsageError("no device", hint=f"see {TABLE.program} --help")
     return arguments
 
 
-def _check_values(arguments: Arguments) -> None:
-    """Ignore with a note what the original ignores; refuse what it refuses."""
-    values = arguments.values
-    if arguments.has("mirror") and not arguments.has("meta"):
-        raise UsageError("--mirror needs --meta")
-    if arguments.has("label") and len(os.fsencode(values["label"])) >= 64:
-        arguments.notes.append("label is longer than 63 bytes, ignored")
-        del values["label"]
-    if arguments.has("gc") and values["gc"] not in GC_STATES:
-        arguments.notes.append(f"--gc {values['gc']} is none of on, off, force, ignored")
-        del values["gc"]
-    if arguments.number("journal-age", 0) > 500:
-        arguments.notes.append("--journal-age is more than 500, ignored")
-        del values["journal-age"]
-    if arguments.has("start") and not (values["start"].isascii() and values["start"].isdigit()):
-        raise UsageError(f"--start {values['start']} is not a sector number")
+def _take(arguments: Arguments, key: str, text: str) -> None:
+    """Note an option; a value that does not count leaves an earlier one."""
+    if key == "gc":
+        if text.lower() in GC_STATES:
+            arguments.numbers[key] = GC_STATES[text.lower()]
+        else:
+            arguments.lines.append(f"Invalid gc opt `{text}' ignored")
+    elif key == "label" and len(os.fsencode(text)) > LABEL_BYTES:
+        arguments.lines.append(f"Label: '{text}' is too long. Max is {LABEL_BYTES}")
+    elif key == "journal-age" and atoi(text) > _MAX_JOURNAL_AGE:
+        arguments.lines.append("Journal age out of range, ignored")
+    elif key == "cache-to-pagecache":
+        arguments.numbers[key] = int(atoi(text) != 0)
+    elif key in _NUMBERS:
+        arguments.numbers.pop(key, None)
+        if atoi(text) != _UNSIGNED_32:
+            arguments.numbers[key] = atoi(text)
+    else:
+        arguments.values[key] = text
+
+
+def require_sensible(arguments: Arguments) -> None:
+    """Refuse what the original has no idea of.
+
+    Raises:
+        UsageError: a sector is no number, or one name is given to several devices.
+    """
+    for name in ("start", "meta-start"):
+        text = arguments.values.get(name, "0")
+        if not (text.isascii() and text.isdigit()):
+            raise UsageError(f"--{name} {text} is not a sector number")
+    if len(arguments.paths) > 1:
+        single = ("label", "uuid", "undo") if arguments.verb == "create" else ("undo",)
+        for name in single:
+            if arguments.values.get(name):
+                raise UsageError(f"--{name} is for one device")
+    if arguments.verb == "create":
+        require_label(arguments.values.get("label", ""))
 
 
 def merged(identity: SuperBlock, arguments: Arguments, *, create: bool) -> SuperBlock:
     """``identity`` with the run-time parameters of the command line, and for create the other options."""
-    values = arguments.values
-    changes: dict[str, Any] = {
-        attribute: arguments.number(name, 0) for name, attribute in _RUN_TIME.items() if name in values
-    }
-    prio = tuple(arguments.number(n, old) for n, old in zip(_PRIORITIES, identity.gc_prio, strict=True))
-    wm = tuple(arguments.number(n, old) for n, old in zip(_WATERMARKS, identity.gc_wm, strict=True))
-    changes |= {"gc_prio": prio, "gc_wm": wm}
-    if "gc" in values:
-        changes["gc_status"] = GC_STATES[values["gc"]]
-    if create or arguments.verb == "restore":
+    values, numbers = arguments.values, arguments.numbers
+    changes: dict[str, Any] = {_RUN_TIME[name]: number for name, number in numbers.items() if name in _RUN_TIME}
+    prio = tuple(numbers.get(n, old) for n, old in zip(_PRIORITIES, identity.gc_prio, strict=True))
+    wm = tuple(numbers.get(n, old) for n, old in zip(_WATERMARKS, identity.gc_wm, strict=True))
+    changes |= {"gc_prio": prio, "gc_wm": wm, "gc_status": numbers.get("gc", identity.gc_status)}
+    if create:
         bits = identity.discard
         for name, bit in (("trim", 1), ("raid-trim", 1 << 16)):
             if name in values:
                 bits = bits | bit if atoi(values[name]) else bits & ~bit
-        changes["discard"] = bits
-    if create:
-        changes["label"] = values.get("label", "")
+        changes |= {"discard": bits, "label": values.get("label", "")}
     return replace(identity, **changes)
 
 
 def has_run_time(arguments: Arguments) -> bool:
     """Whether a run-time parameter was given."""
-    return any(name in arguments.values for name in (*_RUN_TIME, *_PRIORITIES, *_WATERMARKS, "gc"))
+    return bool(arguments.numbers)
 
 
 def uuid_of(arguments: Arguments) -> uuid.UUID:

@@ -3,58 +3,117 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from zoned_tools.cli.clones.options import Command
-from zoned_tools.cli.clones.zdmadm.arguments import BANNER, Arguments, parse_arguments, usage
+from zoned_tools.cli.clones.zdmadm.arguments import BANNER, Arguments, parse_arguments, require_sensible, usage
 from zoned_tools.cli.entry import VERSION_TEXT
-from zoned_tools.errors import UsageError
+from zoned_tools.errors import UsageError, ZonedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from zoned_tools.cli.clones.zdmadm.session import Session
 
 WRITING = ("create", "wipe", "set", "restore")
 """Verbs that open the device for writing."""
 
+STOPPING = ("create", "wipe")
+"""Verbs that leave the other devices alone when one fails."""
+
 
 def run(words: Sequence[str]) -> int:
     """Run a command line; the exit status.
 
     Raises:
-        zoned_tools.errors.ZonedError: whatever goes wrong, with the original's exit status where it is not 0.
+        zoned_tools.errors.ZonedError: the command line makes no sense.
     """
     if "--version" in words:
         print(VERSION_TEXT["zdmadm"])
         return 0
-    arguments = parse_arguments(words)
+    try:
+        arguments = parse_arguments(words)
+    except UsageError:
+        print(f"{BANNER}\n{usage()}")
+        raise
     if isinstance(arguments, str):
         print(f"{BANNER}\n{usage()}")
         return 1 if arguments == "-h" else 0
     if not arguments.has("json"):
-        print(BANNER, flush=True)
+        print("\n".join([BANNER, *arguments.lines]), flush=True)
+    require_sensible(arguments)
     return _administer(arguments)
 
 
 def _administer(arguments: Arguments) -> int:
-    from zoned_tools.cli.clones.zdmadm.session import Session
-    from zoned_tools.device.opening import open_device
-
-    if "/" not in arguments.path and not os.path.exists(arguments.path):
-        raise UsageError("Invalid argument", device=arguments.path)
-    writing = arguments.verb in WRITING and not arguments.has("dry-run")
-    with open_device(arguments.path, writable=writing) as device:
-        session = Session(arguments, device)
-        for note in arguments.notes:
-            session.note(note)
-        status = _operate(session)
-        session.finish()
+    """Carry the verb out on each device; the status of the first one that failed."""
+    status = 0
+    documents: list[Mapping[str, object]] = []
+    for path in arguments.paths:
+        try:
+            found, document = _with_device(arguments, path)
+        except ZonedError as error:
+            if len(arguments.paths) == 1:
+                raise
+            _complain(error)
+            found, document = error.clone_status, _failure(arguments, path, error)
+        status = status or found
+        documents.append(document)
+        if status and arguments.verb in STOPPING:
+            break
+    if arguments.has("json"):
+        _print_documents(arguments, documents)
     return status
 
 
+def _failure(arguments: Arguments, path: str, error: ZonedError) -> Mapping[str, object]:
+    from zoned_tools.report.documents.clones import zdmadm_document
+
+    return {**zdmadm_document(arguments.verb, path), "error": str(error)}
+
+
+def _complain(error: ZonedError) -> None:
+    sys.stdout.flush()
+    print(error.render("zdmadm"), file=sys.stderr)
+
+
+def _print_documents(arguments: Arguments, documents: list[Mapping[str, object]]) -> None:
+    from zoned_tools.cli.output import print_json
+    from zoned_tools.report.documents.clones import zdmadm_devices
+
+    if len(arguments.paths) > 1:
+        print_json(zdmadm_devices(arguments.verb, documents))
+    else:
+        print_json(documents[0])
+
+
+def _with_device(arguments: Arguments, path: str) -> tuple[int, Mapping[str, object]]:
+    """Exit status and document of one device."""
+    from zoned_tools.cli.clones.zdmadm.session import Session
+    from zoned_tools.device.opening import open_device
+
+    meta = arguments.values.get("meta")
+    if meta == path:
+        if not arguments.has("json"):
+            print("Meta data and data device are same", flush=True)
+        raise UsageError("it is the metadata device, too", device=path)
+    if "/" not in path and not os.path.exists(path):
+        raise UsageError("Invalid argument", device=path)
+    writing = arguments.verb in WRITING and not arguments.has("dry-run")
+    with ExitStack() as stack:
+        device = stack.enter_context(open_device(path, writable=writing and (meta is None or arguments.has("mirror"))))
+        second = None if meta is None else stack.enter_context(open_device(meta, writable=writing))
+        session = Session(arguments, device, second)
+        return _operate(session), session.document
+
+
 def _operate(session: Session) -> int:
-    match session.arguments.verb:
+    verb = session.arguments.verb
+    if verb in STOPPING:
+        session.refuse_unfit()
+    match verb:
         case "create":
             from zoned_tools.cli.clones.zdmadm.create import create
 

@@ -2,92 +2,119 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from zoned_tools.cli.clones.zdmadm.arguments import has_run_time, merged, strtol, uuid_of
+from zoned_tools.cli.clones.zdmadm.arguments import has_run_time, merged, uuid_of
+from zoned_tools.device.plan import Plan
 from zoned_tools.engine import device_mapper
-from zoned_tools.errors import ContentError, DeviceError
+from zoned_tools.errors import ContentError, DeviceError, UsageError
 from zoned_tools.formats.zdm import format as room
-from zoned_tools.formats.zdm.constants import DEFAULT_RESERVED
+from zoned_tools.formats.zdm.layout import BLOCK_BYTES, ZONE_BLOCKS, ZONE_BYTES, CreateLayout
 from zoned_tools.formats.zdm.open import load, require_usable
-from zoned_tools.formats.zdm.probe import probe
 from zoned_tools.formats.zdm.superblock import SuperBlock
-from zoned_tools.formats.zdm.table import TARGET_NAME, line_of, messages_of
+from zoned_tools.formats.zdm.table import line_of, messages_of
 from zoned_tools.report import zdmadm as text
 
 if TYPE_CHECKING:
     from zoned_tools.cli.clones.zdmadm.session import Session
 
+_TOO_SMALL = 2
+"""Exit status when the metadata device is too small."""
+
 
 def create(session: Session) -> int:
     """Write identity and empty tables, and start the mapping."""
     arguments, place = session.arguments, session.place
-    force = arguments.has("force")
-    _refuse_unfit(session, force=force)
-    over = strtol(arguments.values.get("over", "0"))
-    reserved = over if 8 < over < 1024 else DEFAULT_RESERVED
-    blank = SuperBlock(uuid_of(arguments), 0, 0, 0, 0)
-    template = merged(blank, arguments, create=True)
-    identity = room.identity_for(place, reserved, template, template.uuid)
-    geometry, _ = room.check_place(place, reserved)
-    plan = room.plan_create(place, identity)
+    created = session.created
+    geometry, _ = room.check_place(place, created.reserved)
+    template = merged(SuperBlock(uuid_of(arguments), 0, 0, 0, 0), arguments, create=True)
+    identity = room.identity_for(place, created.reserved, template, template.uuid)
+    pool = _pool_of(session, created)
+    session.scan()
+    _require_space(session, created, pool)
+    if session.probe() is not None and not arguments.has("force"):
+        session.say("ZDM Already on disk. Use -F to force")
+        raise ContentError("there is a ZDM already", device=session.device.path, hint="use -F to overwrite it")
+    if arguments.has("mirror") and not arguments.has("meta"):
+        session.say("No metadata device provided")
+        raise UsageError("--mirror needs --meta", device=session.device.path)
+    plan = Plan(f"create ZDM {identity.uuid}")
     if arguments.has("reset-zones"):
-        wipe = room.plan_wipe(place, geometry, reset_zones=True)
-        plan.steps[:0] = wipe.steps
-    session.execute(plan, str(identity.uuid))
-    line = line_of(
-        identity,
-        session.device.path,
-        create=True,
-        force=force,
-        meta=arguments.values.get("meta", ""),
-        mirror=arguments.has("mirror"),
-    )
+        plan.steps += room.plan_wipe(place, geometry, reset_zones=True).steps
+    for number, written in session.written:
+        room.write_pool(plan, number, written.offset_bytes, pool, identity)
+        session.say(*text.pool_lines(written.device.path, pool, verbose=session.verbose))
+    try:
+        session.execute(plan, str(identity.uuid))
+    except DeviceError:
+        session.say("** ERROR: ZDM metadata init failed: -28", "ZDM Create failed.")
+        raise
+    status = _start(session, identity, create=True)
     session.show(SuperBlock.parse(identity.pack()))
-    _start(session, identity, line, with_messages=has_run_time(arguments), needed=False)
-    return 0
+    if has_run_time(arguments):
+        status = session.send(session.name_of(identity), messages_of(identity)) or status
+    return status
 
 
-def _refuse_unfit(session: Session, *, force: bool) -> None:
-    path = session.device.path
-    if probe(session.device, session.place.offset_bytes) is not None and not force:
-        raise ContentError("there is a ZDM already", device=path, hint="use -F to overwrite it")
-    if not session.device.geometry.is_zoned and not force:
-        raise ContentError("Not zoned", device=path, hint="use -F to force")
+def _pool_of(session: Session, created: CreateLayout) -> CreateLayout:
+    """Where the metadata lie: as on the device itself, unless the metadata device has them alone."""
+    if session.meta is None or session.arguments.has("mirror"):
+        return created
+    own = CreateLayout.compute(session.meta.start_sector, session.meta.size_sectors, created.reserved)
+    return replace(created, start_sector=own.start_sector, pool_start=own.pool_start)
+
+
+def _require_space(session: Session, created: CreateLayout, pool: CreateLayout) -> None:
+    """Tell the size of the metadata device, and refuse one that is too small."""
+    if session.meta is None:
+        return
+    size, needed = session.meta.size_sectors * 512, created.metadata_zones * ZONE_BYTES
+    session.say(*text.size_lines(size, needed))
+    end = pool.pool_start + 2 * pool.table_zones * ZONE_BLOCKS + pool.crc_pages
+    if size < max(needed, end * BLOCK_BYTES):
+        raise DeviceError(
+            f"the metadata device has {size} bytes, {max(needed, end * BLOCK_BYTES)} are needed",
+            device=session.meta.device.path,
+            clone_status=_TOO_SMALL,
+        )
 
 
 def restore(session: Session) -> int:
     """Start an existing ZDM."""
-    arguments = session.arguments
-    identity = merged(session.identity(), arguments, create=False)
-    require_usable(load(session.target))
+    session.scan()
+    identity = merged(session.identity("ZDM Not found. Nothing to restore."), session.arguments, create=False)
+    if session.meta is None or session.arguments.has("mirror"):
+        require_usable(load(session.target))
     session.rewrite(identity)
-    meta, mirror = arguments.values.get("meta", ""), arguments.has("mirror")
-    line = line_of(identity, session.device.path, meta=meta, mirror=mirror)
-    session.show(session.identity() if not session.dry_run else identity)
-    _start(session, identity, line, with_messages=True, needed=True)
-    return 0
+    status = _start(session, identity, create=False)
+    session.tell(identity=session.identity_document(identity))
+    return session.send(session.name_of(identity), messages_of(identity)) or status
 
 
-def _start(session: Session, identity: SuperBlock, line: str, *, with_messages: bool, needed: bool) -> None:
-    """Build the dmsetup command and run it where that can work."""
+def _start(session: Session, identity: SuperBlock, *, create: bool) -> int:
+    """The dmsetup command: shown, and run where that can work; the exit status."""
+    arguments = session.arguments
+    line = line_of(
+        identity,
+        session.device.path,
+        create=create,
+        force=arguments.has("force"),
+        meta=arguments.values.get("meta", ""),
+        mirror=arguments.has("mirror"),
+    )
     name = session.name_of(identity)
-    messages = messages_of(identity) if with_messages else []
-    commands = text.start_commands(name, line, messages)
-    session.tell(name=name, table=line, messages=messages, commands=commands)
-    session.say(*commands)
-    if session.dry_run:
-        return
-    if not session.on_block_device:
-        session.note("an image file is not started; zoned serve offers its content")
-        return
-    if device_mapper.target_version(TARGET_NAME) is None:
-        reason = "not started: the running kernel has no target 'zdm'"
-        hint = "zoned serve and zoned export read it without a kernel"
-        if needed:
-            raise DeviceError(reason, device=session.device.path, hint=hint)
-        session.note(f"{reason} ({hint})")
-        return
-    device_mapper.create(name, line)
+    messages = messages_of(identity) if has_run_time(arguments) or not create else []
+    command = text.start_command(name, line)
+    session.tell(name=name, table=line, messages=messages, commands=[command, *text.message_commands(name, messages)])
+    if session.verbose or not create or not session.runs_commands:
+        session.say(command)
+    if not session.runs_commands:
+        return 0
+    try:
+        device_mapper.create(name, line)
+    except DeviceError as error:
+        failed = "** ERROR: Create ZDM instance failed" if create else "Restore ZDM instance failed"
+        return session.command_failed(failed, error)
     session.tell(started=True)
-    session.send(name, messages)
+    return 0

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from zoned_tools.cli.clones.zdmadm.arguments import has_run_time, merged
 from zoned_tools.engine import device_mapper
+from zoned_tools.errors import DeviceError
 from zoned_tools.formats.zdm.table import messages_of
 from zoned_tools.report import zdmadm as text
 
@@ -15,30 +16,29 @@ if TYPE_CHECKING:
 
 def change(session: Session) -> int:
     """Change run-time parameters, on the device and of the mapping."""
-    identity = session.identity()
+    session.scan()
+    identity = session.identity("ZDM Not found. Nothing to restore.")
     if not has_run_time(session.arguments):
-        session.note("no run-time parameter was given, nothing is changed")
         return 0
     identity = merged(identity, session.arguments, create=False)
     session.rewrite(identity)
-    name, messages = session.name_of(identity), messages_of(identity)
+    messages = messages_of(identity)
     session.tell(messages=messages)
-    session.say(*text.message_commands(name, messages))
-    session.send(name, messages)
-    return 0
+    return session.send(session.name_of(identity), messages)
 
 
 def unload(session: Session) -> int:
     """Stop a running ZDM."""
-    name = session.name_of(session.identity())
+    session.scan()
+    name = session.name_of(session.identity("ZDM Not found. Nothing to unload."))
     command = text.remove_command(name)
     session.say(command)
     session.tell(commands=[command])
-    if session.dry_run:
+    if not session.runs_commands:
         return 0
-    if not session.on_block_device:
-        session.note("an image file is never loaded, nothing to do")
-        return 0
-    device_mapper.remove(name)
+    try:
+        device_mapper.remove(name)
+    except DeviceError as error:
+        return session.command_failed("ZDM Unload failed", error)
     session.tell(changed=True)
     return 0
