@@ -214,7 +214,7 @@ def _comparison_lines(evidence: DmZonedEvidence, chosen: str, other: str) -> Ite
         yield f"    {other.capitalize()} metadata set generation differs: not checking"
     elif different:
         yield from (f"    {line}" for line in _first_lines(different))
-        yield f"    {_count(evidence.chosen.differing_blocks, 'block')} differ"
+        yield f"    {_count(len(evidence.chosen.differing), 'block')} differ"
         theirs = [group for group in evidence.findings.groups if _of_the_other_set(group)]
         yield from (f"    {other} set: {line}" for line in _first_lines(theirs))
     else:

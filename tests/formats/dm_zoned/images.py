@@ -20,7 +20,7 @@ from zoned_tools.formats.dm_zoned import LAYOUT
 from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, check
 from zoned_tools.formats.dm_zoned.judge import read_state
 from zoned_tools.formats.dm_zoned.layout import UNMAPPED
-from zoned_tools.formats.dm_zoned.open import open_blocks, read_map, read_rows
+from zoned_tools.formats.dm_zoned.open import SetView, open_blocks, read_map
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "dm-zoned"
 NAMES = ("hm64x1", "hm64x4", "hm300x1", "hm6x256", "dual", "triple", "ha32x4", "v1", "v1runt")
@@ -209,7 +209,7 @@ def logical_content(target: Target, number: int | None = None) -> bytes:
         for zone, is_data in ((buffer, False), (data, True)):  # the data zone wins
             if data == UNMAPPED or zone == UNMAPPED or zone >= geometry.nr_zones:
                 continue
-            words = read_rows(state.blocks, state.layout, state.chosen, np.array([zone]))[0]
+            words = SetView(state.blocks, state.layout, state.chosen).rows(np.array([zone]))[0]
             valid = np.unpackbits(words.view(np.uint8), bitorder="little")[:zone_blocks]
             wp = int(geometry.wp_blocks[zone])
             if is_data and wp >= 0:

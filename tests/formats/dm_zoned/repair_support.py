@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from tests.formats.dm_zoned.images import (
     patch,
 )
 from zoned_tools.device.base import Device
-from zoned_tools.device.overlay import Overlay
-from zoned_tools.device.plan import apply_plan, verify_plan
+from zoned_tools.device.overlay import Overlay, Recorder, replay_cut
+from zoned_tools.device.plan import Plan, apply_plan, verify_plan
 from zoned_tools.formats.contract import CheckOptions, Consent, Consents, Journey, RepairPlan, Settings, Target
 from zoned_tools.formats.dm_zoned import LAYOUT
 from zoned_tools.formats.dm_zoned.check import check
@@ -91,6 +92,18 @@ def clean_sha256(base: str) -> str:
 def superblocks(target: Target) -> list[SuperBlock]:
     state = check_target(target).state
     return [s.superblock for s in (*state.sets, *state.tertiary) if s.superblock is not None]
+
+
+def cuts(old: Target, plan: Plan, choose: random.Random) -> Any:
+    """Targets as a power cut during ``plan`` may leave them."""
+    log: list[Any] = []
+    recorders = [Recorder(Overlay(device), log, number) for number, device in enumerate(old.devices)]
+    apply_plan(recorders, plan.steps)
+    for cut in range(len(log) + 1):
+        for survives in (lambda i: True, lambda i: False, lambda i: choose.random() < 0.5, lambda i: i % 2 == 0):
+            devices: list[Device] = [Overlay(device) for device in old.devices]
+            replay_cut(devices, log, cut, survives)
+            yield cut, Target("dm-zoned", tuple(devices))
 
 
 def overlay_with(base: Device, table: Any) -> Device:

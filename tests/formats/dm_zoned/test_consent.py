@@ -62,10 +62,21 @@ def damaged_crc(images: Images) -> bytes:
     return bytes(block)
 
 
+def newer_set_with_an_error(images: Images) -> Target:
+    """The newer of two sets names a data zone that does not exist, the older one does not."""
+    target = corrupted(images, "hm64x1", variant_of("pri-old-gen"))
+    patch(target.device, MIB + BLOCK, (1000).to_bytes(4, "little"))
+    return target
+
+
+DECIDED_BY_SET = ("sets-gen-differ", "sets-content-differ")
+"""What --use-set agrees to, and no --allow."""
+
 SCENARIOS: dict[str, Callable[[Images], Target]] = {
     "sb-bad-magic": lambda images: used_first_zone(images, b""),
     "sb-bad-crc": lambda images: used_first_zone(images, damaged_crc(images)),
     "sb-uuid-mismatch": lambda images: corrupted(images, "dual", variant_of("t-uuid-mismatch", "dual")),
+    "sets-gen-differ": newer_set_with_an_error,
     "sets-content-differ": lambda images: corrupted(images, "hm64x1", variant_of("log-uncommitted")),
     "map-dzone-range": lambda images: chunk_target((ZONES, 4), 4),
     "map-meta-zone": lambda images: chunk_target((1, 4), 4),
@@ -88,7 +99,7 @@ def test_an_action_that_asks_waits_without_its_own_consent(images: Images, code:
     plan = repair(target, others)
     assert waiting(plan).get(code) is RULES[code].asks
     assert code in check_target(target).findings.codes
-    option = "--use-set N" if code == "sets-content-differ" else f"--allow dm-zoned.{code}"
+    option = "--use-set N" if code in DECIDED_BY_SET else f"--allow dm-zoned.{code}"
     assert all(
         sentence.endswith(f"it waits for {option}") for action in plan.waiting for sentence in action.sentences()
     )
@@ -98,7 +109,7 @@ def test_an_action_that_asks_waits_without_its_own_consent(images: Images, code:
 @pytest.mark.parametrize("code", SCENARIOS)
 def test_consent_covers_its_code_alone_and_is_enough(images: Images, code: str) -> None:
     target = SCENARIOS[code](images)
-    plan = repair(target, frozenset({code}), **({"use_set": "1"} if code == "sets-content-differ" else {}))
+    plan = repair(target, frozenset({code}), **({"use_set": "0"} if code in DECIDED_BY_SET else {}))
     acting = {action.id: action.consent for action in plan.actions if not action.waits and action.consent != "certain"}
     assert acting == {f"dm-zoned.{code}": RULES[code].asks}
     assert code not in check_target(target).findings.codes
@@ -189,6 +200,8 @@ def test_a_dead_metadata_zone_matters_only_when_it_has_to_be_written() -> None:
     table["condition"][1] = ZoneCondition.READ_ONLY
     damaged = Target("dm-zoned", (overlay_with(target.device, table),))
     assert not plan_of(damaged).plan
-    patch(target.device, 3 * BLOCK, b"\xff")  # bits of a zone that no chunk names
+    patch(target.device, 3 * BLOCK, b"\xff")  # bits of a zone that no chunk names: the other set is right, and stays
+    assert plan_of(Target("dm-zoned", (overlay_with(target.device, table),))).plan
+    patch(target.device, (ZONE_BLOCKS + 3) * BLOCK, b"\xff")
     with pytest.raises(RefusedError, match="metadata zone 1 cannot be written any more, it is read-only"):
-        plan_of(Target("dm-zoned", (overlay_with(target.device, table),)), use_set="0")
+        plan_of(Target("dm-zoned", (overlay_with(target.device, table),)))

@@ -1,30 +1,33 @@
 """fsck, read-only: every rule of the format over the super blocks, both sets and the zones.
 
 The set that is reported is the user's, or the one that the kernel would activate: the only valid one, the
-newer one, or set 0 when the generations are equal. Equal generations with different content are not
-trusted: the other set is surveyed too (its findings carry ``"set"``), and :attr:`DmZonedEvidence.source`
-is the one with fewer findings.
+newer one, or set 0 when the generations are equal. Equal generations with different content are decided block by
+block (:mod:`~zoned_tools.formats.dm_zoned.choice`): the other set is surveyed too (its findings carry ``"set"``), and
+:attr:`DmZonedEvidence.kept` is what counts. A newer set with errors that the older one has not is nobody's choice.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from zoned_tools.formats.contract import CheckOptions, Evidence, NothingToCheckError, Target
+from zoned_tools.formats.dm_zoned.choice import SetChoice, Ties, Wishes, choose
 from zoned_tools.formats.dm_zoned.findings import (
     content_differs,
     generations_differ,
     runt_findings,
     set_findings,
+    sizes_differ,
     superblock_findings,
 )
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, nr_first_write_zones
 from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState, read_state
-from zoned_tools.formats.dm_zoned.open import open_blocks
-from zoned_tools.formats.dm_zoned.settings import USE_SET
+from zoned_tools.formats.dm_zoned.open import SetView, open_blocks
+from zoned_tools.formats.dm_zoned.settings import BITS, USE_SET
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_set
-from zoned_tools.formats.shared.findings import Findings
+from zoned_tools.formats.shared.findings import Findings, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,33 +45,43 @@ class DmZonedEvidence(Evidence):
         state: the super blocks.
         trusted: the set that the user vouches for.
         surveys: the chosen set first, then the other one if it was surveyed; empty when no set can be used.
-        source: set whose content a repair keeps; None on a tie, or when no set can be used.
-        compared: the sets' tables were compared, block by block.
+        kept: the content that a repair keeps; None when no set can be used, or when somebody has to choose a whole one.
+        choice: how two sets of one generation were decided between; None where they are equal or not comparable.
+        equal: the tables of both sets are the same.
+        newer_is_worse: the newer of two sets has errors that the older one has not.
     """
 
     state: TargetState
     trusted: int | None = None
     surveys: list[SetSurvey] = field(default_factory=list)
-    source: int | None = None
-    compared: bool = False
+    kept: SetSurvey | None = None
+    choice: SetChoice | None = None
+    equal: bool = False
+    newer_is_worse: bool = False
 
     @property
     def geometry(self) -> TargetGeometry:
         return self.state.geometry
 
     @property
+    def ties(self) -> Ties | None:
+        """What both sets have equally well, and differently."""
+        return self.choice.ties if self.choice is not None else None
+
+    @property
+    def source(self) -> int | None:
+        """The set that is copied to the other one; None when somebody has to choose."""
+        return self.kept.number if self.kept is not None and self.ties is None else None
+
+    @property
     def is_tie(self) -> bool:
-        """Two valid sets differ, and nothing says which is the better one."""
+        """Two valid sets differ, and nothing says which is the better one, at least of a part."""
         return bool(self.surveys) and self.source is None
 
     @property
     def chosen(self) -> SetSurvey:
         """The survey of the set that is reported."""
         return self.surveys[0]
-
-    def survey_of(self, number: int) -> SetSurvey:
-        """The survey of the chosen set, or of the one that was surveyed along with it."""
-        return next(survey for survey in self.surveys if survey.number == number)
 
     @property
     def kernel_dangers(self) -> tuple[str, ...]:
@@ -122,43 +135,79 @@ def check(target: Target, options: CheckOptions) -> DmZonedEvidence:
     evidence.findings.extend(superblock_findings(evidence.state))
     if evidence.state.chosen is None or evidence.state.layout is None:
         raise NoValidSuperBlockError(evidence)
-    _check_sets(evidence, evidence.state.chosen, evidence.state.layout)
+    wishes = Wishes(trusted, options.settings.text(BITS) == "union")
+    _check_sets(evidence, evidence.state.chosen, evidence.state.layout, wishes)
     evidence.findings.add(runt_findings(evidence.geometry))
     evidence.facts.update(_facts(evidence, evidence.state.superblock))
     return evidence
 
 
-def _check_sets(evidence: DmZonedEvidence, chosen: int, layout: MetadataLayout) -> None:
+def _check_sets(evidence: DmZonedEvidence, chosen: int, layout: MetadataLayout, wishes: Wishes) -> None:
     """Survey the chosen set, the other one where it could be as good, and decide between them."""
     state, other = evidence.state, 1 - chosen
     generations = [s.superblock.gen if s.superblock is not None else 0 for s in state.sets]
-    evidence.compared = state.both_valid and generations[0] == generations[1]
-    survey = survey_set(state.blocks, layout, chosen, other if evidence.compared else None)
-    evidence.surveys.append(survey)
-    evidence.source = chosen
-    own, theirs = Findings(set_findings(state.geometry, survey)), Findings()
-    if state.both_valid and not evidence.compared:
+    compared = state.both_valid and generations[0] == generations[1]
+    survey = survey_set(SetView(state.blocks, layout, chosen), other if compared else None)
+    if not state.both_valid:
+        _report(evidence, survey)
+        evidence.kept = survey
+    elif not compared:
         evidence.findings.add(generations_differ(generations))
-    elif evidence.compared and (survey.differing_blocks or state.layout_of(other) != layout):
-        rival = survey_set(state.blocks, state.layout_of(other), other)
-        evidence.surveys.append(rival)
-        theirs = Findings(set_findings(state.geometry, rival))
-        evidence.source = _better(evidence.trusted, chosen, len(own), len(theirs))
-        if survey.differing_blocks:  # else only the super blocks disagree, about the number of chunks
-            evidence.findings.add(content_differs(survey, len(own), len(theirs)))
-        else:
-            theirs = Findings()
-    evidence.findings.extend(own.groups)
-    evidence.findings.extend(group.with_place("set", other) for group in theirs.groups)
+        _report(evidence, survey)
+        newer = chosen if generations[chosen] > generations[other] else other
+        evidence.newer_is_worse = _is_worse(evidence, newer)
+        evidence.kept = None if evidence.trusted is None and evidence.newer_is_worse else survey
+    elif state.layout_of(other) != layout:
+        _choose_whole_set(evidence, survey)
+    elif len(survey.differing):
+        choice = choose(state.blocks, layout, survey.differing, shown=chosen, wishes=wishes)
+        evidence.choice, evidence.kept = choice, choice.kept
+        evidence.findings.add(content_differs(choice))
+        shown = sorted(choice.surveys, key=lambda one: one.number != chosen)
+        _report(evidence, *shown)
+    else:
+        _report(evidence, survey)
+        evidence.kept, evidence.equal = survey, True
 
 
-def _better(trusted: int | None, chosen: int, own: int, theirs: int) -> int | None:
-    """The set to keep: the user's, the one with fewer findings; nobody's on a tie."""
-    if trusted is not None:
-        return trusted
-    if own == theirs:
-        return None
-    return chosen if own < theirs else 1 - chosen
+def _report(evidence: DmZonedEvidence, survey: SetSurvey, rival: SetSurvey | None = None) -> None:
+    """Findings of the set that is shown, and of its rival with a mark."""
+    evidence.surveys += [survey, rival] if rival is not None else [survey]
+    evidence.findings.extend(set_findings(evidence.geometry, survey))
+    if rival is not None:
+        groups = Findings(set_findings(evidence.geometry, rival)).groups
+        evidence.findings.extend(group.with_place("set", rival.number) for group in groups)
+
+
+def _is_worse(evidence: DmZonedEvidence, newer: int) -> bool:
+    """Whether the newer of two sets has errors that the older one has not."""
+    errors = _errors_of(evidence, newer)
+    return bool(errors and errors - _errors_of(evidence, 1 - newer))
+
+
+def _errors_of(evidence: DmZonedEvidence, number: int) -> Counter[str]:
+    """How many errors of each code there are in the content of a set."""
+    state, survey = evidence.state, evidence.chosen
+    if survey.number != number:
+        survey = survey_set(SetView(state.blocks, state.layout_of(number), number))
+    groups = Findings(set_findings(evidence.geometry, survey)).groups
+    return Counter({group.code: len(group) for group in groups if group.severity is Severity.ERROR})
+
+
+def _choose_whole_set(evidence: DmZonedEvidence, survey: SetSurvey) -> None:
+    """Two sets of one generation whose super blocks disagree about the sizes: blocks cannot be compared."""
+    state, other = evidence.state, 1 - survey.number
+    rival = survey_set(SetView(state.blocks, state.layout_of(other), other))
+    own, theirs = (len(Findings(set_findings(evidence.geometry, one))) for one in (survey, rival))
+    if len(survey.differing):
+        evidence.findings.add(sizes_differ(survey, own, theirs))
+        _report(evidence, survey, rival)
+    else:
+        _report(evidence, survey)
+    if evidence.trusted is not None or own < theirs:
+        evidence.kept = survey
+    elif theirs < own:
+        evidence.kept = rival
 
 
 def _facts(evidence: DmZonedEvidence, sb: SuperBlock) -> dict[str, object]:

@@ -26,12 +26,12 @@ from zoned_tools.formats.dm_zoned.layout import (
     superblock_crc,
 )
 from zoned_tools.formats.dm_zoned.open import (
+    SetView,
     TargetBlocks,
     Words,
     bitmap_words,
     open_blocks,
     read_map,
-    stream_bitmaps,
     stream_zones,
 )
 from zoned_tools.formats.dm_zoned.repair_writes import as_blocks, difference_steps, plan_tertiary
@@ -118,7 +118,7 @@ def _map_rows(table: MapArray) -> Iterator[list[object]]:
 
 
 def _bitmap_rows(blocks: TargetBlocks, layout: MetadataLayout, number: int) -> Iterator[list[object]]:
-    for zone, words in stream_bitmaps(blocks, layout, number):
+    for zone, words in SetView(blocks, layout, number).stream():
         same = (words[1:] == words[:-1]).all(axis=1)
         starts = np.concatenate(([0], np.flatnonzero(~same) + 1))
         ends = np.append(starts[1:], len(words))
@@ -212,7 +212,7 @@ def _table_steps(blocks: TargetBlocks, layout: MetadataLayout, number: int, tabl
     note = f"{SET_NAMES[number]} mapping table"
     yield from difference_steps(blocks, layout.map_block(number), as_blocks(wanted), as_blocks(actual), note)
     buffer = bitmap_words(layout, min(stream_zones(layout), layout.nr_zones))
-    for zone, words in stream_bitmaps(blocks, layout, number):
+    for zone, words in SetView(blocks, layout, number).stream():
         rows = buffer[: len(words)]
         tables.fill_bitmaps(zone, rows)
         block = layout.bitmap_block(number, zone)

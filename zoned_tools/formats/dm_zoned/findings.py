@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, ZoneKind, held_zones
+from zoned_tools.formats.dm_zoned.layout import NR_SETS
 from zoned_tools.formats.dm_zoned.rules import RULES
-from zoned_tools.formats.dm_zoned.survey import NO_CHUNK, MapSurvey, SetSurvey, Shared, narrow
+from zoned_tools.formats.dm_zoned.survey import MapSurvey, SetSurvey, Shared, narrow
 from zoned_tools.formats.shared.columns import Computed, Words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from zoned_tools.device.zones import BoolArray, IntArray
+    from zoned_tools.formats.dm_zoned.choice import SetChoice
     from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState
     from zoned_tools.formats.shared.findings import FindingGroup
 
@@ -70,21 +72,44 @@ def generations_differ(generations: Sequence[int]) -> FindingGroup:
     )
 
 
-def content_differs(chosen: SetSurvey, own: int, theirs: int) -> FindingGroup:
-    """Sets of one generation differ; ``own`` and ``theirs`` are the numbers of their findings."""
-    other = 1 - chosen.number
-    if own == theirs:
-        verdict = "neither is the better one, only --use-set can decide"
-    else:
-        better = other if theirs < own else chosen.number
-        verdict = f"set {better} is the better one"
-        if better != _KERNELS_SET:
-            verdict += f" (the kernel would use set {_KERNELS_SET})"
+def content_differs(choice: SetChoice) -> FindingGroup:
+    """Sets of one generation differ: what decides between them, and what nothing decides."""
+    reasons = [
+        f"{count} blocks of set {number} {text}"
+        for counts, text in ((choice.unreadable, "cannot be read"), (choice.damaged, "break the rules"))
+        for number, count in enumerate(counts)
+        if count
+    ]
+    reasons += [f"set {number} fits the drive better in {won} places" for number, won in enumerate(choice.won) if won]
+    against = [choice.unreadable[n] + choice.damaged[n] + choice.won[1 - n] for n in range(NR_SETS)]
+    if choice.ties is not None:
+        reasons.append(
+            f"both sets are equally good about {choice.ties.describe()}: only --use-set N can decide "
+            f"(set {choice.source} is shown)"
+        )
+    elif bool(against[0]) != bool(against[1]):
+        better = int(bool(against[0]))
+        kernel = f" (the kernel would use set {_KERNELS_SET})" if better != _KERNELS_SET else ""
+        reasons.append(f"set {better} is the better one{kernel}")
     return RULES.finding(
         "sets-content-differ",
-        f"metadata sets have the same generation but {chosen.differing_blocks} blocks differ; set {chosen.number} has "
-        f"{own} findings, set {other} has {theirs}: {verdict}",
-        blocks=chosen.differing_blocks,
+        f"metadata sets have the same generation but {choice.differing} blocks differ: {', '.join(reasons)}",
+        blocks=choice.differing,
+    )
+
+
+def sizes_differ(chosen: SetSurvey, own: int, theirs: int) -> FindingGroup:
+    """Sets of one generation and of different sizes; ``own`` and ``theirs`` are the numbers of their findings."""
+    other = 1 - chosen.number
+    if own == theirs:
+        verdict = "neither is the better one, only --use-set N can decide"
+    else:
+        verdict = f"set {other if theirs < own else chosen.number} is the better one"
+    return RULES.finding(
+        "sets-content-differ",
+        f"metadata sets have the same generation but not the same number of chunks, and {len(chosen.differing)} blocks "
+        f"differ; set {chosen.number} has {own} findings, set {other} has {theirs}: {verdict}",
+        blocks=len(chosen.differing),
     )
 
 
@@ -145,7 +170,7 @@ def _shared_findings(shared: Shared) -> FindingGroup:
 def _bitmap_findings(geometry: TargetGeometry, survey: SetSurvey) -> Iterator[FindingGroup]:
     bits, mapping = survey.bits, survey.map
     late = np.flatnonzero(bits.after_wp)
-    reset = reclaim_crashed(geometry, survey, late).astype(np.int8)
+    reset = survey.emptied_zones[late].astype(np.int8)
     yield RULES.findings(
         "bits-after-wp",
         "zone {zone} of chunk {chunk}: {count} blocks are marked valid at or after the write pointer "
@@ -177,23 +202,6 @@ def _counted(code: str, counts: IntArray, mask: BoolArray | None, text: str) -> 
     """Zones with a count above 0, in ``mask`` if given."""
     zones = np.flatnonzero((counts > 0) & mask if mask is not None else counts > 0)
     return RULES.findings(code, f"zone {{zone}}: {text}", zone=narrow(zones), count=narrow(counts[zones]))
-
-
-def reclaim_crashed(geometry: TargetGeometry, survey: SetSurvey, zones: IntArray) -> BoolArray:
-    """True for buffered chunks' data zones that are empty although blocks in them are marked valid.
-
-    The 6.1 target resets the zone after copying it to the buffer zone but before it commits
-    that, so the bytes are in the buffer zone at the same places.
-    """
-    mapping = survey.map
-    chunks = mapping.owners.data[zones]
-    chunk = np.where(chunks != NO_CHUNK, chunks, 0)
-    buffered = (chunks != NO_CHUNK) & mapping.buffer_usable[chunk] & ~mapping.buffer_meta[chunk]
-    buffers = np.where(buffered, mapping.buffer[chunk], 0)
-    found: BoolArray = (
-        buffered & (geometry.wp_blocks[zones] == 0) & (survey.bits.after_wp[zones] > 0) & geometry.cache[buffers]
-    )
-    return found
 
 
 def _condition_findings(geometry: TargetGeometry, survey: SetSurvey) -> Iterator[FindingGroup]:

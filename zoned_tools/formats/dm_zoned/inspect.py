@@ -9,7 +9,7 @@ import numpy as np
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, ZoneKind
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES, SuperBlockState, TargetState, read_state
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, UNMAPPED, MetadataLayout, superblock_crc
-from zoned_tools.formats.dm_zoned.open import open_blocks
+from zoned_tools.formats.dm_zoned.open import SetView, open_blocks
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_set
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def inspect(target: Target) -> dict[str, object]:
         "set_used": state.chosen,
     }
     if state.chosen is not None and state.layout is not None:
-        examined = survey_set(state.blocks, state.layout, state.chosen)
+        examined = survey_set(SetView(state.blocks, state.layout, state.chosen))
         tree["layout"] = _layout(state.layout)
         tree["usage"] = _usage(state, examined)
         tree["chunks"] = _chunks(state.geometry, examined)

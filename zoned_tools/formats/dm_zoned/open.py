@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from zoned_tools.device.runs import mask_runs
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, build_geometry
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MapArray, MetadataLayout
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from zoned_tools.device.base import Device
-    from zoned_tools.device.zones import IntArray
+    from zoned_tools.device.zones import BoolArray, IntArray
     from zoned_tools.formats.contract import Target
 
 STREAM_BYTES = 4 << 20
@@ -84,21 +85,63 @@ def bitmap_words(layout: MetadataLayout, zones: int) -> Words:
     return np.empty((zones, layout.bitmap_blocks_per_zone * BLOCK_BYTES // 8), "<u8")
 
 
-def stream_bitmaps(blocks: TargetBlocks, layout: MetadataLayout, number: int) -> Iterator[tuple[int, Words]]:
-    """``(first zone, words)`` of set ``number``, ascending; the array is overwritten by the next step."""
-    step = stream_zones(layout)
-    buffer = bitmap_words(layout, min(step, layout.nr_zones))
-    for zone in range(0, layout.nr_zones, step):
-        words = buffer[: min(step, layout.nr_zones - zone)]
-        blocks.read_into(layout.bitmap_block(number, zone), words.data.cast("B"))
-        yield zone, words
+@dataclass(frozen=True, slots=True)
+class SetView:
+    """What counts as the content of a metadata set: its own blocks, but for those that the other set has better.
 
+    Attributes:
+        number: the set.
+        table: the mapping table, where it is not the set's own: shape (map blocks * 512, 2).
+        taken: bitmap blocks that are read from the other set, shape (bitmap blocks,); None for none.
+        joined: bitmap blocks of which the bits of both sets count; None for none.
+    """
 
-def read_rows(blocks: TargetBlocks, layout: MetadataLayout, number: int, zones: IntArray) -> Words:
-    """Bitmaps of some zones, in any order: shape (zones, words); runs of ascending ids are one request."""
-    words = bitmap_words(layout, len(zones))
-    breaks = np.flatnonzero(np.diff(zones) != 1) + 1
-    edges = [0, *breaks.tolist(), len(zones)] if len(zones) else []
-    for start, end in pairwise(edges):
-        blocks.read_into(layout.bitmap_block(number, int(zones[start])), words[start:end].data.cast("B"))
-    return words
+    blocks: TargetBlocks
+    layout: MetadataLayout
+    number: int
+    table: MapArray | None = None
+    taken: BoolArray | None = None
+    joined: BoolArray | None = None
+
+    @property
+    def is_mixed(self) -> bool:
+        """Something comes from the other set."""
+        return self.table is not None or self.taken is not None or self.joined is not None
+
+    def read_map(self) -> MapArray:
+        """The mapping table in whole blocks, as :func:`read_map`; the caller's own."""
+        return read_map(self.blocks, self.layout, self.number) if self.table is None else self.table.copy()
+
+    def bitmaps_into(self, first_zone: int, words: Words) -> None:
+        """Fill ``words`` with the bitmaps of the zones from ``first_zone`` on."""
+        self.blocks.read_into(self.layout.bitmap_block(self.number, first_zone), words.data.cast("B"))
+        if self.taken is None and self.joined is None:
+            return
+        rows = words.reshape(-1, BLOCK_BYTES // 8)
+        first_row = first_zone * self.layout.bitmap_blocks_per_zone
+        for mask, is_joined in ((self.taken, False), (self.joined, True)):
+            if mask is None:
+                continue
+            for start, end in mask_runs(mask[first_row : first_row + len(rows)]).tolist():
+                other = np.empty((end - start, rows.shape[1]), "<u8")
+                place = self.layout.bitmap_block(1 - self.number) + first_row + start
+                self.blocks.read_into(place, other.data.cast("B"))
+                rows[start:end] = rows[start:end] | other if is_joined else other
+
+    def stream(self) -> Iterator[tuple[int, Words]]:
+        """``(first zone, words)``, ascending; the array is overwritten by the next step."""
+        step = stream_zones(self.layout)
+        buffer = bitmap_words(self.layout, min(step, self.layout.nr_zones))
+        for zone in range(0, self.layout.nr_zones, step):
+            words = buffer[: min(step, self.layout.nr_zones - zone)]
+            self.bitmaps_into(zone, words)
+            yield zone, words
+
+    def rows(self, zones: IntArray) -> Words:
+        """Bitmaps of some zones, in any order: shape (zones, words); runs of ascending ids are one request."""
+        words = bitmap_words(self.layout, len(zones))
+        breaks = np.flatnonzero(np.diff(zones) != 1) + 1
+        edges = [0, *breaks.tolist(), len(zones)] if len(zones) else []
+        for start, end in pairwise(edges):
+            self.bitmaps_into(int(zones[start]), words[start:end])
+        return words

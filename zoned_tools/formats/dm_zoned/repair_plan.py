@@ -14,6 +14,7 @@ from zoned_tools.device.plan import Plan
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.contract import Consent, Consents, RepairPlan
 from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, NoValidSuperBlockError
+from zoned_tools.formats.dm_zoned.choice import without
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES
 from zoned_tools.formats.dm_zoned.repair_bits import BitmapRepair
 from zoned_tools.formats.dm_zoned.repair_map import MapRepair
@@ -24,6 +25,8 @@ from zoned_tools.formats.dm_zoned.repair_superblocks import (
     tertiary_repairs,
 )
 from zoned_tools.formats.dm_zoned.repair_writes import (
+    healing_steps,
+    plan_in_place,
     plan_resets,
     plan_sets,
     plan_tertiary,
@@ -37,7 +40,9 @@ from zoned_tools.formats.dm_zoned.survey import narrow
 
 if TYPE_CHECKING:
     from zoned_tools.device.zones import IntArray
+    from zoned_tools.formats.dm_zoned.choice import Ties
     from zoned_tools.formats.dm_zoned.layout import SuperBlock
+    from zoned_tools.formats.dm_zoned.survey import SetSurvey
     from zoned_tools.formats.shared.rules import ActionGroup
 
 
@@ -62,24 +67,24 @@ def plan_repair(evidence: DmZonedEvidence, consents: Consents) -> RepairPlan:
         for action in taken:
             repair.add(action)
         return repair
-    if evidence.source is None:
-        _leave_tie(repair, evidence)
+    if evidence.kept is None:
+        _leave_sets(repair, evidence)
     else:
-        _repair_sets(repair, evidence, evidence.source, consents, taken)
+        _repair_sets(repair, evidence, evidence.kept, consents, taken)
     refuse_dead_zones(repair.plan, evidence.geometry, evidence.chosen.layout)
     return repair
 
 
-def _leave_tie(repair: RepairPlan, evidence: DmZonedEvidence) -> None:
-    """Nothing says which set is the better one: only what both agree about is repaired."""
-    state = evidence.state
-    if state.layout_of(0) == state.layout_of(1):
-        _repair_members(repair, evidence, repaired_superblock(state, evidence.chosen.number)[0])
+def _leave_sets(repair: RepairPlan, evidence: DmZonedEvidence) -> None:
+    """Somebody has to choose a whole set before anything can be done about either."""
+    if "sets-gen-differ" in evidence.findings.codes:
+        code, text = "sets-gen-differ", "the newer metadata set has errors that the older one does not have"
+    else:
+        code, text = "sets-content-differ", "the metadata sets are of different sizes and equally good"
     repair.add(
         RULES.action(
-            "sets-content-differ",
-            f"the metadata sets are equally good and {evidence.chosen.differing_blocks} blocks differ: one of them is "
-            "copied to the other, and repaired, when --use-set N decides which",
+            code,
+            f"{text}: one of them is copied to the other, and repaired, when --use-set N decides which",
             consent=Consent.GUESSES,
             needs="--use-set N",
         )
@@ -87,37 +92,66 @@ def _leave_tie(repair: RepairPlan, evidence: DmZonedEvidence) -> None:
 
 
 def _repair_sets(
-    repair: RepairPlan, evidence: DmZonedEvidence, source: int, consents: Consents, taken: list[ActionGroup]
+    repair: RepairPlan, evidence: DmZonedEvidence, kept: SetSurvey, consents: Consents, taken: list[ActionGroup]
 ) -> None:
-    """Repair the source set and copy it to the other one."""
-    state, survey = evidence.state, evidence.survey_of(source)
+    """Repair the content that counts, and give it to both sets; what is undecided stays in each as it is."""
+    state, source, ties = evidence.state, kept.number, evidence.ties
+    survey = kept if ties is None else without(kept, ties)
     mapping = MapRepair(state.geometry, survey, consents)
     mapping.run()
     bitmaps = BitmapRepair(mapping, consents.settings)
     superblock, actions = repaired_superblock(state, source)
-    equal = evidence.compared and len(evidence.surveys) == 1
-    tables = table_steps(state.blocks, survey, mapping.table, bitmaps.edits, equal=equal)
-    wanted = set_superblocks(state, source, superblock, changed=bool(tables[source]))
-    plan_sets(repair.plan, state, source, wanted, tables)
-    done = [*_copied(evidence, source), *actions, *rewritten(state, wanted), *mapping.actions, *bitmaps.actions]
+    healing = healing_steps(kept.view)
+    tables = table_steps(survey, mapping.table, bitmaps.edits, equal=evidence.equal, ties=ties)
+    done = [*mapping.actions, *bitmaps.actions]
+    if ties is None:
+        changed = bool(healing or tables[source])
+        wanted = set_superblocks(state, source, superblock, changed=changed)
+        repair.plan.steps += healing
+        if healing:
+            repair.plan.flush(0, f"{SET_NAMES[source]} tables are durable before the other set changes")
+        plan_sets(repair.plan, state, source, wanted, tables)
+        done = [*actions, *rewritten(state, wanted), *done]
+    else:
+        plan_in_place(repair.plan, source, healing, tables)
+    done = [*_copied(evidence, source), *done]
     for action in (*(a for a in done if not a.waits), *taken):
         repair.add(action)
     _repair_members(repair, evidence, superblock)
     for action in (a for a in done if a.waits):
         repair.add(action)
-    _repair_zones(repair, mapping, agreed="zone-unmapped-not-empty" in consents.allow)
+    _repair_zones(repair, mapping, ties, agreed="zone-unmapped-not-empty" in consents.allow)
 
 
 def _copied(evidence: DmZonedEvidence, source: int) -> list[ActionGroup]:
-    """That one set replaces the other, where they differ."""
+    """That sets replace each other, where they differ."""
     codes = evidence.findings.codes & {"sets-content-differ", "sets-gen-differ"}
     if not codes and source == evidence.state.chosen:
         return []
     code = next(iter(codes), "sets-content-differ")
-    text = f"the {SET_NAMES[source]} metadata set is copied to the {SET_NAMES[1 - source]} one"
-    guessed = code == "sets-content-differ" and evidence.trusted is not None
+    choice = evidence.choice
+    actions = []
+    if choice is not None and choice.kept.view.is_mixed:
+        text = (
+            f"blocks that the {SET_NAMES[1 - source]} metadata set has better are copied to the {SET_NAMES[source]} one"
+        )
+        actions.append(RULES.action(code, text))
+    if choice is not None and choice.ties is not None:
+        actions.append(
+            RULES.action(
+                code,
+                f"the metadata sets are equally good about {choice.ties.describe()}: nothing is written there until "
+                "--use-set N decides which set is right",
+                consent=Consent.GUESSES,
+                needs="--use-set N",
+            )
+        )
+        return actions
+    guessed = evidence.trusted is not None and (choice is None or choice.decided_by_user)
+    guessed = guessed and (code == "sets-content-differ" or evidence.newer_is_worse)
     consent = Consent.GUESSES if guessed else Consent.CERTAIN
-    return [RULES.action(code, text, consent=consent, agreed=True, needs="--use-set N" if guessed else "")]
+    text = f"the {SET_NAMES[source]} metadata set is copied to the {SET_NAMES[1 - source]} one"
+    return [*actions, RULES.action(code, text, consent=consent, agreed=True, needs="--use-set N" if guessed else "")]
 
 
 def _repair_members(repair: RepairPlan, evidence: DmZonedEvidence, superblock: SuperBlock) -> None:
@@ -126,10 +160,12 @@ def _repair_members(repair: RepairPlan, evidence: DmZonedEvidence, superblock: S
         repair.add(action)
 
 
-def _repair_zones(repair: RepairPlan, mapping: MapRepair, *, agreed: bool) -> None:
+def _repair_zones(repair: RepairPlan, mapping: MapRepair, ties: Ties | None, *, agreed: bool) -> None:
     """Written zones that no chunk names: with consent they are reset."""
     geometry = mapping.geometry
     idle = geometry.sequential & geometry.not_empty & ~geometry.dead & ~mapping.held & ~mapping.named
+    if ties is not None:
+        idle &= ~ties.zones
     zones: IntArray = np.flatnonzero(idle)
     repair.add(
         RULES.actions(

@@ -1,7 +1,8 @@
 """Steps of a repair, in an order that survives a power cut.
 
-The set that is not the source of the repair is made the older one, gets the repaired tables and then, as
-the newer one, its super block; only then the source set is touched. So at every moment one set is complete
+The source of a repair first gets what the other set has better. Then the other set is made the older one, or
+loses its super block where the source itself needs repairs; it gets the repaired tables and, as the newer one, its
+super block; only then the source set is touched. So at every moment one set is complete
 and is the one that check, repair and the kernel choose.
 
 Both sets are compared with the wanted content while its bitmaps stream by, so only blocks that differ are
@@ -29,12 +30,11 @@ from zoned_tools.formats.dm_zoned.geometry import Member, TargetGeometry, held_z
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES, TargetState
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, NR_SETS, MapArray, MetadataLayout, SuperBlock
 from zoned_tools.formats.dm_zoned.open import (
+    SetView,
     TargetBlocks,
     Words,
     bitmap_words,
     read_map,
-    read_rows,
-    stream_bitmaps,
     stream_zones,
 )
 from zoned_tools.formats.dm_zoned.repair_bits import NO_ZONE, BitmapEdits
@@ -42,6 +42,7 @@ from zoned_tools.formats.dm_zoned.survey import SetSurvey, keep_below, take_beyo
 
 if TYPE_CHECKING:
     from zoned_tools.device.zones import BoolArray, IntArray
+    from zoned_tools.formats.dm_zoned.choice import Ties
 
 _BLOCK_WORDS = BLOCK_BYTES // 8
 _LONG_RUN_BLOCKS = 64
@@ -95,6 +96,14 @@ def _newer_generation(state: TargetState, gen: int) -> int:
     return min(highest + 1, _MAX_GENERATION)
 
 
+def plan_in_place(plan: Plan, source: int, healing: list[Step], tables: list[list[Step]]) -> None:
+    """Both sets keep their super blocks: while they differ about something, none of them may become the newer one."""
+    for number, steps in ((source, healing), (1 - source, tables[1 - source]), (source, tables[source])):
+        if steps:
+            plan.steps += steps
+            plan.flush(0, f"{SET_NAMES[number]} tables are durable before the other set changes")
+
+
 def plan_sets(plan: Plan, state: TargetState, source: int, wanted: list[SuperBlock], tables: list[list[Step]]) -> None:
     """Both sets, in the order that the module's docstring tells."""
     other = 1 - source
@@ -102,7 +111,7 @@ def plan_sets(plan: Plan, state: TargetState, source: int, wanted: list[SuperBlo
     assert good is not None
     rewrite = [wanted[n].pack() != state.sets[n].raw for n in range(NR_SETS)]
     if tables[other] and state.sets[other].usable and stale is not None and stale.gen >= good.gen:
-        _make_older(plan, state, other, stale, good.gen)
+        _stand_back(plan, state, other, stale, 0 if tables[source] else good.gen)
         rewrite[other] = True
     for number in (other, source):
         if tables[number]:
@@ -112,11 +121,17 @@ def plan_sets(plan: Plan, state: TargetState, source: int, wanted: list[SuperBlo
             plan_superblock(plan, state.geometry, number, wanted[number])
 
 
-def _make_older(plan: Plan, state: TargetState, number: int, superblock: SuperBlock, gen: int) -> None:
-    """Before its tables change, a set must not be mistaken for a complete one."""
+def _stand_back(plan: Plan, state: TargetState, number: int, superblock: SuperBlock, gen: int) -> None:
+    """Before its tables change, a set must not be mistaken for a complete one.
+
+    It becomes older than ``gen``. Where the source has errors (``gen`` is 0) the older set, half repaired, would look
+    like the better one: there it has no super block until it is complete.
+    """
     device, offset_bytes = state.geometry.locate(state.sets[number].block)
-    raw = replace(superblock, gen=gen - 1).pack() if gen else bytes(BLOCK_BYTES)
-    plan.steps.append(Write(device, offset_bytes, raw, f"{SET_NAMES[number]} super block made older"))
+    raw, what = bytes(BLOCK_BYTES), "taken away"
+    if gen:
+        raw, what = replace(superblock, gen=gen - 1).pack(), "made older"
+    plan.steps.append(Write(device, offset_bytes, raw, f"{SET_NAMES[number]} super block {what}"))
     plan.steps.append(Flush(device))
 
 
@@ -168,30 +183,69 @@ def _zones_of(step: Step, geometry: TargetGeometry, member: Member) -> tuple[int
 # -- mapping table and bitmaps
 
 
-def table_steps(
-    blocks: TargetBlocks, survey: SetSurvey, table: MapArray, edits: BitmapEdits, *, equal: bool
-) -> list[list[Step]]:
-    """Steps for set 0 and set 1 to get mapping table ``table`` and the edited bitmaps of the surveyed set.
+def healing_steps(view: SetView) -> list[Step]:
+    """Steps for a set to get the blocks that the other one has better; before anything is copied from it.
 
-    Those of the other set copy from the source, so they have to run before the source's.
+    Done in place and with both sets of one generation, so that a power cut leaves what decides the same way again.
+    """
+    if not view.is_mixed:
+        return []
+    blocks, layout, number = view.blocks, view.layout, view.number
+    own = SetView(blocks, layout, number)
+    note = f"{SET_NAMES[number]} mapping table, from the other set"
+    steps = list(
+        difference_steps(blocks, layout.map_block(number), as_blocks(view.read_map()), as_blocks(own.read_map()), note)
+    )
+    note = f"{SET_NAMES[number]} bitmap blocks, from the other set"
+    step, per_zone = stream_zones(layout), layout.bitmap_blocks_per_zone
+    masks = [mask for mask in (view.taken, view.joined) if mask is not None]
+    for zone in range(0, layout.nr_zones, step):
+        rows = slice(zone * per_zone, (zone + step) * per_zone)
+        if not any(mask[rows].any() for mask in masks):
+            continue
+        wanted, actual, other = (bitmap_words(layout, min(step, layout.nr_zones - zone)) for _ in range(3))
+        view.bitmaps_into(zone, wanted)
+        own.bitmaps_into(zone, actual)
+        SetView(blocks, layout, 1 - number).bitmaps_into(zone, other)
+        origin = Origin(layout.bitmap_block(1 - number, zone), as_blocks(other))
+        steps += difference_steps(
+            blocks, layout.bitmap_block(number, zone), as_blocks(wanted), as_blocks(actual), note, origin
+        )
+    return steps
+
+
+def table_steps(
+    survey: SetSurvey, table: MapArray, edits: BitmapEdits, *, equal: bool, ties: Ties | None
+) -> list[list[Step]]:
+    """Steps for set 0 and set 1 to get mapping table ``table`` and the edited bitmaps of the surveyed content.
+
+    Those of the other set copy from the source, so they have to run before the source's, and after
+    :func:`healing_steps`.
 
     Args:
         equal: the other set's tables are known to be the same.
+        ties: what each set keeps as it has it.
     """
-    layout, source = survey.layout, survey.number
+    blocks, layout, source = survey.view.blocks, survey.layout, survey.number
     steps: list[list[Step]] = [[], []]
-    wanted, kept = as_blocks(table), as_blocks(survey.map.table)
+    kept = survey.view.read_map()
     for number in range(NR_SETS):
-        actual = kept if equal or number == source else as_blocks(read_map(blocks, layout, number))
-        origin = Origin(layout.map_block(source), kept) if number != source else None
+        actual = kept if equal or number == source else read_map(blocks, layout, number)
+        wanted = table
+        if ties is not None:
+            wanted = table.copy()
+            wanted[: len(ties.chunks)][ties.chunks] = actual[: len(ties.chunks)][ties.chunks]
+        origin = Origin(layout.map_block(source), as_blocks(kept)) if number != source else None
         note = f"{SET_NAMES[number]} mapping table"
-        steps[number] += difference_steps(blocks, layout.map_block(number), wanted, actual, note, origin)
+        steps[number] += difference_steps(
+            blocks, layout.map_block(number), as_blocks(wanted), as_blocks(actual), note, origin
+        )
     if equal and not edits and not survey.bits.beyond.any():
         return steps
-    bitmaps = WantedBitmaps.of(blocks, layout, source, edits)
+    bitmaps = WantedBitmaps.of(survey.view, edits)
     other = bitmap_words(layout, min(stream_zones(layout), layout.nr_zones))
     original = other.copy()
-    for zone, words in stream_bitmaps(blocks, layout, source):
+    for zone, words in survey.view.stream():
         before = original[: len(words)]
         before[...] = words
         bitmaps.edit(zone, words)
@@ -200,12 +254,16 @@ def table_steps(
             if number != source and not equal:
                 actual_words = other[: len(words)]
                 blocks.read_into(layout.bitmap_block(number, zone), actual_words.data.cast("B"))
+            wanted_words = words
+            producer: Producer | None = partial(bitmaps.producer, zone)
+            tied = ties.zones[zone : zone + len(words)] if ties is not None else None
+            if tied is not None and tied.any():
+                wanted_words, producer = np.where(tied[:, None], actual_words, words), None
             block = layout.bitmap_block(number, zone)
             note = f"{SET_NAMES[number]} bitmap blocks"
             origin = Origin(layout.bitmap_block(source, zone), as_blocks(before)) if number != source else None
-            producer = partial(bitmaps.producer, zone)
             steps[number] += difference_steps(
-                blocks, block, as_blocks(words), as_blocks(actual_words), note, origin, producer
+                blocks, block, as_blocks(wanted_words), as_blocks(actual_words), note, origin, producer
             )
     return steps
 
@@ -219,17 +277,15 @@ class WantedBitmaps:
     another zone's are kept (``combined``, compressed).
     """
 
-    blocks: TargetBlocks
-    layout: MetadataLayout
-    source: int
+    view: SetView
     edits: BitmapEdits
     combined: dict[int, bytes]
 
     @classmethod
-    def of(cls, blocks: TargetBlocks, layout: MetadataLayout, source: int, edits: BitmapEdits) -> WantedBitmaps:
+    def of(cls, view: SetView, edits: BitmapEdits) -> WantedBitmaps:
         """Read what has to be kept."""
-        bitmaps = cls(blocks, layout, source, edits, {})
-        zones, step = edits.combined, stream_zones(layout)
+        bitmaps = cls(view, edits, {})
+        zones, step = edits.combined, stream_zones(view.layout)
         for start in range(0, len(zones), step):
             bitmaps._combine(zones[start : start + step])
         return bitmaps
@@ -241,7 +297,7 @@ class WantedBitmaps:
         merged, subtracted = self.edits.merge[zones], self.edits.subtract[zones]
         rows = np.flatnonzero(merged != NO_ZONE)
         moved = self._read(merged[rows])
-        take_beyond(moved, self.layout.zone_blocks)
+        take_beyond(moved, self.view.layout.zone_blocks)
         words[rows] |= moved
         rows = np.flatnonzero(subtracted != NO_ZONE)
         won = self._read(subtracted[rows])
@@ -251,16 +307,16 @@ class WantedBitmaps:
             self.combined[zone] = zlib.compress(row.tobytes(), 1)
 
     def _read(self, zones: IntArray) -> Words:
-        return read_rows(self.blocks, self.layout, self.source, zones)
+        return self.view.rows(zones)
 
     def _edit_own(self, zones: IntArray, words: Words) -> None:
         """What follows from a zone's own bits."""
-        take_beyond(words, self.layout.zone_blocks)
+        take_beyond(words, self.view.layout.zone_blocks)
         words[self.edits.clear[zones]] = 0
         rows = np.flatnonzero(self.edits.cut[zones])
         if len(rows):
             late = words[rows]
-            keep_below(late, self.blocks.geometry.wp_blocks[zones[rows]])
+            keep_below(late, self.view.blocks.geometry.wp_blocks[zones[rows]])
             words[rows] = late
 
     def edit(self, first_zone: int, words: Words) -> None:
@@ -273,11 +329,11 @@ class WantedBitmaps:
 
     def producer(self, first_zone: int, start: int, end: int) -> Callable[[], bytes]:
         """What makes the blocks from ``start`` to ``end`` of the bitmaps from ``first_zone`` on."""
-        return partial(self.produce, first_zone * self.layout.bitmap_blocks_per_zone + start, end - start)
+        return partial(self.produce, first_zone * self.view.layout.bitmap_blocks_per_zone + start, end - start)
 
     def produce(self, first_block: int, count: int) -> bytes:
         """Some blocks of the wanted bitmaps; counted from the first bitmap block."""
-        per_zone = self.layout.bitmap_blocks_per_zone
+        per_zone = self.view.layout.bitmap_blocks_per_zone
         first_zone, end_zone = first_block // per_zone, -(-(first_block + count) // per_zone)
         words = self._read(np.arange(first_zone, end_zone))
         self.edit(first_zone, words)

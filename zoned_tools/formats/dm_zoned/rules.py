@@ -151,16 +151,19 @@ RULES = Rules(
             "the metadata sets have different generations and need a sync",
             "a power cut during a commit; the kernel then logs into the older set without completing it, "
             "and after the next commit a whole commit can be lost",
-            "the newer set is copied to the older one, super block last",
+            "the newer set is copied to the older one, super block last; when it has errors that the older one has "
+            "not, nothing is written until --use-set N says which set is copied",
             kernel="takes the newer set and does not bring the older one up to date",
+            asks=_GUESSES,
         ),
         "sets-content-differ": Rule(
             _ERROR,
             "the metadata sets have the same generation but different content",
             "the kernel target ran after a power cut between its two super block writes, which leaves a set without "
             "the blocks of one commit; or a power cut while the kernel filled the other set",
-            "both sets are checked and the one with fewer findings is copied; on a tie nothing is written until "
-            "--use-set N says which set is copied to the other one",
+            "decided block by block: what can be read, breaks no rule or fits the drive in one set alone is copied to "
+            "the other; where both are equally good nothing is written until --use-set N says which set is right "
+            "(setting bits=union: the valid bits of both, where only bitmaps differ)",
             kernel="takes set 0",
             asks=_GUESSES,
         ),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from zoned_tools.formats.shared.settings import Journey, Setting, choice, number, switch, text
 
 USE_SET = "use-set"
-OVERLAP, RECLAIM, BZONE = "overlap", "reclaim", "bzone"
+OVERLAP, RECLAIM, BZONE, BITS = "overlap", "reclaim", "bzone", "bits"
 RLOW, IDLE_RLOW = "rlow", "idle_rlow"
 ACCEPT_MEMBERS = "accept_members"
 LEGACY = "legacy"
@@ -18,7 +18,7 @@ SETTINGS: tuple[Setting, ...] = (
         choice(
             USE_SET,
             ("0", "1"),
-            "metadata set to trust, whatever the other one says",
+            "metadata set to trust: the whole set, or of two equally good ones of one generation where they differ",
             Journey.CHECK,
             Journey.REPAIR,
             Journey.LOGICAL,
@@ -50,6 +50,16 @@ SETTINGS: tuple[Setting, ...] = (
         Journey.CHECK,
         Journey.REPAIR,
         default="promote",
+    ),
+    choice(
+        BITS,
+        ("sets", "union"),
+        "which valid bits count where both metadata sets are equally good and only their bitmaps differ: those of "
+        "one set (--use-set), or those of both",
+        Journey.CHECK,
+        Journey.REPAIR,
+        Journey.LOGICAL,
+        default="sets",
     ),
     number(
         RLOW,

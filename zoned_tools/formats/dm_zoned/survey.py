@@ -15,15 +15,7 @@ import numpy.typing as npt
 from zoned_tools.device.runs import run_starts
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, held_zones
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, UNMAPPED, MapArray, MetadataLayout
-from zoned_tools.formats.dm_zoned.open import (
-    TargetBlocks,
-    Words,
-    bitmap_words,
-    read_map,
-    read_rows,
-    stream_bitmaps,
-    stream_zones,
-)
+from zoned_tools.formats.dm_zoned.open import SetView, Words, bitmap_words, read_map, stream_zones
 
 if TYPE_CHECKING:
     from zoned_tools.device.zones import BoolArray, IntArray
@@ -114,6 +106,20 @@ class MapSurvey:
     owners: Owners
 
     @property
+    def hard_faults(self) -> tuple[BoolArray, ...]:
+        """What no kernel and no repair tool writes: masks over the chunks."""
+        return (
+            self.data_range,
+            self.data_meta,
+            self.buffer_range,
+            self.buffer_without_data,
+            self.buffer_meta,
+            self.buffer_is_data,
+            self.buffer_not_random,
+            self.buffer_on_random,
+        )
+
+    @property
     def nr_mapped(self) -> int:
         return int(np.count_nonzero(self.data != UNMAPPED))
 
@@ -122,9 +128,8 @@ class MapSurvey:
         return int(np.count_nonzero(self.buffer != UNMAPPED))
 
 
-def survey_map(blocks: TargetBlocks, layout: MetadataLayout, table: MapArray) -> MapSurvey:
+def survey_map(geometry: TargetGeometry, layout: MetadataLayout, table: MapArray) -> MapSurvey:
     """Apply the mapping rules to ``table`` (whole blocks, as read)."""
-    geometry = blocks.geometry
     held = held_zones(geometry, layout)
     data = table[: layout.nr_chunks, 0].astype(np.int64)
     buffer = table[: layout.nr_chunks, 1].astype(np.int64)
@@ -196,80 +201,102 @@ class BitmapSurvey:
         beyond: bits set past the end of the zone.
         overlap: blocks below the write pointer that are valid in a chunk's data zone and in its
             buffer zone; one element for each chunk.
-        differing_blocks: bitmap blocks that differ from the set that was compared.
+        differing: bitmap blocks that differ from the set that was compared, ascending.
     """
 
     weight: IntArray
     after_wp: IntArray
     beyond: IntArray
     overlap: IntArray
-    differing_blocks: int
+    differing: IntArray
 
 
 @dataclass(frozen=True, slots=True)
 class SetSurvey:
-    """A whole metadata set; ``differing_blocks`` counts map and bitmap blocks unlike the other set's."""
+    """A whole metadata set; ``differing`` are map and bitmap blocks unlike the other set's, counted from the map."""
 
-    number: int
-    layout: MetadataLayout
+    view: SetView
     map: MapSurvey
     bits: BitmapSurvey
-    differing_blocks: int = 0
+    differing: IntArray
+
+    @property
+    def number(self) -> int:
+        return self.view.number
+
+    @property
+    def layout(self) -> MetadataLayout:
+        return self.view.layout
+
+    @property
+    def emptied_zones(self) -> BoolArray:
+        """Data zones of buffered chunks that are empty although blocks in them are marked valid.
+
+        The 6.1 target resets the zone after copying it to the buffer zone but before it commits that
+        (section 6.2 of the specification), so the bytes may be in the buffer zone at the same places.
+        """
+        geometry, mapping = self.view.blocks.geometry, self.map
+        chunks = mapping.owners.data
+        chunk = np.where(chunks != NO_CHUNK, chunks, 0)
+        buffered = (chunks != NO_CHUNK) & mapping.buffer_usable[chunk] & ~mapping.buffer_meta[chunk]
+        buffers = np.where(buffered, mapping.buffer[chunk], 0)
+        found: BoolArray = np.asarray(
+            buffered & (geometry.wp_blocks == 0) & (self.bits.after_wp > 0) & geometry.cache[buffers]
+        )
+        return found
 
 
-def survey_set(blocks: TargetBlocks, layout: MetadataLayout, number: int, compare_with: int | None = None) -> SetSurvey:
-    """Read and examine set ``number``; count the blocks that differ from set ``compare_with``.
+def survey_set(view: SetView, compare_with: int | None = None) -> SetSurvey:
+    """Read and examine a set; find the blocks that differ from set ``compare_with``.
 
     Raises:
         DeviceError: the set cannot be read.
     """
-    table = read_map(blocks, layout, number)
-    differing = 0
+    blocks, layout = view.blocks, view.layout
+    table = view.read_map()
+    differing: IntArray = np.zeros(0, np.int64)
     if compare_with is not None:
         other = read_map(blocks, layout, compare_with)
         differing = differing_blocks(table.reshape(-1, _MAP_WORDS), other.reshape(-1, _MAP_WORDS))
-    mapping = survey_map(blocks, layout, table)
-    bits = survey_bitmaps(blocks, layout, number, mapping, compare_with)
-    return SetSurvey(number, layout, mapping, bits, differing + bits.differing_blocks)
+    mapping = survey_map(blocks.geometry, layout, table)
+    bits = survey_bitmaps(view, mapping, compare_with)
+    return SetSurvey(view, mapping, bits, np.concatenate((differing, bits.differing + layout.nr_map_blocks)))
 
 
-def differing_blocks(one: npt.NDArray[np.unsignedinteger], other: npt.NDArray[np.unsignedinteger]) -> int:
-    """Rows in which two arrays of blocks differ."""
+def differing_blocks(one: npt.NDArray[np.unsignedinteger], other: npt.NDArray[np.unsignedinteger]) -> IntArray:
+    """Rows in which two arrays of blocks differ, ascending."""
     if np.array_equal(one, other):
-        return 0
-    return int(np.count_nonzero((one != other).any(axis=1)))
+        return np.zeros(0, np.int64)
+    rows: IntArray = np.flatnonzero((one != other).any(axis=1))
+    return rows
 
 
-def survey_bitmaps(
-    blocks: TargetBlocks,
-    layout: MetadataLayout,
-    number: int,
-    mapping: MapSurvey,
-    compare_with: int | None = None,
-) -> BitmapSurvey:
+def survey_bitmaps(view: SetView, mapping: MapSurvey, compare_with: int | None = None) -> BitmapSurvey:
     """Count the bits of a set zone by zone, in one pass."""
+    blocks, layout = view.blocks, view.layout
     geometry = blocks.geometry
     weight = np.zeros(geometry.nr_zones, np.int64)
     beyond, after_wp = weight.copy(), weight.copy()
     # Only these need their bits counted on both sides of the write pointer.
     wp = geometry.wp_blocks
     cut = mapping.owners.named & geometry.sequential & (wp >= 0) & (wp < geometry.zone_blocks)
-    differing = 0
+    differing: list[IntArray] = [np.zeros(0, np.int64)]
     other = bitmap_words(layout, min(stream_zones(layout), geometry.nr_zones)) if compare_with is not None else None
-    for zone, words in stream_bitmaps(blocks, layout, number):
+    for zone, words in view.stream():
         part = slice(zone, zone + len(words))
         if other is not None and compare_with is not None:
             same = other[: len(words)]
             blocks.read_into(layout.bitmap_block(compare_with, zone), same.data.cast("B"))
-            differing += differing_blocks(words.reshape(-1, _BLOCK_WORDS), same.reshape(-1, _BLOCK_WORDS))
+            rows = differing_blocks(words.reshape(-1, _BLOCK_WORDS), same.reshape(-1, _BLOCK_WORDS))
+            differing.append(rows + zone * layout.bitmap_blocks_per_zone)
         beyond[part] = take_beyond(words, geometry.zone_blocks)
         counts = np.bitwise_count(words)
         weight[part] = counts.sum(axis=1, dtype=np.uint32)
         rows = np.flatnonzero(cut[part] & (weight[part] > 0))
         if len(rows):
             after_wp[zone + rows] = _bits_from(words, counts, rows, wp[zone + rows])
-    overlap = _overlaps(blocks, layout, number, mapping, weight)
-    return BitmapSurvey(weight, after_wp, beyond, overlap, differing)
+    overlap = _overlaps(view, mapping, weight)
+    return BitmapSurvey(weight, after_wp, beyond, overlap, np.concatenate(differing))
 
 
 def take_beyond(words: Words, zone_blocks: int) -> IntArray | int:
@@ -287,6 +314,16 @@ def take_beyond(words: Words, zone_blocks: int) -> IntArray | int:
     return found
 
 
+def any_from(words: Words, first: IntArray) -> BoolArray:
+    """Whether row ``i`` has a bit at or after ``first[i]``."""
+    late = words.copy()
+    kept = words.copy()
+    keep_below(kept, first)
+    late ^= kept
+    found: BoolArray = np.asarray(late.any(axis=1))
+    return found
+
+
 def _bits_from(words: Words, counts: npt.NDArray[np.uint8], rows: IntArray, first: IntArray) -> IntArray:
     """Bits at or after block ``first[i]`` of row ``rows[i]``."""
     column, bit = first // WORD_BITS, first % WORD_BITS
@@ -296,11 +333,9 @@ def _bits_from(words: Words, counts: npt.NDArray[np.uint8], rows: IntArray, firs
     return total
 
 
-def _overlaps(
-    blocks: TargetBlocks, layout: MetadataLayout, number: int, mapping: MapSurvey, weight: IntArray
-) -> IntArray:
+def _overlaps(view: SetView, mapping: MapSurvey, weight: IntArray) -> IntArray:
     """Blocks valid in a data zone and in its buffer zone, below the write pointer of the former."""
-    geometry = blocks.geometry
+    geometry, layout = view.blocks.geometry, view.layout
     overlap = np.zeros(len(mapping.data), np.int64)
     pairs = sound_pairs(geometry, held_zones(geometry, layout), mapping.data, mapping.buffer)
     zones, buffers = mapping.data[pairs], mapping.buffer[pairs]
@@ -309,8 +344,8 @@ def _overlaps(
     step = stream_zones(layout)
     for start in range(0, len(pairs), step):
         part = slice(start, start + step)
-        both = read_rows(blocks, layout, number, zones[part])
-        both &= read_rows(blocks, layout, number, buffers[part])
+        both = view.rows(zones[part])
+        both &= view.rows(buffers[part])
         keep_below(both, geometry.wp_blocks[zones[part]])
         overlap[pairs[part]] = np.bitwise_count(both).sum(axis=1, dtype=np.int64)
     return overlap

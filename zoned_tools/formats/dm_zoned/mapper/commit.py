@@ -19,8 +19,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zoned_tools.errors import DeviceError
-from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MAP_ENTRIES, UNMAPPED, MapArray, MetadataLayout, SuperBlock
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MAP_ENTRIES, UNMAPPED, MapArray, SuperBlock
 from zoned_tools.formats.dm_zoned.mapper.bitmaps import BitmapCache, ZoneBitmap, block_runs
+from zoned_tools.formats.dm_zoned.open import bitmap_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from zoned_tools.formats.dm_zoned.mapper.disk import TargetDisk
+    from zoned_tools.formats.dm_zoned.open import SetView
 
 CURRENT_SET, LOG_SET = 0, 1
 """Roles of the sets while a target is written to; with equal sets this is the kernel's choice too."""
@@ -41,8 +43,7 @@ class MetadataStore:
 
     Args:
         disk: the devices.
-        layout: places and sizes.
-        number: the set to read.
+        view: the set to read.
         table: its mapping table, shape (map blocks * 512, 2); owned from now on.
         superblocks: super blocks of both sets, equal in generation; only one when nothing is written.
     """
@@ -50,15 +51,14 @@ class MetadataStore:
     def __init__(
         self,
         disk: TargetDisk,
-        layout: MetadataLayout,
-        number: int,
+        view: SetView,
         table: MapArray,
         superblocks: Sequence[SuperBlock],
     ) -> None:
         self._disk = disk
-        self.layout = layout
+        layout = self.layout = view.layout
         self.table = table
-        self._number = number
+        self._view = view
         self._superblocks = list(superblocks)
         self._bitmap_blocks = layout.bitmap_blocks_per_zone
         self.bitmaps = BitmapCache(
@@ -68,8 +68,9 @@ class MetadataStore:
         self._broken = False
 
     def _load_bitmaps(self, first_zone: int, count: int) -> bytes:
-        block = self.layout.bitmap_block(self._number, first_zone)
-        return self._disk.read_blocks(block, count * self._bitmap_blocks)
+        words = bitmap_words(self.layout, count)
+        self._view.bitmaps_into(first_zone, words)
+        return words.tobytes()
 
     # -- the mapping table
 

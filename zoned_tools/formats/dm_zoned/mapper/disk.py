@@ -124,11 +124,6 @@ class TargetDisk:
         index = member.start_bytes // self.geometry.zone_bytes + zone - member.first_zone
         return self.devices[member.index], index
 
-    def read_blocks(self, block: int, count: int) -> bytes:
-        """``count`` blocks from an absolute block on (metadata; inside one member)."""
-        index, offset_bytes = self.geometry.locate(block)
-        return self.devices[index].read(offset_bytes, count * BLOCK_BYTES)
-
     def write_blocks(self, block: int, data: Buffer) -> None:
         """Write blocks from an absolute block on (metadata; inside one member)."""
         index, offset_bytes = self.geometry.locate(block)

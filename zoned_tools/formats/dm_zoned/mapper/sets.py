@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoned_tools.errors import MetadataError, RefusedError
+from zoned_tools.formats.dm_zoned.choice import SetChoice, Wishes, choose
 from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState, fits_without_deaths, read_state
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, NR_SETS, MetadataLayout, SuperBlock
 from zoned_tools.formats.dm_zoned.mapper.commit import CURRENT_SET, MetadataStore
 from zoned_tools.formats.dm_zoned.mapper.disk import TargetDisk
-from zoned_tools.formats.dm_zoned.open import STREAM_BYTES, TargetBlocks, open_blocks, read_map
+from zoned_tools.formats.dm_zoned.open import STREAM_BYTES, SetView, TargetBlocks, open_blocks
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_set
 
 if TYPE_CHECKING:
@@ -47,15 +48,17 @@ class Opened:
     warnings: list[str] = field(default_factory=list)
 
 
-def open_for_reading(target: Target, *, use_set: int | None, accept_members: bool) -> Opened:
-    """Choose a set as the kernel target does, or the user's; nothing is written.
+def open_for_reading(target: Target, *, wishes: Wishes, accept_members: bool) -> Opened:
+    """Choose a set as the kernel target does, or the user's, and of two that differ the better blocks of each.
+
+    Nothing is written.
 
     Raises:
         MetadataError: no set is usable, or not the one that the user wants.
         RefusedError: a member is foreign or out of order.
     """
-    state = read_state(open_blocks(target))
-    number, layout = _choose(state, use_set, target)
+    state = read_state(open_blocks(target), wishes.use_set)
+    number, layout = _choose(state, wishes.use_set, target)
     warnings = [f"set {n}: {s.faults[0].message}" for n, s in enumerate(state.sets) if s.faults]
     for tertiary in state.tertiary:
         if _is_foreign(tertiary) and not accept_members:
@@ -65,19 +68,41 @@ def open_for_reading(target: Target, *, use_set: int | None, accept_members: boo
                 hint="name the devices in the order of the format, the regular one first",
             )
         warnings += [f"device {tertiary.place.number}: {fault.message}" for fault in tertiary.faults[:1]]
-    if use_set is None and _is_tie(state):
-        count = sum(1 for _ in _differing_blocks(state.blocks, layout, number))
-        if count:
-            warnings.append(
-                f"the metadata sets have the same generation, but {count} blocks differ; "
-                f"set {number} is used as the kernel would, use_set={1 - number} shows the other"
-            )
+    view = SetView(state.blocks, layout, number)
+    choice = _choice(state, layout, number, wishes) if _are_equally_new(state) else None
+    if choice is not None:
+        view = choice.kept.view
+        warnings.append(_chosen(choice, number, wishes))
     disk = TargetDisk(target.devices, state.geometry)
-    store = MetadataStore(disk, layout, number, read_map(state.blocks, layout, number), (_superblock(state, number),))
-    return Opened(disk, store, number, warnings)
+    store = MetadataStore(disk, view, view.read_map(), (_superblock(state, number),))
+    return Opened(disk, store, view.number, warnings)
 
 
-def open_for_writing(target: Target, *, use_set: int | None) -> Opened:
+def _choice(state: TargetState, layout: MetadataLayout, number: int, wishes: Wishes) -> SetChoice | None:
+    """What counts of two sets of one generation; None when they are equal, or of different sizes."""
+    if state.layout_of(1 - number) != layout:
+        return None
+    differing = np.fromiter((block - 1 for block, _ in _differing_blocks(state.blocks, layout, number)), np.int64)
+    return choose(state.blocks, layout, differing, shown=number, wishes=wishes) if len(differing) else None
+
+
+def _chosen(choice: SetChoice, number: int, wishes: Wishes) -> str:
+    text = f"the metadata sets have the same generation, but {choice.differing} blocks differ"
+    if choice.ties is not None:
+        return (
+            f"{text}, and both are equally good about {choice.ties.describe()}; set {number} is used there as the "
+            f"kernel would, use_set={1 - number} shows the other"
+        )
+    if choice.decided_by_user:
+        return f"{text}; where both are equally good " + (
+            "the valid bits of both count" if wishes.use_set is None else f"set {wishes.use_set} is used"
+        )
+    if choice.kept.view.is_mixed:
+        return f"{text}; the better blocks of each are used"
+    return f"{text}; set {choice.source} is used, it is the better one"
+
+
+def open_for_writing(target: Target, *, wishes: Wishes) -> Opened:
     """Check the chosen set and bring the other one up to date.
 
     Raises:
@@ -85,29 +110,45 @@ def open_for_writing(target: Target, *, use_set: int | None) -> Opened:
         RefusedError: the metadata are damaged; writing could destroy what repair can still save.
     """
     state = read_state(open_blocks(target))
-    number, layout = _choose(state, use_set, target)
+    number, layout = _choose(state, wishes.use_set, target)
     _refuse_dead_zones(state, layout, target)
     _refuse_damaged_superblocks(state, number, target)
-    if use_set is None and _is_tie(state):
-        examination = survey_set(state.blocks, layout, number, compare_with=1 - number)
-        if examination.differing_blocks:
-            raise RefusedError(
-                f"the metadata sets have the same generation, but {examination.differing_blocks} blocks differ",
-                device=target.device.path,
-                hint=f"{REPAIR_HINT}, or choose one with use_set",
-            )
-    else:
-        examination = survey_set(state.blocks, layout, number)
+    examination: SetSurvey | None = None
+    if _are_equally_new(state):
+        number, examination = _agreed(state, layout, number, wishes, target)
+    if examination is None:
+        examination = survey_set(SetView(state.blocks, layout, number))
     damage = next(_damage(examination), None)
     if damage is not None:
         raise RefusedError(f"damaged metadata: {damage}", device=target.device.path, hint=REPAIR_HINT)
     disk = TargetDisk(target.devices, state.geometry)
     superblocks = _synchronize(disk, state, layout, number)
-    store = MetadataStore(disk, layout, CURRENT_SET, read_map(state.blocks, layout, CURRENT_SET), superblocks)
+    view = SetView(state.blocks, layout, CURRENT_SET)
+    store = MetadataStore(disk, view, view.read_map(), superblocks)
     warnings = []
     if any(one.pack() != found.raw for one, found in zip(superblocks, state.sets, strict=True)):
         warnings.append(_synchronized(state, number))
     return Opened(disk, store, number, warnings)
+
+
+def _agreed(
+    state: TargetState, layout: MetadataLayout, number: int, wishes: Wishes, target: Target
+) -> tuple[int, SetSurvey | None]:
+    """The set to go on with of two of one generation, and what it comes to if that is known.
+
+    Raises:
+        RefusedError: they differ, and the user did not choose one that is right as a whole.
+    """
+    choice = _choice(state, layout, number, wishes)
+    if choice is None:
+        return number, None
+    if wishes.use_set is None or choice.kept.view.is_mixed:
+        raise RefusedError(
+            f"the metadata sets have the same generation, but {choice.differing} blocks differ",
+            device=target.device.path,
+            hint=REPAIR_HINT if wishes.use_set is not None else f"{REPAIR_HINT}, or choose one with use_set",
+        )
+    return choice.source, choice.kept
 
 
 def _synchronized(state: TargetState, number: int) -> str:
@@ -121,7 +162,7 @@ def _synchronized(state: TargetState, number: int) -> str:
 def _choose(state: TargetState, use_set: int | None, target: Target) -> tuple[int, MetadataLayout]:
     if use_set is not None:
         wanted = state.sets[use_set]
-        if not wanted.usable or state.layout is None:
+        if state.chosen != use_set and (not wanted.usable or state.layout is None):
             fault = wanted.faults[0].message if wanted.faults else "it does not fit the device"
             raise MetadataError(f"metadata set {use_set} cannot be used: {fault}", device=target.device.path)
         return use_set, state.layout_of(use_set)
@@ -149,7 +190,7 @@ def _is_sound(found: SuperBlockState, geometry: TargetGeometry) -> bool:
     return not found.faults or fits_without_deaths(found.superblock, geometry)
 
 
-def _is_tie(state: TargetState) -> bool:
+def _are_equally_new(state: TargetState) -> bool:
     return (
         all(_is_sound(s, state.geometry) for s in state.sets) and _superblock(state, 0).gen == _superblock(state, 1).gen
     )
