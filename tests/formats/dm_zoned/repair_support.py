@@ -19,6 +19,7 @@ from tests.formats.dm_zoned.images import (
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import Overlay, Recorder, replay_cut
 from zoned_tools.device.plan import Plan, apply_plan, verify_plan
+from zoned_tools.engine.rehearsing import MAX_ROUNDS
 from zoned_tools.formats.contract import CheckOptions, Consent, Consents, Journey, RepairPlan, Settings, Target
 from zoned_tools.formats.dm_zoned import LAYOUT
 from zoned_tools.formats.dm_zoned.check import check
@@ -57,6 +58,17 @@ def repair(target: Target, allow: frozenset[str] = frozenset(), **given: str) ->
     apply_plan(target.devices, plan.plan.steps)
     verify_plan(target.devices, plan.plan)
     return plan
+
+
+def repair_all(target: Target, allow: frozenset[str] = frozenset()) -> RepairPlan:
+    """Repair until nothing more is to be done, as the engine rehearses it; what was done in all, and what waits."""
+    whole = repair(target, allow)
+    for _ in range(MAX_ROUNDS):
+        plan = repair(target, allow)
+        whole.actions = [action for action in whole.actions if not action.waits] + plan.actions
+        if not plan.plan:
+            return whole
+    raise AssertionError("no end of repairs")
 
 
 def sentences(plan: RepairPlan) -> list[str]:

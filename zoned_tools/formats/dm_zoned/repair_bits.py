@@ -7,21 +7,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoned_tools.formats.contract import Consent
 from zoned_tools.formats.dm_zoned.layout import UNMAPPED
+from zoned_tools.formats.dm_zoned.open import stream_zones
+from zoned_tools.formats.dm_zoned.payload import holds_data, unpacked
 from zoned_tools.formats.dm_zoned.repair_map import MapRepair, logical_ranges, used_words
 from zoned_tools.formats.dm_zoned.rules import RULES
 from zoned_tools.formats.dm_zoned.settings import OVERLAP, RECLAIM
-from zoned_tools.formats.dm_zoned.survey import narrow, sound_pairs
+from zoned_tools.formats.dm_zoned.survey import keep_below, narrow, sound_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from zoned_tools.device.zones import BoolArray, IntArray
-    from zoned_tools.formats.contract import Settings
+    from zoned_tools.formats.contract import Consents
     from zoned_tools.formats.shared.columns import Column
     from zoned_tools.formats.shared.rules import ActionGroup
 
 NO_ZONE = -1
+
+_LAST_TRACE = (
+    "zone {zone}: {count} valid bits are cleared although its blocks hold data, no chunk names it: they are all that "
+    "is left of a lost entry of the mapping table"
+)
 
 
 @dataclass(slots=True)
@@ -65,7 +73,8 @@ class BitmapRepair:
         actions: what is done, in order.
     """
 
-    def __init__(self, mapping: MapRepair, settings: Settings) -> None:
+    def __init__(self, mapping: MapRepair, consents: Consents) -> None:
+        settings = consents.settings
         self.geometry = mapping.geometry
         self.edits = BitmapEdits.none(mapping.geometry.nr_zones)
         self._mapping = mapping
@@ -73,8 +82,11 @@ class BitmapRepair:
         self._moves = settings.text(RECLAIM) != "clear"
         self._buffer_wins = settings.text(OVERLAP) == "buffer"
         named = mapping.named
-        self.edits.clear[:] = ~named & (self._bits.weight > 0)
+        given_up = self._mapping.survey.map.owners.named & ~mapping.spared
+        self.edits.clear[:] = ~named & (self._bits.weight > 0) & (given_up | mapping.held)
         self.edits.cut[:] = named & (self._bits.after_wp > 0) & ~mapping.frozen
+        self._unnamed = np.flatnonzero(~named & (self._bits.weight > 0) & ~self.edits.clear)
+        self._agreed = "bits-unmapped" in consents.allow
         self.actions: list[ActionGroup] = [
             action for action in (*self._cleared(), *self._cut(), *self._overlaps()) if len(action)
         ]
@@ -82,12 +94,10 @@ class BitmapRepair:
     def _cleared(self) -> Iterator[ActionGroup]:
         owners, bits = self._mapping.survey.map.owners, self._bits
         zones = np.flatnonzero(self.edits.clear & ~owners.named)
-        yield RULES.actions(
-            "bits-unmapped",
-            "zone {zone}: {count} valid bits are cleared, no chunk names it",
-            zone=narrow(zones),
-            words={"count": narrow(bits.weight[zones])},
+        yield self._unmapped(
+            "zone {zone}: {count} valid bits are cleared, it holds metadata", zones, bits.weight[zones]
         )
+        yield from self._orphans()
         zones = np.flatnonzero(bits.beyond)
         yield RULES.actions(
             "bits-beyond-zone",
@@ -96,13 +106,73 @@ class BitmapRepair:
             words={"count": narrow(bits.beyond[zones])},
         )
 
+    def _unmapped(
+        self, sentence: str, zones: IntArray, counts: IntArray, consent: Consent = Consent.CERTAIN, waits_for: str = ""
+    ) -> ActionGroup:
+        return RULES.actions(
+            "bits-unmapped",
+            sentence,
+            zone=narrow(zones),
+            words={"count": narrow(counts)},
+            consent=consent,
+            agreed=self._agreed and not waits_for,
+            needs=f"--allow {RULES.layout}.{waits_for}" if waits_for else "",
+        )
+
+    def _orphans(self) -> Iterator[ActionGroup]:
+        """Bits of zones that no chunk names: cleared where nothing can be read, else they may be all that is left.
+
+        Untouched while an entry of the mapping table waits whose zone one of them may be.
+        """
+        mapping, zones = self._mapping, self._unnamed
+        for code, mask in ((mapping.undecided, None), ("map-tail", mapping.tail_zones)):
+            kept = np.full(len(zones), bool(code)) if mask is None else mask[zones]
+            waiting, zones = zones[kept], zones[~kept]
+            sentence = f"{_LAST_TRACE}; an entry of the mapping table that waits may name it"
+            yield self._unmapped(sentence, waiting, self._bits.weight[waiting], Consent.LOSES, code)
+        below, holds = self._below_wp(zones)
+        late = self._bits.weight[zones] - below
+        self.edits.clear[zones[~holds | self._agreed]] = True
+        self.edits.cut[zones[holds & (late > 0)]] = True
+        yield self._unmapped(
+            "zone {zone}: {count} valid bits are cleared, no chunk names it and nothing but zeroes can be read there",
+            zones[~holds],
+            self._bits.weight[zones[~holds]],
+        )
+        some = holds & (late > 0)
+        yield self._unmapped(
+            "zone {zone}: {count} valid bits at or after its write pointer are cleared, no chunk names it",
+            zones[some],
+            late[some],
+        )
+        yield self._unmapped(_LAST_TRACE, zones[holds], below[holds], Consent.LOSES)
+
+    def _below_wp(self, zones: IntArray) -> tuple[IntArray, BoolArray]:
+        """For some zones: valid blocks below the write pointer, and whether any of them holds data."""
+        geometry, view = self.geometry, self._mapping.survey.view
+        counts, holds = np.zeros(len(zones), np.int64), np.zeros(len(zones), np.bool_)
+        step = stream_zones(view.layout)
+        for start in range(0, len(zones), step):
+            part = zones[start : start + step]
+            words = view.rows(part)
+            wp = geometry.wp_blocks[part]
+            keep_below(words, np.where(geometry.sequential[part] & (wp >= 0), wp, geometry.zone_blocks))
+            counts[start : start + len(part)] = np.bitwise_count(words).sum(axis=1, dtype=np.int64)
+            for row, zone in enumerate(part.tolist()):
+                if self._agreed:
+                    holds[start + row] = counts[start + row] > 0
+                elif counts[start + row]:
+                    mask = unpacked(words[row : row + 1], geometry.zone_blocks)[0]
+                    holds[start + row] = holds_data(view.blocks, zone, mask)
+        return counts, holds
+
     def _cut(self) -> Iterator[ActionGroup]:
         """Bits after the write pointer go, or to the buffer zone when the data zone was reset during reclaim."""
         geometry, data, buffer = self.geometry, self._mapping.data, self._mapping.buffer
         owner = np.full(geometry.nr_zones, NO_ZONE, np.int64)
         mapped = np.flatnonzero(data < geometry.nr_zones)
         owner[data[mapped]] = mapped
-        zones = np.flatnonzero(self.edits.cut)
+        zones = np.flatnonzero(self.edits.cut & self._mapping.named)
         chunks = owner[zones]
         owned = chunks != NO_ZONE
         buffers = np.where(owned, buffer[np.where(owned, chunks, 0)], UNMAPPED)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from zoned_tools.formats.contract import Consent, Consents
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, held_zones
 from zoned_tools.formats.dm_zoned.layout import UNMAPPED, MapArray
+from zoned_tools.formats.dm_zoned.pairing import Pairing
 from zoned_tools.formats.dm_zoned.rules import RULES
 from zoned_tools.formats.dm_zoned.settings import BZONE
 from zoned_tools.formats.dm_zoned.survey import narrow
@@ -38,7 +39,16 @@ _PROMOTED = (
 )
 _NOTHING_LOST = "no valid block is lost"
 _LOST_BUFFER = "{count} valid blocks in buffer zone {bzone} are lost"
+_SHOWN_ZONES = 4
 _KEPT = "zone {zone} and its {valid} valid blocks are kept for chunk {keeper}"
+_PAIRED = "chunk {chunk}: %s; zone {zone} ({count} valid blocks) is the only one without a chunk that fits: paired"
+_SEVERAL = (
+    "chunk {chunk} is unmapped, %s: {rivals} zones without a chunk could be its zone (%s), and their bits stay; "
+    "logical blocks {first} to {last} read as zeroes"
+)
+_SEVERAL_BUFFERS = (
+    "chunk {chunk} loses its buffer zone, %s: {rivals} zones without a chunk could be it (%s), and their bits stay"
+)
 
 
 def logical_ranges(geometry: TargetGeometry, chunks: npt.NDArray[np.integer]) -> dict[str, Column]:
@@ -96,6 +106,13 @@ class _Claims:
         self.data[chunks] = self.buffer[chunks]
         self.buffer[chunks] = UNMAPPED
 
+    def move(self, chunks: IntArray, zones: IntArray, *, is_data: bool) -> None:
+        """Other zones in one role."""
+        column = self.data if is_data else self.buffer
+        self._count(column[chunks], -1)
+        column[chunks] = zones
+        self._count(zones, 1)
+
     # One chunk at a time, for zones that are claimed twice.
 
     def forget(self, zone: int) -> None:
@@ -134,7 +151,11 @@ class MapRepair:
     Attributes:
         actions: what is done and what waits, in order; after :meth:`run`.
         frozen: zones whose bitmaps stay as they are, because a decision about them waits; shape (zones,).
+        spared: zones that lose their chunk and keep their bits, as the only trace of what it was; shape (zones,).
         held: zones that never hold data.
+        pairing: which zones belong to damaged entries.
+        undecided: code of an entry that waits, and whose zone may be any zone without a chunk; empty for none.
+        tail_zones: zones of entries behind the last chunk that wait; shape (zones,).
     """
 
     def __init__(self, geometry: TargetGeometry, survey: SetSurvey, consents: Consents) -> None:
@@ -148,6 +169,20 @@ class MapRepair:
         self._weight = survey.bits.weight
         self._claims = _Claims.of(survey.map.data, survey.map.buffer, geometry.nr_zones)
         self._waits = np.zeros(len(survey.map.data), np.bool_)
+        self.spared = np.zeros(geometry.nr_zones, np.bool_)
+        self.tail_zones = self.spared.copy()
+        self.undecided = ""
+        self.pairing = Pairing(survey)
+        # For the buffer zone and the data zone of each chunk: how many zones without a chunk could be it.
+        self._rivals = np.zeros((2, len(survey.map.data)), np.int64)
+        self._paired = np.zeros(self._rivals.shape, np.bool_)
+        damaged = self.pairing.claims
+        role = damaged.is_data.astype(np.int64)
+        self._rivals[role, damaged.chunk] = self.pairing.candidates
+        self._fits, self._keeps = np.zeros((2, *self._rivals.shape), np.bool_)
+        self._fits[role, damaged.chunk] = self.pairing.fits
+        self._keeps[role, damaged.chunk] = self.pairing.keeps
+        self._kept_tail: IntArray = np.zeros(0, np.int64)
 
     @property
     def data(self) -> IntArray:
@@ -168,11 +203,13 @@ class MapRepair:
         table = np.full_like(self.survey.map.table, UNMAPPED)
         table[: len(self.data), 0] = self.data
         table[: len(self.data), 1] = self.buffer
+        table[self._kept_tail] = self.survey.map.table[self._kept_tail]
         return table
 
     def run(self) -> None:
         """Apply every rule, in an order in which no later rule breaks an earlier one."""
         found = self.survey.map
+        self._pair()
         self._drop_free_buffers()
         self._lose_data_zones(found.data_range, "map-dzone-range", "data zone {zone} does not exist")
         self._lose_data_zones(found.data_meta, "map-meta-zone", "data zone {zone} holds metadata")
@@ -180,10 +217,72 @@ class MapRepair:
         self._drop_wrong_buffers()
         self._unshare()
         self._unmap_empty()
-        if len(found.tail):
-            self.actions.append(
-                RULES.actions("map-tail", "entry {entry} after the last chunk is set to all ones", entry=found.tail)
-            )
+        self._clear_tail(found.tail)
+
+    def _clear_tail(self, tail: IntArray) -> None:
+        """Entries behind the last chunk; one that names a zone with valid bits may be a chunk that was forgotten."""
+        zones = self.survey.map.table[tail].astype(np.int64)
+        known = zones < self.geometry.nr_zones
+        at = np.where(known, zones, 0)
+        live = (known & (self._weight[at] > 0) & ~self.survey.map.owners.named[at] & ~self.held[at]).any(axis=1)
+        agreed = "map-tail" in self._allow
+        text = "entry {entry} after the last chunk is set to all ones"
+        for entries, consent, sentence in (
+            (tail[~live], Consent.CERTAIN, text),
+            (tail[live], Consent.LOSES, f"{text} although its zones hold valid blocks, whose bits stay"),
+        ):
+            if len(entries):
+                self.actions.append(RULES.actions("map-tail", sentence, entry=entries, consent=consent, agreed=agreed))
+        if not agreed:
+            self._kept_tail = tail[live]
+            kept = zones[live][known[live]]
+            self.tail_zones[kept] = True
+
+    # -- zones without a chunk
+
+    def _pair(self) -> None:
+        """Give damaged entries the zones that certainly belong to them."""
+        pairing, found = self.pairing, self.survey.map
+        claims = pairing.claims
+        paired = np.flatnonzero(pairing.zone >= 0)
+        if not len(paired):
+            return
+        codes = np.full(len(claims), "map-zone-shared", object)
+        chunk, is_data = claims.chunk, claims.is_data
+        for mask, role, code in (
+            (found.data_range, True, "map-dzone-range"),
+            (found.data_meta, True, "map-meta-zone"),
+            (found.buffer_without_data, True, "map-bzone-without-dzone"),
+            (found.buffer_range, False, "map-bzone-range"),
+            (found.buffer_meta, False, "map-meta-zone"),
+        ):
+            codes[mask[chunk] & (is_data == role)] = code
+        reasons = {
+            "map-zone-shared": "zone {old} is another chunk's, too",
+            "map-meta-zone": "zone {old} holds metadata",
+            "map-bzone-without-dzone": "it has no data zone",
+        }
+        for code in dict.fromkeys(codes[paired].tolist()):
+            rows = paired[codes[paired] == code]
+            sentence = _PAIRED % reasons.get(code, "zone {old} does not exist")
+            zones = pairing.zone[rows]
+            words: dict[str, Column] = {"zone": zones, "count": self._weight[zones], "old": claims.zone[rows]}
+            words = used_words(sentence, words)
+            self.actions.append(RULES.actions(code, sentence, chunk=narrow(chunk[rows]), words=words))
+        for role in (True, False):
+            rows = paired[is_data[paired] == role]
+            self._claims.move(chunk[rows], pairing.zone[rows], is_data=role)
+        self._paired[is_data[paired].astype(np.int64), chunk[paired]] = True
+
+    def _rival_zones(self, chunks: IntArray, *, is_data: bool) -> str:
+        """The zones without a chunk that could belong to some chunks, in words."""
+        pairing = self.pairing
+        zones = pairing.orphans
+        if len(pairing.could):
+            rows = np.isin(pairing.claims.chunk, chunks) & (pairing.claims.is_data == is_data)
+            zones = zones[pairing.could[rows].any(axis=0)]
+        shown = ", ".join(f"{zone} with {self._weight[zone]} valid blocks" for zone in zones[:_SHOWN_ZONES].tolist())
+        return f"zone {shown}" + (f" and {len(zones) - _SHOWN_ZONES} more" if len(zones) > _SHOWN_ZONES else "")
 
     # -- rules
 
@@ -195,12 +294,24 @@ class MapRepair:
             (found.buffer_meta, "map-meta-zone", "it holds metadata"),
             (found.buffer_is_data, "map-bzone-is-dzone", "it is the data zone"),
         ):
-            chunks = np.flatnonzero(mask)
+            wrong = mask & ~self._paired[0]
+            several = wrong & (self._rivals[0] > 0)
+            chunks = np.flatnonzero(wrong & ~several)
             self._act(code, _DROPPED % f"zone {{bzone}}: {reason}", chunks)
             self._claims.drop_buffer(chunks)
+            chunks = np.flatnonzero(several)
+            sentence = _SEVERAL_BUFFERS % (f"zone {{bzone}}: {reason}", self._rival_zones(chunks, is_data=False))
+            if self._act(code, sentence, chunks, Consent.LOSES, agreed=code in self._allow, rivals=self._rivals[0]):
+                self._claims.drop_buffer(chunks)
+            else:
+                self.undecided = code
 
     def _lose_data_zones(self, mask: BoolArray, code: str, reason: str) -> None:
         """Chunks without a usable data zone: unmapped, or their buffer zone takes its place."""
+        mask = mask & ~self._paired[1]
+        if code != "map-bzone-without-dzone":
+            self._lose_rivalled(np.flatnonzero(mask & (self._rivals[1] > 0)), code, reason)
+            mask &= self._rivals[1] == 0
         chunks = np.flatnonzero(mask)
         buffers = self.buffer[chunks]
         at = np.where(buffers < self.geometry.nr_zones, buffers, 0)
@@ -219,6 +330,21 @@ class MapRepair:
             self.frozen[self.buffer[kept]] = True
             self._waits[kept] = True
         self._claims.unmap(lost)
+
+    def _lose_rivalled(self, chunks: IntArray, code: str, reason: str) -> None:
+        """Chunks whose data zone is one of several: unmapped with consent, and every trace of what they were stays."""
+        if not len(chunks):
+            return
+        buffers = self.buffer[chunks]
+        buffers = buffers[buffers < self.geometry.nr_zones]
+        sentence = _SEVERAL % (reason, self._rival_zones(chunks, is_data=True))
+        if self._act(code, sentence, chunks, Consent.LOSES, agreed=code in self._allow, rivals=self._rivals[1]):
+            self._claims.unmap(chunks)
+            self.spared[buffers] = True
+        else:
+            self.undecided = code
+            self._waits[chunks] = True
+            self.frozen[buffers] = True
 
     def _drop_wrong_buffers(self) -> None:
         found = self.survey.map
@@ -255,7 +381,14 @@ class MapRepair:
         self._claims.unmap(chunks)
 
     def _act(
-        self, code: str, sentence: str, chunks: IntArray, consent: Consent = Consent.CERTAIN, *, agreed: bool = False
+        self,
+        code: str,
+        sentence: str,
+        chunks: IntArray,
+        consent: Consent = Consent.CERTAIN,
+        *,
+        agreed: bool = False,
+        rivals: IntArray | None = None,
     ) -> bool:
         """Note an action for some chunks as they are now; False when it waits."""
         if not len(chunks):
@@ -268,6 +401,8 @@ class MapRepair:
             "count": narrow(self._valid(buffers)),
             **logical_ranges(self.geometry, narrow(chunks)),
         }
+        if rivals is not None:
+            words["rivals"] = rivals[chunks]
         words = used_words(sentence, words)
         action = RULES.actions(code, sentence, chunk=narrow(chunks), words=words, consent=consent, agreed=agreed)
         self.actions.append(action)
@@ -281,31 +416,50 @@ class MapRepair:
     # -- zones that are claimed twice: one decision each
 
     def _unshare(self) -> None:
-        """Leave each zone to the claim that fits best, on a tie to the lowest chunk."""
+        """Leave each zone to the one chunk that it fits; else, with consent, to the lowest."""
         code = "map-zone-shared"
         agreed = code in self._allow
-        claims = self._claims if agreed else self._claims.copy()
         shared = self.survey.map.owners.shared
-        outcome = _Unshared()
-        open_ones = np.flatnonzero((claims.uses[shared.zones] > 1) & ~self.held[shared.zones])
+        open_ones = np.flatnonzero((self._claims.uses[shared.zones] > 1) & ~self.held[shared.zones])
+        if not len(open_ones):
+            return
+        certain, asked = _Unshared(), _Unshared()
         for index in open_ones.tolist():
-            zone = int(shared.zones[index])
-            self._unshare_zone(claims, zone, shared.chunks_of(index), outcome)
-        self._note_unshared(code, outcome, agreed=agreed)
-        self.frozen[outcome.promoted_zones if agreed else outcome.zones] = not agreed
+            self._unshare_zone(self._claims, int(shared.zones[index]), shared.chunks_of(index), certain, certainly=True)
+        claims = self._claims if agreed else self._claims.copy()
+        for index in open_ones.tolist():
+            self._unshare_zone(claims, int(shared.zones[index]), shared.chunks_of(index), asked, certainly=False)
+        self._note_unshared(code, certain, Consent.CERTAIN, agreed=True)
+        self._note_unshared(code, asked, Consent.GUESSES, agreed=agreed)
+        self.frozen[asked.promoted_zones if agreed else asked.zones] = not agreed
+        if asked.zones and not agreed:
+            self.undecided = code
 
-    def _unshare_zone(self, claims: _Claims, zone: int, chunks: list[int], outcome: _Unshared) -> None:
-        """Decide about one zone, in ``claims``."""
+    def _unshare_zone(
+        self, claims: _Claims, zone: int, chunks: list[int], outcome: _Unshared, *, certainly: bool
+    ) -> None:
+        """Decide about one zone, in ``claims``; ``certainly`` only about chunks that it cannot belong to."""
         rivals = [(c, True) for c in dict.fromkeys(chunks) if claims.data[c] == zone]
         rivals += [(c, False) for c in dict.fromkeys(chunks) if claims.buffer[c] == zone]
         if len(rivals) < 2:
             return
-        zones = {int(z) for c, _ in rivals for z in (claims.data[c], claims.buffer[c])}
-        outcome.zones += [z for z in zones if z < self.geometry.nr_zones]
-        rivals.sort(key=lambda rival: (self._misfits(claims, zone, rival[0], is_data=rival[1]), rival[0]))
+        rivals.sort(key=lambda rival: (not self._fits[int(rival[1]), rival[0]], rival[0]))
         keeper = rivals[0][0]
+        if certainly:
+            if not self._keeps[int(rivals[0][1]), keeper]:
+                return
+            rivals[1:] = [rival for rival in rivals[1:] if self._loses_nothing(claims, *rival)]
+        else:
+            zones = {int(z) for c, _ in rivals for z in (claims.data[c], claims.buffer[c])}
+            outcome.zones += [z for z in zones if z < self.geometry.nr_zones]
         for chunk, is_data in rivals[1:]:
             self._give_up(claims, (chunk, zone, keeper), outcome, is_data=is_data)
+
+    def _loses_nothing(self, claims: _Claims, chunk: int, is_data: bool) -> bool:  # noqa: FBT001 - a rival's own pair
+        """Whether no zone could belong to a chunk instead of a shared one, and no buffer zone of its own is lost."""
+        buffer = int(claims.buffer[chunk])
+        own = is_data and buffer < self.geometry.nr_zones and bool(self._weight[buffer])
+        return not own and self._rivals[int(is_data), chunk] == 0
 
     def _give_up(self, claims: _Claims, row: tuple[int, int, int], outcome: _Unshared, *, is_data: bool) -> None:
         """Take a zone away from a chunk."""
@@ -331,19 +485,7 @@ class MapRepair:
             claims.data[chunk] = UNMAPPED
         claims.buffer[chunk] = UNMAPPED
 
-    def _misfits(self, claims: _Claims, zone: int, chunk: int, *, is_data: bool) -> int:
-        """How much speaks against a claim."""
-        bits, geometry = self.survey.bits, self.geometry
-        if is_data:
-            empty = geometry.sequential[zone] and geometry.wp_blocks[zone] == 0
-            overlap = claims.buffer[chunk] != UNMAPPED and bits.overlap[chunk] > 0
-            return int(empty) + int(overlap) + int(bits.after_wp[zone] > 0)
-        data = int(claims.data[chunk])
-        if data >= geometry.nr_zones or not geometry.sequential[data]:
-            return 3
-        return int(bits.overlap[chunk] > 0) + int(not self._weight[zone])
-
-    def _note_unshared(self, code: str, outcome: _Unshared, *, agreed: bool) -> None:
+    def _note_unshared(self, code: str, outcome: _Unshared, consent: Consent, *, agreed: bool) -> None:
         for sentence, rows, buffers in (
             (_UNMAPPED % (_KEPT, _NOTHING_LOST), outcome.unmapped, []),
             (_DROPPED % _KEPT, outcome.dropped, []),
@@ -362,5 +504,5 @@ class MapRepair:
             if buffers:
                 words |= {"bzone": np.array(buffers), "count": self._weight[buffers]}
             self.actions.append(
-                RULES.actions(code, sentence, chunk=chunks, words=words, consent=Consent.GUESSES, agreed=agreed)
+                RULES.actions(code, sentence, chunk=chunks, words=words, consent=consent, agreed=agreed)
             )

@@ -99,7 +99,7 @@ def _repair_sets(
     survey = kept if ties is None else without(kept, ties)
     mapping = MapRepair(state.geometry, survey, consents)
     mapping.run()
-    bitmaps = BitmapRepair(mapping, consents.settings)
+    bitmaps = BitmapRepair(mapping, consents)
     superblock, actions = repaired_superblock(state, source)
     healing = healing_steps(kept.view)
     tables = table_steps(survey, mapping.table, bitmaps.edits, equal=evidence.equal, ties=ties)

@@ -17,8 +17,15 @@ _USED_ZONE = (
     "also in the first zone of a member that holds more than a super block: that zone is reset, and whatever it holds "
     "is lost"
 )
-_UNMAP = "the chunk is unmapped; the lost logical range is named"
-_PROMOTE = "a buffer zone that holds valid blocks becomes the data zone; the rest of the logical range reads as zeroes"
+_PAIRED = "the zone without a chunk that certainly belongs to it is named instead"
+_UNMAP = f"{_PAIRED}; where none could belong to it the chunk is unmapped, else with consent"
+_PROMOTE = (
+    "the buffer zone that holds valid blocks becomes the data zone; the rest of the logical range reads as zeroes"
+)
+_UNMAP_RIVALS = (
+    "the chunk is unmapped although several zones without a chunk could belong to it (their valid bits stay; setting "
+    "pair=CHUNK:ZONE[+BUFFER] says which does); where none could belong to it, " + _PROMOTE
+)
 _DROP_BUFFER = "the buffer zone is dropped; valid blocks in it only with consent"
 _DROP_VALID = "the buffer zone is dropped although it holds valid blocks, which are lost"
 _MEDIUM = "a medium error, or something overwrote the metadata zones"
@@ -173,41 +180,46 @@ RULES = Rules(
             _MEDIUM,
             _UNMAP,
             kernel=_REFUSES,
-            asks=_GUESSES,
-            allow=_PROMOTE,
+            asks=_LOSES,
+            allow=_UNMAP_RIVALS,
         ),
         "map-bzone-range": Rule(
             _ERROR,
             "a chunk names a buffer zone that does not exist; the kernel refuses to activate",
             _MEDIUM,
-            "the buffer zone is dropped",
+            f"{_PAIRED}; where none could belong to it the buffer zone is dropped, else with consent",
             kernel=_REFUSES,
+            asks=_LOSES,
+            allow="the buffer zone is dropped although several zones without a chunk could be it; their valid bits "
+            "stay (setting pair=CHUNK:ZONE+BUFFER says which is)",
         ),
         "map-meta-zone": Rule(
             _ERROR,
             "a chunk names a zone that holds metadata; the kernel activates and exposes or overwrites its own super "
             "block",
             _SOFTWARE,
-            f"data zone: {_UNMAP}; buffer zone: dropped",
+            f"{_UNMAP}; a buffer zone is dropped",
             kernel="activates, and exposes or overwrites its own super block",
-            asks=_GUESSES,
-            allow=_PROMOTE,
+            asks=_LOSES,
+            allow=f"{_UNMAP_RIVALS}; a buffer zone is dropped",
         ),
         "map-zone-shared": Rule(
             _ERROR,
             "a zone is named by two chunks or in two roles; the kernel stops with a BUG while activating",
             _SOFTWARE,
-            "the chunk whose write pointer and bits fit keeps the zone, else the lowest; only with consent",
+            "the one chunk that it fits keeps the zone, and the others get the zones without a chunk that certainly "
+            "belong to them, or are unmapped where none could; else only with consent",
             kernel="stops with a BUG while activating",
             asks=_GUESSES,
-            allow="the chunk whose write pointer and bits fit keeps the zone, else the lowest; the others are "
-            "unmapped, or their buffer zone becomes the data zone",
+            allow="the lowest chunk that it fits keeps the zone; the others are unmapped, or their buffer zone becomes "
+            "the data zone (setting pair=CHUNK:ZONE[+BUFFER] says which zone a chunk has)",
         ),
         "map-bzone-without-dzone": Rule(
             _ERROR,
             "a chunk has a buffer zone but no data zone",
             _SOFTWARE,
-            "the buffer zone is dropped when it holds nothing, else it becomes the data zone with consent",
+            "the buffer zone is dropped when it holds nothing; else the zone without a chunk that certainly belongs to "
+            "it becomes the data zone, or with consent the buffer zone",
             kernel="activates",
             asks=_GUESSES,
             allow=f"{_PROMOTE} (setting bzone=drop: it is dropped and its blocks are lost)",
@@ -245,7 +257,13 @@ RULES = Rules(
             kernel="activates; the chunk reads as zeroes",
         ),
         "map-tail": Rule(
-            _NOTE, "an entry after the last chunk is in use", "a shrunk target", "set to all ones", kernel="ignores it"
+            _NOTE,
+            "an entry after the last chunk is in use",
+            "a shrunk target, or a super block that has forgotten chunks",
+            "set to all ones; one that names a zone with valid bits only with consent",
+            kernel="ignores it",
+            asks=_LOSES,
+            allow="set to all ones although its zones hold valid blocks, whose bits stay",
         ),
         "bits-after-wp": Rule(
             _ERROR,
@@ -267,9 +285,13 @@ RULES = Rules(
         "bits-unmapped": Rule(
             _ERROR,
             "blocks are marked valid in a zone that no chunk names",
-            "an interrupted write of the bitmaps",
-            "cleared",
+            "a lost entry of the mapping table, of which they are all that is left; or a half written set",
+            "cleared where nothing but zeroes can be read there, at or after a write pointer, and in metadata zones; "
+            "else only with consent",
             kernel="ignores them until the zone is used again",
+            asks=_LOSES,
+            allow="the bits are cleared although the blocks hold data, which cannot be found again (setting "
+            "pair=CHUNK:ZONE[+BUFFER] gives the zone to a chunk)",
         ),
         "bits-beyond-zone": Rule(
             _NOTE, "bits are set past the end of a zone", "an unknown tool", "cleared", kernel="ignores them"
