@@ -23,7 +23,7 @@ def parse_settings(words: Iterable[str] | None) -> dict[str, str]:
     """``KEY=VALUE`` or ``KEY:VALUE`` words as a mapping; a bare word is a switch and becomes ``"1"``.
 
     Several may be joined by commas, as in a table line, unless the first one's value is a list; of the
-    same key the last counts, and its place in the order.
+    same key the last counts, and its place in the order. Values of a setting that repeats (``pair=3:17``) are joined.
 
     Raises:
         UsageError: a word has no key.
@@ -34,8 +34,9 @@ def parse_settings(words: Iterable[str] | None) -> dict[str, str]:
         cut = min(ends, default=len(word))
         if cut == 0:
             raise UsageError(f"'{word}' is not KEY=VALUE")
-        settings.pop(word[:cut], None)
-        settings[word[:cut]] = word[cut + 1 :] if ends else "1"
+        key, value = word[:cut], word[cut + 1 :] if ends else "1"
+        before = settings.pop(key, "")
+        settings[key] = f"{before},{value}" if before and _is_list(f"{key}=", repeats=True) else value
     return settings
 
 
@@ -47,12 +48,20 @@ def _pieces(words: Iterable[str]) -> Iterator[str]:
             yield from filter(None, word.split(","))
 
 
-def _is_list(word: str) -> bool:
-    """Whether a word's key is a setting whose value is a list with commas (``features=aggr_cnv,uid=0``)."""
+def _is_list(word: str, *, repeats: bool = False) -> bool:
+    """Whether a word's key is a setting whose value is a list with commas (``features=aggr_cnv,uid=0``).
+
+    Args:
+        repeats: it has to be one that may be given several times, too.
+    """
     from zoned_tools.formats import registry
 
     key = re.split("[=:]", word, maxsplit=1)[0]
-    return any(s.kind == "list" and s.name == key for layout in registry.ours() for s in layout.settings)
+    return any(
+        s.kind == "list" and s.name == key and (s.repeats or not repeats)
+        for layout in registry.ours()
+        for s in layout.settings
+    )
 
 
 def split_settings(arguments: Sequence[str], options: Iterable[str] | None) -> tuple[list[str], dict[str, str]]:

@@ -44,6 +44,7 @@ class Setting:
         flag: option of its own that generic commands offer (``--use-set``), empty for none.
         aliases: older spellings of the name, accepted and not documented.
         verify: a layout's own test of a text; raises UsageError.
+        repeats: a list that may be given several times.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Setting:
     flag: str = ""
     aliases: tuple[str, ...] = ()
     verify: Callable[[str], object] | None = None
+    repeats: bool = False
 
     @property
     def metavar(self) -> str:
