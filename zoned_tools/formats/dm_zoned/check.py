@@ -25,7 +25,7 @@ from zoned_tools.formats.dm_zoned.findings import (
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, nr_first_write_zones
 from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState, read_state
 from zoned_tools.formats.dm_zoned.open import SetView, open_blocks
-from zoned_tools.formats.dm_zoned.settings import BITS, USE_SET
+from zoned_tools.formats.dm_zoned.settings import USE_SET
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_set
 from zoned_tools.formats.shared.findings import Findings, Severity
 
@@ -135,8 +135,7 @@ def check(target: Target, options: CheckOptions) -> DmZonedEvidence:
     evidence.findings.extend(superblock_findings(evidence.state))
     if evidence.state.chosen is None or evidence.state.layout is None:
         raise NoValidSuperBlockError(evidence)
-    wishes = Wishes(trusted, options.settings.text(BITS) == "union")
-    _check_sets(evidence, evidence.state.chosen, evidence.state.layout, wishes)
+    _check_sets(evidence, evidence.state.chosen, evidence.state.layout, Wishes.of(options.settings))
     evidence.findings.add(runt_findings(evidence.geometry))
     evidence.facts.update(_facts(evidence, evidence.state.superblock))
     return evidence

@@ -21,12 +21,14 @@ from zoned_tools.device.runs import runs
 from zoned_tools.formats.dm_zoned.groups import Groups, find_groups, scores
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BITS, BLOCK_BYTES, MAP_ENTRIES, NR_SETS, UNMAPPED
 from zoned_tools.formats.dm_zoned.open import STREAM_BYTES, SetView, Words, read_map
+from zoned_tools.formats.dm_zoned.settings import BITS, USE_SET
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, any_from, keep_below, survey_map, survey_set
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from zoned_tools.device.zones import BoolArray, IntArray
+    from zoned_tools.formats.contract import Settings
     from zoned_tools.formats.dm_zoned.layout import MapArray, MetadataLayout
     from zoned_tools.formats.dm_zoned.open import TargetBlocks
     from zoned_tools.formats.dm_zoned.survey import MapSurvey
@@ -51,6 +53,11 @@ class Wishes:
 
     use_set: int | None = None
     union: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> Wishes:
+        """What the settings say."""
+        return cls(settings.number(USE_SET), settings.text(BITS) == "union")
 
 
 @dataclass(frozen=True, slots=True)

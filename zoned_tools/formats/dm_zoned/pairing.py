@@ -6,7 +6,6 @@ belong*, (a) and (b) are used here. Pairs are certain; what is ambiguous is left
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
 MOST_ORPHANS = MOST_CLAIMS = 512
 """With more than that a whole table is gone, and every pair would have rivals."""
-
-_PAIR = re.compile(r"([0-9]{1,9}):([0-9]{1,9})(?:\+([0-9]{1,9}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,24 +219,6 @@ def _claims(survey: SetSurvey) -> Claims:
     chunk, data, zone, common = (np.concatenate(parts) for parts in zip(*columns, strict=True))
     order = np.argsort(chunk, kind="stable")
     return Claims(chunk[order], data[order], zone[order], common[order])
-
-
-def named_pairs(text: str) -> dict[int, tuple[int, int | None]]:
-    """What ``--set pair=`` says: ``CHUNK:ZONE`` or ``CHUNK:ZONE+BUFFER``, separated by commas.
-
-    Raises:
-        UsageError: not of this form, or a chunk twice.
-    """
-    pairs: dict[int, tuple[int, int | None]] = {}
-    for word in filter(None, text.split(",")):
-        match = _PAIR.fullmatch(word)
-        if match is None:
-            raise UsageError(f"'{word}' is not CHUNK:ZONE or CHUNK:ZONE+BUFFER")
-        chunk, zone, buffer = match.groups()
-        if int(chunk) in pairs:
-            raise UsageError(f"chunk {chunk} is named twice")
-        pairs[int(chunk)] = int(zone), int(buffer) if buffer else None
-    return pairs
 
 
 def with_pairs(view: SetView, pairs: Mapping[int, tuple[int, int | None]]) -> SetView:

@@ -212,7 +212,9 @@ class BitmapRepair:
         mapping, geometry = self._mapping, self.geometry
         pairs = sound_pairs(geometry, mapping.held, mapping.data, mapping.buffer)
         zones, buffers = mapping.data[pairs], mapping.buffer[pairs]
-        wanted = (self._bits.overlap[pairs] > 0) & (self.edits.merge[buffers] == NO_ZONE)
+        found = mapping.survey.map
+        measured = (found.data[pairs] == zones) & (found.buffer[pairs] == buffers)
+        wanted = (self._bits.overlap[pairs] > 0) & measured & (self.edits.merge[buffers] == NO_ZONE)
         wanted &= ~mapping.frozen[zones] & ~mapping.frozen[buffers]
         pairs, zones, buffers = pairs[wanted], zones[wanted], buffers[wanted]
         winners, losers = (buffers, zones) if self._buffer_wins else (zones, buffers)

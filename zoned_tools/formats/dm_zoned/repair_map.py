@@ -352,7 +352,11 @@ class MapRepair:
             (found.buffer_not_random, "map-bzone-not-random", "it is not a conventional or cache zone"),
             (found.buffer_on_random, "map-bzone-on-random", "the data zone is not sequential"),
         ):
-            chunks = np.flatnonzero(mask & (self.buffer != UNMAPPED) & ~self._waits)
+            wrong = mask & (self.buffer != UNMAPPED) & ~self._waits
+            if code == "map-bzone-on-random":  # the data zone may be another one now
+                known = self.data < self.geometry.nr_zones
+                wrong &= known & ~self.geometry.sequential[np.where(known, self.data, 0)]
+            chunks = np.flatnonzero(wrong)
             valid = self._weight[self.buffer[chunks]] > 0
             empty, full = chunks[~valid], chunks[valid]
             text = _DROPPED % f"zone {{bzone}}: {reason}"

@@ -16,6 +16,7 @@ from zoned_tools.formats.contract import Consent, Consents, RepairPlan
 from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, NoValidSuperBlockError
 from zoned_tools.formats.dm_zoned.choice import without
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES
+from zoned_tools.formats.dm_zoned.pairing import with_pairs
 from zoned_tools.formats.dm_zoned.repair_bits import BitmapRepair
 from zoned_tools.formats.dm_zoned.repair_map import MapRepair
 from zoned_tools.formats.dm_zoned.repair_superblocks import (
@@ -35,10 +36,12 @@ from zoned_tools.formats.dm_zoned.repair_writes import (
     table_steps,
 )
 from zoned_tools.formats.dm_zoned.rules import RULES
-from zoned_tools.formats.dm_zoned.settings import USE_SET
-from zoned_tools.formats.dm_zoned.survey import narrow
+from zoned_tools.formats.dm_zoned.settings import PAIR, USE_SET, named_pairs
+from zoned_tools.formats.dm_zoned.survey import narrow, survey_set
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from zoned_tools.device.zones import IntArray
     from zoned_tools.formats.dm_zoned.choice import Ties
     from zoned_tools.formats.dm_zoned.layout import SuperBlock
@@ -96,14 +99,17 @@ def _repair_sets(
 ) -> None:
     """Repair the content that counts, and give it to both sets; what is undecided stays in each as it is."""
     state, source, ties = evidence.state, kept.number, evidence.ties
+    pairs = named_pairs(consents.settings.text(PAIR))
+    if pairs:
+        kept = survey_set(with_pairs(kept.view, pairs))
     survey = kept if ties is None else without(kept, ties)
     mapping = MapRepair(state.geometry, survey, consents)
     mapping.run()
     bitmaps = BitmapRepair(mapping, consents)
     superblock, actions = repaired_superblock(state, source)
     healing = healing_steps(kept.view)
-    tables = table_steps(survey, mapping.table, bitmaps.edits, equal=evidence.equal, ties=ties)
-    done = [*mapping.actions, *bitmaps.actions]
+    tables = table_steps(survey, mapping.table, bitmaps.edits, equal=evidence.equal and not pairs, ties=ties)
+    done = [*_as_named(pairs), *mapping.actions, *bitmaps.actions]
     if ties is None:
         changed = bool(healing or tables[source])
         wanted = set_superblocks(state, source, superblock, changed=changed)
@@ -121,6 +127,15 @@ def _repair_sets(
     for action in (a for a in done if a.waits):
         repair.add(action)
     _repair_zones(repair, mapping, ties, agreed="zone-unmapped-not-empty" in consents.allow)
+
+
+def _as_named(pairs: Mapping[int, tuple[int, int | None]]) -> Iterator[ActionGroup]:
+    """Chunks that get the zones that the user named."""
+    for chunk, (zone, buffer) in pairs.items():
+        text = f"chunk {chunk} gets zone {zone}" + (f" and buffer zone {buffer}" if buffer is not None else "")
+        yield RULES.action(
+            "bits-unmapped", text, consent=Consent.LOSES, agreed=True, needs=f"--set {PAIR}", chunk=chunk
+        )
 
 
 def _copied(evidence: DmZonedEvidence, source: int) -> list[ActionGroup]:

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
+from zoned_tools.errors import UsageError
 from zoned_tools.formats.shared.settings import Journey, Setting, choice, number, switch, text
 
 USE_SET = "use-set"
-OVERLAP, RECLAIM, BZONE, BITS = "overlap", "reclaim", "bzone", "bits"
+OVERLAP, RECLAIM, BZONE, BITS, PAIR = "overlap", "reclaim", "bzone", "bits", "pair"
 RLOW, IDLE_RLOW = "rlow", "idle_rlow"
 ACCEPT_MEMBERS = "accept_members"
 LEGACY = "legacy"
 LABEL, UUID, DEVICE_UUID, SEQ, METADATA_VERSION = "label", "uuid", "device-uuid", "seq", "metadata-version"
+
+_PAIR = re.compile(r"([0-9]{1,9}):([0-9]{1,9})(?:\+([0-9]{1,9}))?")
+
+
+def named_pairs(value: str) -> dict[int, tuple[int, int | None]]:
+    """What ``pair=`` says: data zone and buffer zone of chunks, from ``CHUNK:ZONE[+BUFFER]`` words with commas.
+
+    Raises:
+        UsageError: not of this form, or a chunk twice.
+    """
+    pairs: dict[int, tuple[int, int | None]] = {}
+    for word in filter(None, value.split(",")):
+        match = _PAIR.fullmatch(word)
+        if match is None:
+            raise UsageError(f"'{word}' is not CHUNK:ZONE or CHUNK:ZONE+BUFFER")
+        chunk, zone, buffer = match.groups()
+        if int(chunk) in pairs:
+            raise UsageError(f"chunk {chunk} is named twice")
+        pairs[int(chunk)] = int(zone), int(buffer) if buffer else None
+    return pairs
+
 
 SETTINGS: tuple[Setting, ...] = (
     replace(
@@ -60,6 +83,19 @@ SETTINGS: tuple[Setting, ...] = (
         Journey.REPAIR,
         Journey.LOGICAL,
         default="sets",
+    ),
+    replace(
+        text(
+            PAIR,
+            "zones that a chunk has, CHUNK:ZONE or CHUNK:ZONE+BUFFER, where a damaged entry of the mapping table "
+            "leaves several possible",
+            Journey.CHECK,
+            Journey.REPAIR,
+            Journey.LOGICAL,
+            kind="list",
+            verify=named_pairs,
+        ),
+        repeats=True,
     ),
     number(
         RLOW,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zoned_tools.formats.dm_zoned.choice import Wishes
 from zoned_tools.formats.dm_zoned.mapper.sets import open_for_reading, open_for_writing
 from zoned_tools.formats.dm_zoned.mapper.write import (
     DEFAULT_IDLE_LOW_PERCENT,
@@ -12,7 +11,7 @@ from zoned_tools.formats.dm_zoned.mapper.write import (
     DmZonedMapper,
     Thresholds,
 )
-from zoned_tools.formats.dm_zoned.settings import ACCEPT_MEMBERS, BITS, IDLE_RLOW, RLOW, USE_SET
+from zoned_tools.formats.dm_zoned.settings import IDLE_RLOW, RLOW
 
 if TYPE_CHECKING:
     from zoned_tools.formats.contract import Settings, Target
@@ -30,11 +29,7 @@ def open_mapper(target: Target, *, writable: bool, settings: Settings) -> DmZone
         MetadataError: no usable metadata set.
         RefusedError: opened for writing, and the metadata are damaged.
     """
-    wishes = Wishes(settings.number(USE_SET), settings.text(BITS) == "union")
-    if writable:
-        opened = open_for_writing(target, wishes=wishes)
-    else:
-        opened = open_for_reading(target, wishes=wishes, accept_members=settings.on(ACCEPT_MEMBERS))
+    opened = open_for_writing(target, settings) if writable else open_for_reading(target, settings)
     low, idle_low = settings.number(RLOW), settings.number(IDLE_RLOW)
     thresholds = Thresholds(
         DEFAULT_LOW_PERCENT if low is None else low, DEFAULT_IDLE_LOW_PERCENT if idle_low is None else idle_low

@@ -20,15 +20,18 @@ from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, NR_SETS, MetadataLa
 from zoned_tools.formats.dm_zoned.mapper.commit import CURRENT_SET, MetadataStore
 from zoned_tools.formats.dm_zoned.mapper.disk import TargetDisk
 from zoned_tools.formats.dm_zoned.open import STREAM_BYTES, SetView, TargetBlocks, open_blocks
-from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_set
+from zoned_tools.formats.dm_zoned.pairing import Pairing, with_pairs
+from zoned_tools.formats.dm_zoned.settings import ACCEPT_MEMBERS, PAIR, named_pairs
+from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_map, survey_set
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from zoned_tools.formats.contract import Target
+    from zoned_tools.formats.contract import Settings, Target
     from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
 
 REPAIR_HINT = "check it and repair it first"
+_NAMED_PAIRS = 4
 _COMPARE_BLOCKS = STREAM_BYTES // BLOCK_BYTES
 _MAX_GENERATION = (1 << 64) - (1 << 32)
 
@@ -48,15 +51,19 @@ class Opened:
     warnings: list[str] = field(default_factory=list)
 
 
-def open_for_reading(target: Target, *, wishes: Wishes, accept_members: bool) -> Opened:
+def open_for_reading(target: Target, settings: Settings) -> Opened:
     """Choose a set as the kernel target does, or the user's, and of two that differ the better blocks of each.
 
+    Damaged entries of the mapping table get the zones that certainly belong to them, or that the user names.
     Nothing is written.
 
     Raises:
         MetadataError: no set is usable, or not the one that the user wants.
         RefusedError: a member is foreign or out of order.
+        UsageError: zones that the user names are not there.
     """
+    wishes = Wishes.of(settings)
+    accept_members = settings.on(ACCEPT_MEMBERS)
     state = read_state(open_blocks(target), wishes.use_set)
     number, layout = _choose(state, wishes.use_set, target)
     warnings = [f"set {n}: {s.faults[0].message}" for n, s in enumerate(state.sets) if s.faults]
@@ -73,9 +80,33 @@ def open_for_reading(target: Target, *, wishes: Wishes, accept_members: bool) ->
     if choice is not None:
         view = choice.kept.view
         warnings.append(_chosen(choice, number, wishes))
+    view = _with_pairs(view, settings, warnings)
     disk = TargetDisk(target.devices, state.geometry)
     store = MetadataStore(disk, view, view.read_map(), (_superblock(state, number),))
     return Opened(disk, store, view.number, warnings)
+
+
+def _with_pairs(view: SetView, settings: Settings, warnings: list[str]) -> SetView:
+    """Damaged entries with the zones that belong to them."""
+    view = with_pairs(view, named_pairs(settings.text(PAIR)))
+    mapping = survey_map(view.blocks.geometry, view.layout, view.read_map())
+    if not len(mapping.owners.shared) and not any(mask.any() for mask in mapping.hard_faults):
+        return view
+    pairing = Pairing(survey_set(view))
+    found = np.flatnonzero(pairing.zone >= 0)
+    if not len(found):
+        return view
+    table = view.read_map()
+    roles = np.where(pairing.claims.is_data[found], 0, 1)
+    table[pairing.claims.chunk[found], roles] = pairing.zone[found]
+    warnings += [
+        f"chunk {pairing.claims.chunk[row]}: its entry is damaged; zone {pairing.zone[row]} is read, the only one "
+        "without a chunk that fits"
+        for row in found[:_NAMED_PAIRS].tolist()
+    ]
+    if len(found) > _NAMED_PAIRS:
+        warnings.append(f"{len(found) - _NAMED_PAIRS} more chunks are read from zones that fit their damaged entries")
+    return replace(view, table=table)
 
 
 def _choice(state: TargetState, layout: MetadataLayout, number: int, wishes: Wishes) -> SetChoice | None:
@@ -102,13 +133,14 @@ def _chosen(choice: SetChoice, number: int, wishes: Wishes) -> str:
     return f"{text}; set {choice.source} is used, it is the better one"
 
 
-def open_for_writing(target: Target, *, wishes: Wishes) -> Opened:
+def open_for_writing(target: Target, settings: Settings) -> Opened:
     """Check the chosen set and bring the other one up to date.
 
     Raises:
         MetadataError: no set is usable, or not the one that the user wants.
         RefusedError: the metadata are damaged; writing could destroy what repair can still save.
     """
+    wishes = Wishes.of(settings)
     state = read_state(open_blocks(target))
     number, layout = _choose(state, wishes.use_set, target)
     _refuse_dead_zones(state, layout, target)
