@@ -40,8 +40,9 @@ def variant_of(identifier: str, base: str = "hm64x1") -> dict[str, Any]:
 
 
 def decision_of(variant: dict[str, Any]) -> dict[str, Any]:
-    """What a user has to decide about two sets that are equally good."""
-    return {"use_set": "0"} if variant["id"] == "log-uncommitted" else {}
+    """What a user has to decide, and no --allow does."""
+    decisions = {"log-uncommitted": {"use_set": "0"}, "zone-buffered-reset": {"reclaim": "clear"}}
+    return decisions.get(variant["id"], {})
 
 
 def settings_of(given: dict[str, str]) -> Settings:

@@ -81,8 +81,12 @@ def newer_set_with_an_error(images: Images) -> Target:
     return target
 
 
-DECIDED_BY_SET = ("sets-gen-differ", "sets-content-differ")
-"""What --use-set agrees to, and no --allow."""
+DECIDED_BY = {
+    "sets-gen-differ": ("--use-set N", {"use_set": "0"}),
+    "sets-content-differ": ("--use-set N", {"use_set": "0"}),
+    "bits-after-wp": ("--set reclaim=move or --set reclaim=clear", {"reclaim": "move"}),
+}
+"""What another option agrees to than --allow."""
 
 SCENARIOS: dict[str, Callable[[Images], Target]] = {
     "sb-bad-magic": lambda images: used_first_zone(images, b""),
@@ -90,6 +94,7 @@ SCENARIOS: dict[str, Callable[[Images], Target]] = {
     "sb-uuid-mismatch": lambda images: corrupted(images, "dual", variant_of("t-uuid-mismatch", "dual")),
     "sets-gen-differ": newer_set_with_an_error,
     "sets-content-differ": lambda images: corrupted(images, "hm64x1", variant_of("log-uncommitted")),
+    "bits-after-wp": lambda images: corrupted(images, "hm64x1", variant_of("zone-buffered-reset")),
     "map-dzone-range": lambda images: orphans_target((ZONES, 0xFFFFFFFF)),
     "map-bzone-range": lambda images: orphans_target((10, ZONES)),
     "map-meta-zone": lambda images: orphans_target((1, 0xFFFFFFFF)),
@@ -114,7 +119,7 @@ def test_an_action_that_asks_waits_without_its_own_consent(images: Images, code:
     plan = repair(target, others)
     assert waiting(plan).get(code) is RULES[code].asks
     assert code in check_target(target).findings.codes
-    option = "--use-set N" if code in DECIDED_BY_SET else f"--allow dm-zoned.{code}"
+    option = DECIDED_BY[code][0] if code in DECIDED_BY else f"--allow dm-zoned.{code}"
     assert all(
         sentence.endswith(f"it waits for {option}") for action in plan.waiting for sentence in action.sentences()
     )
@@ -124,7 +129,7 @@ def test_an_action_that_asks_waits_without_its_own_consent(images: Images, code:
 @pytest.mark.parametrize("code", SCENARIOS)
 def test_consent_covers_its_code_alone_and_is_enough(images: Images, code: str) -> None:
     target = SCENARIOS[code](images)
-    plan = repair(target, frozenset({code}), **({"use_set": "0"} if code in DECIDED_BY_SET else {}))
+    plan = repair(target, frozenset({code}), **(DECIDED_BY[code][1] if code in DECIDED_BY else {}))
     acting = {action.id: action.consent for action in plan.actions if not action.waits and action.consent != "certain"}
     assert acting == {f"dm-zoned.{code}": RULES[code].asks}
     assert code not in check_target(target).findings.codes

@@ -8,6 +8,7 @@ import numpy as np
 
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, ZoneKind, held_zones
 from zoned_tools.formats.dm_zoned.layout import NR_SETS
+from zoned_tools.formats.dm_zoned.reclaim import judge_emptied
 from zoned_tools.formats.dm_zoned.rules import RULES
 from zoned_tools.formats.dm_zoned.survey import MapSurvey, SetSurvey, Shared, narrow
 from zoned_tools.formats.shared.columns import Computed, Words
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 _REFUSED = "(the kernel refuses to activate)"
 _EXPOSED = "(the kernel activates and overwrites its own metadata)"
 _SHOWN_CHUNKS = 8
+_EMPTIED = (
+    "",
+    "; the zone was reset during reclaim, the blocks are still in the buffer zone",
+    "; the zone was reset, and it is not certain that the buffer zone has the blocks",
+)
 _KERNELS_SET = 0
 """What the kernel uses of two valid sets with one generation."""
 
@@ -170,7 +176,10 @@ def _shared_findings(shared: Shared) -> FindingGroup:
 def _bitmap_findings(geometry: TargetGeometry, survey: SetSurvey) -> Iterator[FindingGroup]:
     bits, mapping = survey.bits, survey.map
     late = np.flatnonzero(bits.after_wp)
-    reset = survey.emptied_zones[late].astype(np.int8)
+    reset = np.zeros(len(late), np.int8)
+    emptied = judge_emptied(survey.view, mapping, np.flatnonzero(survey.emptied_zones))
+    reset[np.isin(late, emptied.zones)] = 2
+    reset[np.isin(late, emptied.zones[emptied.copied])] = 1
     yield RULES.findings(
         "bits-after-wp",
         "zone {zone} of chunk {chunk}: {count} blocks are marked valid at or after the write pointer "
@@ -180,7 +189,7 @@ def _bitmap_findings(geometry: TargetGeometry, survey: SetSurvey) -> Iterator[Fi
         words={
             "chunk": narrow(mapping.owners.any_of(late)),
             "wp": narrow(geometry.wp_blocks[late]),
-            "hint": Words(reset, ("", "; the zone was reset during reclaim, the blocks are still in the buffer zone")),
+            "hint": Words(reset, _EMPTIED),
         },
     )
     both = np.flatnonzero(bits.overlap)

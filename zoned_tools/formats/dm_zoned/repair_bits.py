@@ -11,13 +11,14 @@ from zoned_tools.formats.contract import Consent
 from zoned_tools.formats.dm_zoned.layout import UNMAPPED
 from zoned_tools.formats.dm_zoned.open import stream_zones
 from zoned_tools.formats.dm_zoned.payload import holds_data, unpacked
+from zoned_tools.formats.dm_zoned.reclaim import judge_emptied
 from zoned_tools.formats.dm_zoned.repair_map import MapRepair, logical_ranges, used_words
 from zoned_tools.formats.dm_zoned.rules import RULES
 from zoned_tools.formats.dm_zoned.settings import OVERLAP, RECLAIM
 from zoned_tools.formats.dm_zoned.survey import keep_below, narrow, sound_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from zoned_tools.device.zones import BoolArray, IntArray
     from zoned_tools.formats.contract import Consents
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from zoned_tools.formats.shared.rules import ActionGroup
 
 NO_ZONE = -1
+_EITHER = "--set reclaim=move or --set reclaim=clear"
 
 _LAST_TRACE = (
     "zone {zone}: {count} valid bits are cleared although its blocks hold data, no chunk names it: they are all that "
@@ -79,7 +81,7 @@ class BitmapRepair:
         self.edits = BitmapEdits.none(mapping.geometry.nr_zones)
         self._mapping = mapping
         self._bits = mapping.survey.bits
-        self._moves = settings.text(RECLAIM) != "clear"
+        self._wish = settings.text(RECLAIM)
         self._buffer_wins = settings.text(OVERLAP) == "buffer"
         named = mapping.named
         given_up = self._mapping.survey.map.owners.named & ~mapping.spared
@@ -176,36 +178,83 @@ class BitmapRepair:
         chunks = owner[zones]
         owned = chunks != NO_ZONE
         buffers = np.where(owned, buffer[np.where(owned, chunks, 0)], UNMAPPED)
-        sound = buffers < geometry.nr_zones
-        sound &= geometry.cache[np.where(sound, buffers, 0)]
-        moved = sound & (geometry.wp_blocks[zones] == 0) & self._moves
-        self.edits.merge[buffers[moved]] = zones[moved]
-        yield self._late(
-            "chunk {chunk} (logical blocks {first} to {last}): data zone {zone} was reset during reclaim, {count} "
-            "valid blocks are taken from buffer zone {bzone}",
-            zones[moved],
-            chunks[moved],
-            buffers[moved],
-        )
+        buffered = buffers < geometry.nr_zones
+        buffered &= geometry.cache[np.where(buffered, buffers, 0)] & (geometry.wp_blocks[zones] == 0)
+        yield from self._emptied(zones, chunks, buffers, buffered)
         gone = (
             "{count} blocks from offset {wp} of zone {zone} on are not valid any more, they are after the write "
             "pointer and read as zeroes"
         )
         for text, mask in (
-            (f"chunk {{chunk}} (logical blocks {{first}} to {{last}}): {gone}", owned & ~moved),
+            (f"chunk {{chunk}} (logical blocks {{first}} to {{last}}): {gone}", owned & ~buffered),
             (f"zone {{zone}}: {gone}", ~owned),
         ):
             yield self._late(text, zones[mask], chunks[mask], buffers[mask])
 
-    def _late(self, sentence: str, zones: IntArray, chunks: IntArray, buffers: IntArray) -> ActionGroup:
+    def _emptied(self, zones: IntArray, chunks: IntArray, buffers: IntArray, mask: BoolArray) -> Iterator[ActionGroup]:
+        """Empty zones of buffered chunks: what the buffer zone certainly has moves there, the rest is asked."""
+        survey = self._mapping.survey
+        emptied = judge_emptied(survey.view, survey.map, np.flatnonzero(survey.emptied_zones))
+        copied = mask & np.isin(zones, emptied.zones[emptied.copied])
+        # A buffer zone that was just paired is judged when the pair is written.
+        known = np.isin(zones, emptied.zones)
+        known &= survey.map.buffer[np.where(mask, chunks, 0)] == buffers
+        self.edits.cut[zones[mask & ~(copied & known)]] = self._wish == "clear"
+        moved = mask & known & (copied if not self._wish else self._wish == "move")
+        self.edits.cut[zones[moved]] = True
+        self.edits.merge[buffers[moved]] = zones[moved]
+        move = (
+            "chunk {chunk} (logical blocks {first} to {last}): data zone {zone} was reset during reclaim, {count} "
+            "valid blocks are taken from buffer zone {bzone}"
+        )
+        lose = (
+            "chunk {chunk} (logical blocks {first} to {last}): {count} blocks of zone {zone}, which was reset, are not "
+            "valid any more, and read as zeroes"
+        )
+        ask = (
+            "chunk {chunk} (logical blocks {first} to {last}): {count} blocks of zone {zone}, which was reset, are "
+            "taken from buffer zone {bzone}, or read as zeroes; it is not certain that they were copied there: {reason}"
+        )
+        reasons = dict(zip(emptied.zones.tolist(), emptied.reasons, strict=True))
+        rows = (
+            (move, moved & copied, Consent.CERTAIN, False),
+            (move, moved & ~copied, Consent.GUESSES, True),
+            (lose, mask & (self._wish == "clear"), Consent.LOSES, True),
+            (ask, mask & known & ~copied & (not self._wish), Consent.GUESSES, False),
+        )
+        for text, chosen, consent, agreed in rows:
+            words = {"reason": [reasons.get(zone, "") for zone in zones[chosen].tolist()]}
+            yield self._late(text, zones[chosen], chunks[chosen], buffers[chosen], consent, agreed=agreed, more=words)
+
+    def _late(
+        self,
+        sentence: str,
+        zones: IntArray,
+        chunks: IntArray,
+        buffers: IntArray,
+        consent: Consent = Consent.CERTAIN,
+        *,
+        agreed: bool = False,
+        more: Mapping[str, Column] | None = None,
+    ) -> ActionGroup:
         words: dict[str, Column] = {
+            **(more or {}),
             "chunk": chunks,
             "bzone": buffers,
             "count": self._bits.after_wp[zones],
             "wp": self.geometry.wp_blocks[zones],
             **logical_ranges(self.geometry, chunks),
         }
-        return RULES.actions("bits-after-wp", sentence, zone=zones, words=used_words(sentence, words))
+        needs = {"move": "--set reclaim=move", "clear": "--set reclaim=clear"}.get(self._wish, _EITHER)
+        return RULES.actions(
+            "bits-after-wp",
+            sentence,
+            zone=zones,
+            words=used_words(sentence, words),
+            consent=consent,
+            agreed=agreed,
+            needs="" if consent is Consent.CERTAIN else needs,
+        )
 
     def _overlaps(self) -> Iterator[ActionGroup]:
         """One of two copies of a block."""

@@ -270,9 +270,10 @@ RULES = Rules(
             "blocks are marked valid at or after the write pointer",
             "a zone was reset or lost writes; the kernel's reclaim resets a zone before it commits the move to the "
             "buffer",
-            "cleared; when the zone is empty and the chunk buffered, the bits move to the buffer zone, which has the "
-            "bytes",
+            "cleared; when the zone is empty and the chunk buffered, the bits move to the buffer zone where it "
+            "certainly has the blocks, else they stay until --set reclaim=move or reclaim=clear decides",
             kernel="may read beyond the write pointer, or return zeroes",
+            asks=_GUESSES,
         ),
         "bits-overlap-buffer": Rule(
             _ERROR,

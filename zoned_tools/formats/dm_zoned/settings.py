@@ -60,10 +60,11 @@ SETTINGS: tuple[Setting, ...] = (
     choice(
         RECLAIM,
         ("move", "clear"),
-        "what becomes of the valid bits of an empty data zone whose chunk has a buffer zone",
+        "what becomes of the valid bits of an empty data zone whose chunk has a buffer zone; by default they move when "
+        "the buffer zone certainly has the blocks",
         Journey.CHECK,
         Journey.REPAIR,
-        default="move",
+        Journey.LOGICAL,
     ),
     choice(
         BZONE,

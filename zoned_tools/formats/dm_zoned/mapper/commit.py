@@ -16,7 +16,10 @@ differences, each for a loss that the kernel target has:
 from __future__ import annotations
 
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from zoned_tools.errors import DeviceError
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MAP_ENTRIES, UNMAPPED, MapArray, SuperBlock
@@ -24,9 +27,7 @@ from zoned_tools.formats.dm_zoned.mapper.bitmaps import BitmapCache, ZoneBitmap,
 from zoned_tools.formats.dm_zoned.open import bitmap_words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
+    from collections.abc import Mapping, Sequence
 
     from zoned_tools.formats.dm_zoned.mapper.disk import TargetDisk
     from zoned_tools.formats.dm_zoned.open import SetView
@@ -46,6 +47,7 @@ class MetadataStore:
         view: the set to read.
         table: its mapping table, shape (map blocks * 512, 2); owned from now on.
         superblocks: super blocks of both sets, equal in generation; only one when nothing is written.
+        added: buffer zone to data zone whose valid blocks it has, too.
     """
 
     def __init__(
@@ -54,11 +56,13 @@ class MetadataStore:
         view: SetView,
         table: MapArray,
         superblocks: Sequence[SuperBlock],
+        added: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         self._disk = disk
         layout = self.layout = view.layout
         self.table = table
         self._view = view
+        self._added = added
         self._superblocks = list(superblocks)
         self._bitmap_blocks = layout.bitmap_blocks_per_zone
         self.bitmaps = BitmapCache(
@@ -70,6 +74,9 @@ class MetadataStore:
     def _load_bitmaps(self, first_zone: int, count: int) -> bytes:
         words = bitmap_words(self.layout, count)
         self._view.bitmaps_into(first_zone, words)
+        for buffer, zone in self._added.items():
+            if first_zone <= buffer < first_zone + count:
+                words[buffer - first_zone] |= self._view.rows(np.array([zone]))[0]
         return words.tobytes()
 
     # -- the mapping table

@@ -21,7 +21,8 @@ from zoned_tools.formats.dm_zoned.mapper.commit import CURRENT_SET, MetadataStor
 from zoned_tools.formats.dm_zoned.mapper.disk import TargetDisk
 from zoned_tools.formats.dm_zoned.open import STREAM_BYTES, SetView, TargetBlocks, open_blocks
 from zoned_tools.formats.dm_zoned.pairing import Pairing, with_pairs
-from zoned_tools.formats.dm_zoned.settings import ACCEPT_MEMBERS, PAIR, named_pairs
+from zoned_tools.formats.dm_zoned.reclaim import find_emptied, judge_emptied
+from zoned_tools.formats.dm_zoned.settings import ACCEPT_MEMBERS, PAIR, RECLAIM, named_pairs
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_map, survey_set
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from zoned_tools.formats.contract import Settings, Target
     from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
+    from zoned_tools.formats.dm_zoned.layout import MapArray
 
 REPAIR_HINT = "check it and repair it first"
 _NAMED_PAIRS = 4
@@ -82,8 +84,31 @@ def open_for_reading(target: Target, settings: Settings) -> Opened:
         warnings.append(_chosen(choice, number, wishes))
     view = _with_pairs(view, settings, warnings)
     disk = TargetDisk(target.devices, state.geometry)
-    store = MetadataStore(disk, view, view.read_map(), (_superblock(state, number),))
+    table = view.read_map()
+    added = _copied_blocks(view, table, settings.text(RECLAIM), warnings)
+    store = MetadataStore(disk, view, table, (_superblock(state, number),), added)
     return Opened(disk, store, view.number, warnings)
+
+
+def _copied_blocks(view: SetView, table: MapArray, wish: str, warnings: list[str]) -> dict[int, int]:
+    """Buffer zones to empty data zones whose blocks a reclaim copied there, or the user believes so."""
+    mapping = survey_map(view.blocks.geometry, view.layout, table)
+    emptied = judge_emptied(view, mapping, find_emptied(view, mapping))
+    added = {}
+    for row, reason in enumerate(emptied.reasons):
+        zone, buffer = int(emptied.zones[row]), int(emptied.buffers[row])
+        text = f"chunk {emptied.chunks[row]}: data zone {zone} was reset, and its {emptied.count[row]} valid blocks"
+        if wish == "move" or (not wish and not reason):
+            added[buffer] = zone
+            warnings.append(f"{text} are read from buffer zone {buffer}")
+        elif wish:
+            warnings.append(f"{text} read as zeroes")
+        else:
+            warnings.append(
+                f"{text} read as zeroes: it is not certain that buffer zone {buffer} has them ({reason}), "
+                "reclaim=move reads them there"
+            )
+    return added
 
 
 def _with_pairs(view: SetView, settings: Settings, warnings: list[str]) -> SetView:
