@@ -144,7 +144,7 @@ def tree_session(target: Target, settings: Mapping[str, str], choose: random.Ran
     """Append to files, overwrite, truncate; what was written reads back."""
     options = {"errors": choose.choice(("remount-ro", "zone-ro", "repair"))}
     if choose.random() < 0.3:
-        options["explicit-open"] = ""
+        options["explicit-open"] = "1"
     tree = open_tree(target, writable=True, options=options)
     used = Used()
     paths = _paths(tree)

@@ -34,10 +34,29 @@ def parse_settings(words: Iterable[str] | None) -> dict[str, str]:
         cut = min(ends, default=len(word))
         if cut == 0:
             raise UsageError(f"'{word}' is not KEY=VALUE")
+        if not ends:
+            _refuse_without_value(word)
         key, value = word[:cut], word[cut + 1 :] if ends else "1"
         before = settings.pop(key, "")
         settings[key] = f"{before},{value}" if before and _is_list(f"{key}=", repeats=True) else value
     return settings
+
+
+def _refuse_without_value(name: str) -> None:
+    """Refuse the bare name of a setting that is no switch; unknown names are the layout's to refuse.
+
+    Raises:
+        UsageError: it needs a value.
+    """
+    declared = list(_declared_as(name))
+    if declared and all(setting.kind != "switch" for setting in declared):
+        raise UsageError(f"{name} needs a value", hint=f"{name}={declared[0].metavar}")
+
+
+def _declared_as(name: str) -> Iterator[Setting]:
+    from zoned_tools.formats import registry
+
+    return (s for layout in registry.ours() for s in layout.settings if name in (s.name, *s.aliases))
 
 
 def _pieces(words: Iterable[str]) -> Iterator[str]:
@@ -54,14 +73,8 @@ def _is_list(word: str, *, repeats: bool = False) -> bool:
     Args:
         repeats: it has to be one that may be given several times, too.
     """
-    from zoned_tools.formats import registry
-
     key = re.split("[=:]", word, maxsplit=1)[0]
-    return any(
-        s.kind == "list" and s.name == key and (s.repeats or not repeats)
-        for layout in registry.ours()
-        for s in layout.settings
-    )
+    return any(setting.kind == "list" and (setting.repeats or not repeats) for setting in _declared_as(key))
 
 
 def split_settings(arguments: Sequence[str], options: Iterable[str] | None) -> tuple[list[str], dict[str, str]]:

@@ -53,7 +53,7 @@ def test_settings() -> None:
     assert all(
         {Journey.CHECK, Journey.REPAIR, Journey.LOGICAL, Journey.TABLE} <= declared[n].journeys for n in TABLE_WORDS
     )
-    given = {"writeback": "5", "writethrough": "", "critical": "on"}
+    given = {"writeback": "5", "writethrough": "1", "critical": "on"}
     assert list(settings_of(Journey.TABLE, given).items()) == [
         ("writeback", "5"), ("writethrough", "yes"), ("critical", "yes"),
     ]  # fmt: skip

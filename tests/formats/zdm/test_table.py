@@ -18,7 +18,7 @@ from zoned_tools.formats.zdm.table import table_line
         ({}, "load discard"),
         ({"create": "yes"}, "create discard"),
         ({"create": "no", "force": "1"}, "load discard"),
-        ({"create": "1", "force": "on", "meta": "/dev/m", "mirror": ""}, "meta=/dev/m mirror-md create force discard"),
+        ({"create": "1", "force": "on", "meta": "/dev/m", "mirror": "1"}, "meta=/dev/m mirror-md create force discard"),
         ({"mirror": "yes"}, "mirror_md load"),
     ],
 )

@@ -295,7 +295,9 @@ def test_read_error_takes_an_offline_file_away(base: EmulatedDrive) -> None:
     assert tree.attributes()["nr_active_seq_files"] == 0
 
 
-@pytest.mark.parametrize("text", ["errors=ignore", "errors", "explicit_open", "explicit-open=no", "foo"])
+@pytest.mark.parametrize(
+    "text", ["errors=ignore", "errors", "explicit_open", "explicit-open=no", "explicit-open=", "foo"]
+)
 def test_bad_mount_options(base: EmulatedDrive, text: str) -> None:
     key, _, value = text.partition("=")
     with pytest.raises(UsageError):
@@ -313,7 +315,7 @@ def limited(tmp_path: Path) -> EmulatedDrive:
 def test_explicit_open(limited: EmulatedDrive) -> None:
     """The limits and the states of the zones, as the kernel's documentation tells them."""
     device = Overlay(limited)
-    tree = mounted(device, explicit_open="")
+    tree = mounted(device, explicit_open="1")
     assert tree.attributes() == {
         "max_wro_seq_files": 2,
         "nr_wro_seq_files": 0,
@@ -341,7 +343,7 @@ def test_explicit_open(limited: EmulatedDrive) -> None:
 
 def test_explicit_open_and_truncate(limited: EmulatedDrive) -> None:
     device = Overlay(limited)
-    tree = mounted(device, explicit_open="")
+    tree = mounted(device, explicit_open="1")
     handle = tree.open("/seq/0", writing=True)
     tree.append("/seq/0", bytes(BLOCK))
     tree.truncate("/seq/0", 0)
@@ -363,7 +365,7 @@ def test_explicit_open_and_truncate(limited: EmulatedDrive) -> None:
 
 def test_explicit_open_needs_limits(base: EmulatedDrive) -> None:
     device = Overlay(base)
-    tree = mounted(device, explicit_open="")
+    tree = mounted(device, explicit_open="1")
     tree.open("/seq/0", writing=True)
     assert device.zones()["condition"][3] == ZoneCondition.EMPTY
 

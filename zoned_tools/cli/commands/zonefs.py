@@ -68,7 +68,7 @@ def _kernel_options(kernel: str | None) -> dict[str, str]:
     numbers = kernel.split("-")[0].split(".")[:2]
     if not all(n.isascii() and n.isdigit() for n in numbers) or len(numbers) != 2:
         raise UsageError(f"'{kernel}' is not a kernel version", hint="as 6.1")
-    return {"old-root-size": ""} if (int(numbers[0]), int(numbers[1])) < (6, 3) else {}
+    return {"old-root-size": "1"} if (int(numbers[0]), int(numbers[1])) < (6, 3) else {}
 
 
 def _print_lines(lines: Iterator[str]) -> None:
@@ -305,6 +305,7 @@ def mount_volume(
     read_only = "ro" in words
     fuse_options: dict[str, str | bool] = {word: True for word in words if word in _FUSE_SWITCHES}
     known = {"ro", *_FUSE_SWITCHES, *_IGNORED}
-    pairs = {word.partition("=")[0]: word.partition("=")[2] for word in words if word not in known}
+    parts = (word.partition("=") for word in words if word not in known)
+    pairs = {key: value if equals else "1" for key, equals, value in parts}
     with _tree(device, start, writable=not read_only, options=pairs) as tree:
         mount(tree, os.path.abspath(mount_point), foreground=foreground, options=fuse_options)

@@ -24,7 +24,7 @@ class Journey(StrEnum):
     FORMAT = "format"
 
 
-_YES = frozenset({"1", "yes", "true", "on", ""})
+_YES = frozenset({"1", "yes", "true", "on"})
 _NO = frozenset({"0", "no", "false", "off"})
 
 
@@ -85,7 +85,7 @@ class Setting:
                 good = text in self.choices
             case "switch":
                 good = text.lower() in _YES | _NO
-                text = "yes" if text.lower() in _YES else "no"
+                text = text if not good else "yes" if text.lower() in _YES else "no"
             case "number":
                 good = text.isascii() and text.isdigit() and len(text) <= 19
                 text = str(int(text)) if good else text

@@ -54,7 +54,7 @@ class TreeOptions:
 
 
 def parse_options(options: Mapping[str, str]) -> TreeOptions:
-    """Mount options from ``key -> value``; a switch has an empty value or "1".
+    """Mount options from ``key -> value``; a switch has the value "1".
 
     Raises:
         UsageError: zonefs has no such option.
@@ -63,9 +63,9 @@ def parse_options(options: Mapping[str, str]) -> TreeOptions:
     for key, value in options.items():
         if key == "errors":
             result = replace(result, errors=ErrorPolicy.parse(value))
-        elif key == "explicit-open" and value in ("", "1"):
+        elif key == "explicit-open" and value == "1":
             result = replace(result, explicit_open=True)
-        elif key == "old-root-size" and value in ("", "1"):
+        elif key == "old-root-size" and value == "1":
             result = replace(result, old_root_size=True)
         else:
             shown = f"{key}={value}" if value else key
