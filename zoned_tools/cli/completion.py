@@ -198,7 +198,7 @@ def _compgen(words: str) -> str:
 
 
 def _zsh_quote(text: str) -> str:
-    return text.replace("'", "'\\''").replace("[", "\\[").replace("]", "\\]").replace(":", "\\:")
+    return text.replace("\\", "\\\\").replace("'", "'\\''").replace("[", "\\[").replace("]", "\\]").replace(":", "\\:")
 
 
 def zsh(program: str, *, installed: bool = False) -> str:

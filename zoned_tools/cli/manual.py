@@ -40,7 +40,9 @@ zoned\-settings \- choices of the single layouts
 Each layout has choices of its own. Commands take them as
 .B \-\-set
 .IR KEY=VALUE ,
-repeatable or joined by commas; a bare
+repeatable or joined by commas; a comma in a value is written
+.B \e,
+(\-\-set 'label=one\e,two'). A bare
 .I KEY
 is a switch that is on. Some may stand among the devices as in a table line
 .RB ( rlow=40 ),

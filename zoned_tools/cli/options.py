@@ -51,7 +51,7 @@ Allow: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
-_SETTING_HELP = "A parameter of the layout's own (rlow=40); repeatable."
+_SETTING_HELP = "A parameter of the layout's own (rlow=40); repeatable. A comma in a value is written \\,."
 Settings: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", "--set", metavar="KEY=VALUE", help=_SETTING_HELP, show_default=False),

@@ -15,18 +15,21 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _WORD = re.compile(r"[a-z][a-z_]*[=:].*", re.DOTALL)
-_TABLE = ("table=", "table:")
-"""A whole table line as one value, commas and all."""
+_COMMA = re.compile(r"(?<!\\),")
+"""A comma between settings; one behind a backslash belongs to a value."""
+_WHOLE = ("list", "line")
+"""Kinds of settings whose values have commas of their own (``features=aggr_cnv,uid=0``, ``table=...``)."""
 
 
 def parse_settings(words: Iterable[str] | None) -> dict[str, str]:
     """``KEY=VALUE`` or ``KEY:VALUE`` words as a mapping; a bare word is a switch and becomes ``"1"``.
 
-    Several may be joined by commas, as in a table line, unless the first one's value is a list; of the
-    same key the last counts, and its place in the order. Values of a setting that repeats (``pair=3:17``) are joined.
+    Several may be joined by commas, as in a table line, unless the first one's value is a list or a whole line;
+    a comma inside a value is written ``\\,``. Of the same key the last counts, and its place in the order; values of a
+    setting that repeats (``pair=3:17``) are joined.
 
     Raises:
-        UsageError: a word has no key.
+        UsageError: a word has no key, or only switches may do without a value.
     """
     settings: dict[str, str] = {}
     for word in _pieces(words or ()):
@@ -38,7 +41,7 @@ def parse_settings(words: Iterable[str] | None) -> dict[str, str]:
             _refuse_without_value(word)
         key, value = word[:cut], word[cut + 1 :] if ends else "1"
         before = settings.pop(key, "")
-        settings[key] = f"{before},{value}" if before and _is_list(f"{key}=", repeats=True) else value
+        settings[key] = f"{before},{value}" if before and any(one.repeats for one in _declared_as(key)) else value
     return settings
 
 
@@ -61,20 +64,22 @@ def _declared_as(name: str) -> Iterator[Setting]:
 
 def _pieces(words: Iterable[str]) -> Iterator[str]:
     for word in words:
-        if word.startswith(_TABLE) or ("," in word and _is_list(word)):
+        if "," in word and _is_whole(word):
             yield word
-        else:
-            yield from filter(None, word.split(","))
+            continue
+        pieces = [piece.replace("\\,", ",") for piece in _COMMA.split(word) if piece]
+        if not pieces:
+            raise UsageError(f"'{word}' is not KEY=VALUE")
+        yield from pieces
 
 
-def _is_list(word: str, *, repeats: bool = False) -> bool:
-    """Whether a word's key is a setting whose value is a list with commas (``features=aggr_cnv,uid=0``).
+def _is_whole(word: str) -> bool:
+    """Whether a word's key is a setting whose value may have commas."""
+    return any(setting.kind in _WHOLE for setting in _declared_as(_key_of(word)))
 
-    Args:
-        repeats: it has to be one that may be given several times, too.
-    """
-    key = re.split("[=:]", word, maxsplit=1)[0]
-    return any(setting.kind == "list" and (setting.repeats or not repeats) for setting in _declared_as(key))
+
+def _key_of(word: str) -> str:
+    return re.split("[=:]", word, maxsplit=1)[0]
 
 
 def split_settings(arguments: Sequence[str], options: Iterable[str] | None) -> tuple[list[str], dict[str, str]]:
