@@ -10,6 +10,23 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
+def shell_word(text: str) -> str:
+    """``text`` as one word of a shell's command line: quoted where it must be, control characters as ``$'...'``."""
+    import shlex  # regular expressions are not for every start
+
+    if text.isprintable():
+        return shlex.quote(text)
+    return f"$'{''.join(map(_shell_character, text))}'"
+
+
+def _shell_character(character: str) -> str:
+    if character in "\\'":
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
+
+
 def visible_lines(text: str) -> str:
     """The same for text of several lines: line feeds and tabs stay."""
     if text.replace("\n", "").isprintable():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -347,3 +348,28 @@ def test_a_key_wiped_format_with_used_tables_is_not_opened(program: Program, she
     result = program("zoned", "map", *START, "--at", "0", "/v/pop-clean")
     assert result.status == 8
     assert "no complete generation of the metadata is left, but 3 data zones" in result.err
+
+
+def test_printed_commands_can_be_pasted(program: Program, shelf: Shelf) -> None:
+    shelf.drives["/v/a b"] = shelf.drives["/v/pop-clean"]
+    restored = program("zdmadm", "--restore", *START, "-l", "it's", "/v/a b")
+    assert restored.status == 0
+    commands = [line for line in restored.out.splitlines() if line.startswith("dmsetup")]
+    words = shlex.split(commands[0])
+    assert words[:4] == ["dmsetup", "create", "zdm_it's", "--table"]
+    assert words[4].startswith(r"0 1572864 zdm /v/a\ b 4 load ")
+    assert all(shlex.split(command)[2] == "zdm_it's" for command in commands[1:])
+    assert (
+        program("zdmadm", "--unload", *START, "--dry-run", "/v/a b").out.splitlines()[-1] == "dmsetup remove 'zdm_a b'"
+    )
+
+
+@pytest.mark.parametrize("words", [("--create", "-F"), ("--restore", "--journal-age", "7")])
+def test_a_line_that_cannot_be_is_refused_before_the_first_write(
+    words: tuple[str, ...], program: Program, shelf: Shelf
+) -> None:
+    shelf.drives["/v/m\n"] = shelf.drives["/v/pop-clean"]
+    before = shelf.drives["/v/pop-clean"].read(524288 * 512, BLOCK)
+    refused = program("zdmadm", *words, *START, "/v/m\n")
+    assert (refused.status, "a table line cannot carry the name" in refused.err) == (1, True)
+    assert shelf.drives["/v/pop-clean"].read(524288 * 512, BLOCK) == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 from zoned_tools.formats.zdm.layout import (
@@ -14,6 +13,7 @@ from zoned_tools.formats.zdm.layout import (
     ZONE_SECTORS,
 )
 from zoned_tools.report.check import outcome_lines
+from zoned_tools.text import shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -123,14 +123,18 @@ def pool_lines(path: str, created: CreateLayout, *, verbose: bool) -> Iterator[s
 
 def start_command(name: str, line: str) -> str:
     """What starts a mapping."""
-    return shlex.join(["dmsetup", "create", name, "--table", line])
+    return _command("create", name, "--table", line)
 
 
 def message_commands(name: str, messages: Iterable[str]) -> list[str]:
     """What sets run-time parameters."""
-    return [shlex.join(["dmsetup", "message", name, "0", text]) for text in messages]
+    return [_command("message", name, "0", text) for text in messages]
 
 
 def remove_command(name: str) -> str:
     """What stops a mapping."""
-    return shlex.join(["dmsetup", "remove", name])
+    return _command("remove", name)
+
+
+def _command(*words: str) -> str:
+    return " ".join(map(shell_word, ("dmsetup", *words)))

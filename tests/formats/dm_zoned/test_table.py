@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.formats.dm_zoned.images import NAMES, Images, drive, facts
+from zoned_tools.device.emulated import EmulatedDrive
 from zoned_tools.errors import MetadataError, UsageError
 from zoned_tools.formats.contract import Journey, Target
 from zoned_tools.formats.dm_zoned import LAYOUT
@@ -28,6 +29,17 @@ def test_legacy_table_line(images: Images) -> None:
     line = table_line(target, {"legacy": "1", "rlow": "40", "idle_rlow": "70"})
     assert line == f"0 131072 zoned {target.device.path} rlow=40 idle_rlow=70"
     assert table_line(target, {"legacy": "1"}) == f"0 131072 zoned {target.device.path}"
+
+
+def test_blanks_in_names(images: Images) -> None:
+    target = images.target("v1")
+    device = target.device
+    assert isinstance(device, EmulatedDrive)
+    device.path = r"/v/sp ace\x"
+    assert table_line(target, {}) == r"0 112640 zoned /v/sp\ ace\\x"
+    device.path = "/v/a\nb"
+    with pytest.raises(UsageError, match="cannot carry the name"):
+        table_line(target, {})
 
 
 @pytest.mark.parametrize(

@@ -297,3 +297,16 @@ def test_export_with_processes_gives_the_same(zoned: Program, tmp_path: Path) ->
     assert result["size_bytes"] == two.stat().st_size == one.stat().st_size
     assert two.read_bytes() == one.read_bytes()
     assert two.stat().st_blocks * 512 < 4 << 20, "holes stay holes"
+
+
+def test_a_name_that_no_table_line_can_carry(zoned: Program, tmp_path: Path) -> None:
+    path = tmp_path / "sp ace,.img"
+    path.write_bytes(bytes(1 << 20))
+    made = zoned("inplace-compress", "format", path)
+    assert (made.status, made.out.count("\n")) == (0, 1), made
+    assert "table:" not in made.out
+    assert zoned("probe", path, "--json").json["devices"][0]["layout"] == "inplace-compress"
+    assert zoned("inplace-compress", "format", path, "--force", "--json").json["table"] is None
+    assert zoned("table", path).status == 16
+    refused = zoned("inplace-compress", "format", path, "--force", "--table", "")
+    assert (refused.status, "has no arguments" in refused.err) == (16, True)

@@ -13,6 +13,8 @@ from tests.formats.inplace_compress.images import (
     line_of,
 )
 from zoned_tools.errors import MetadataError, UsageError
+from zoned_tools.formats.contract import Journey
+from zoned_tools.formats.inplace_compress import LAYOUT
 from zoned_tools.formats.inplace_compress.table import parse_table
 
 
@@ -82,3 +84,17 @@ def test_no_table_line_for_a_device_that_activation_would_format(tmp_path: Path)
         line_of(sound, {"table": "0 8168 inplacecompress device=x"})
     with pytest.raises(UsageError):
         line_of(sound, {"device": "a b"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("device", value) for value in ("", "a b", "a,b", "a\\b", "a\nb", "\x1b[31m", "\udcff", "\xe0")),
+        *(("mode", value) for value in ("", "device=/dev/x", "critical", "writeback=", "writethrough,critical")),
+        *(("table", value) for value in ("", "device=a\x1bb,writethrough", "device=a b")),
+    ],
+)
+def test_settings_that_would_break_the_line(name: str, value: str) -> None:
+    for journey in (Journey.TABLE, Journey.CHECK, Journey.LOGICAL):
+        with pytest.raises(UsageError, match=rf"^{name}=[\s\S]* is not possible: "):
+            LAYOUT.parse_settings({name: value}, journey)

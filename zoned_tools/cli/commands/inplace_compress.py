@@ -116,7 +116,7 @@ def format_volume(
     made = compress_table(line)
     if json:
         print_json(compress_format_document(device, name, (meta, data), made, dry_run=dry_run))
-    elif line is not None:
+    elif not dry_run:
         _print_made([format_line(device, data, name)], made)
     return 0
 
@@ -130,7 +130,11 @@ def _line(device: str, start: int | None, table: str | None) -> str | None:
     if start:
         return None
     with opened_target([device], start, NAME, only_own=True) as target:
-        return table_line(target, LAYOUT.parse_settings({"table": table} if table else {}, Journey.TABLE)).line
+        settings = LAYOUT.parse_settings({} if table is None else {"table": table}, Journey.TABLE)
+        try:
+            return table_line(target, settings).line
+        except UsageError:
+            return None  # no line can carry the device's name; what --table says was refused before the write
 
 
 @app.command("import")

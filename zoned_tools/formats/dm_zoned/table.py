@@ -10,6 +10,7 @@ from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, NoValidSuperBloc
 from zoned_tools.formats.dm_zoned.judge import read_state
 from zoned_tools.formats.dm_zoned.open import open_blocks
 from zoned_tools.formats.dm_zoned.settings import IDLE_RLOW, LEGACY, RLOW
+from zoned_tools.formats.shared.table_words import table_word
 
 
 def table_line(target: Target, settings: Settings) -> TableLine:
@@ -21,7 +22,8 @@ def table_line(target: Target, settings: Settings) -> TableLine:
 
     Raises:
         NoValidSuperBlockError: the target's size is not known.
-        UsageError: the settings do not go together, or the legacy driver cannot run this target.
+        UsageError: the settings do not go together, the legacy driver cannot run this target, or a line cannot carry
+            the name of a device.
     """
     words = [f"{name}={settings[name]}" for name in (RLOW, IDLE_RLOW) if name in settings]
     legacy = settings.on(LEGACY)
@@ -41,4 +43,4 @@ def table_line(target: Target, settings: Settings) -> TableLine:
         if len(target.devices) > 1:
             raise UsageError("the legacy driver runs single devices only", device=target.device.path)
         sectors = state.geometry.members[0].size_bytes // SECTOR_BYTES
-    return TableLine(" ".join(["0", str(sectors), "zoned", *target.paths, *words]))
+    return TableLine(" ".join(["0", str(sectors), "zoned", *map(table_word, target.paths), *words]))

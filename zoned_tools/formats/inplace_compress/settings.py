@@ -10,10 +10,42 @@ _LINE = (*_CHECK, Journey.LOGICAL, Journey.TABLE)
 TABLE_WORDS = ("table", "mode", "device", "writethrough", "writethough", "writeback", "compressor", "critical")
 """Settings that are a table line or a word of one; the order in which they are given counts, as in a line."""
 
+
+def _verify_table(line: str) -> None:
+    from zoned_tools.formats.inplace_compress.table import parse_table
+
+    parse_table(line)
+
+
+def _verify_mode(mode: str) -> None:
+    from zoned_tools.formats.inplace_compress.table import require_mode
+
+    require_mode(mode)
+
+
+def _verify_device(name: str) -> None:
+    from zoned_tools.formats.inplace_compress.table import require_name
+
+    require_name(name)
+
+
 SETTINGS = (
-    text("table", "a dmsetup table line of the volume, or its arguments", *_LINE, Journey.FORMAT, kind="line"),
-    text("mode", "writethrough, or writeback=N", *_LINE, kind="mode"),
-    text("device", "the backing device as the table line names it: path or MAJOR:MINOR", *_LINE, kind="device"),
+    text(
+        "table",
+        "a dmsetup table line of the volume, or its arguments",
+        *_LINE,
+        Journey.FORMAT,
+        kind="line",
+        verify=_verify_table,
+    ),
+    text("mode", "writethrough, or writeback=N", *_LINE, kind="mode", verify=_verify_mode),
+    text(
+        "device",
+        "the backing device as the table line names it: path or MAJOR:MINOR",
+        *_LINE,
+        kind="device",
+        verify=_verify_device,
+    ),
     switch("writethrough", "write the bitmap with every change", *_LINE, bare=True),
     switch("writethough", "writethrough, as the target's own documentation spells it", *_LINE, bare=True),
     text("writeback", "write the bitmap every N seconds, N in C notation", *_LINE, kind="n"),

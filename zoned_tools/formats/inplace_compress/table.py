@@ -17,6 +17,7 @@ from zoned_tools.formats.inplace_compress.compressors import WRITABLE, compresso
 from zoned_tools.formats.inplace_compress.layout import BLOCK_SECTORS, SECTOR_BYTES, TARGET_TYPE
 from zoned_tools.formats.inplace_compress.open import Volume, open_volume
 from zoned_tools.formats.inplace_compress.settings import TABLE_WORDS
+from zoned_tools.formats.shared.table_words import require_carried
 
 ACTIVATION_WARNING = (
     "activating this line formats the device, without asking, if the magic of its super block is damaged; "
@@ -136,6 +137,7 @@ def _parse_pieces(pieces: list[str], found: TableArguments) -> TableArguments:
     for piece in filter(None, pieces):
         key, value = _split(piece)
         if key == "device" and value:
+            require_name(value)
             found = replace(found, device=value)
         elif piece in ("writethrough", "writethough"):
             if piece == "writethough":
@@ -221,11 +223,10 @@ def format_table(volume: Volume, arguments: TableArguments, device: str = "") ->
     """The line that activates ``volume``, in the spelling that the driver understands.
 
     Raises:
-        UsageError: the device's name holds a comma or blank, which the line cannot carry.
+        UsageError: the line cannot carry the device's name.
     """
     path = device or arguments.device or volume.device.path
-    if "," in path or path.split() != [path]:
-        raise UsageError(f"a table line cannot carry the name {path!r}", hint="use MAJOR:MINOR")
+    require_name(path)
     pieces = [f"device={path}", arguments.mode]
     compressor = volume.compressor
     if compressor in WRITABLE:
@@ -233,6 +234,27 @@ def format_table(volume: Volume, arguments: TableArguments, device: str = "") ->
     if arguments.critical:
         pieces.append("critical")
     return f"0 {volume.data_blocks * BLOCK_SECTORS} {TARGET_TYPE} {','.join(pieces)}"
+
+
+def require_name(path: str) -> None:
+    """Refuse a device's name that the line cannot carry; the driver joins its arguments and splits them at commas.
+
+    Raises:
+        UsageError: it holds a comma, a blank, a backslash, or what no table line can carry.
+    """
+    require_carried(path)
+    if not {",", " ", "\\"}.isdisjoint(path):
+        raise UsageError(f"a table line cannot carry the name {path!r}", hint="use MAJOR:MINOR")
+
+
+def require_mode(text: str) -> None:
+    """Refuse what is not the mode of a line.
+
+    Raises:
+        UsageError: it is neither ``writethrough`` nor ``writeback=N``.
+    """
+    if not _parse_pieces([text], TableArguments()).mode_given:
+        raise UsageError("neither writethrough nor writeback=N")
 
 
 def require_length(volume: Volume, arguments: TableArguments) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.contract import Journey
 from zoned_tools.formats.shared.settings import choice, number, switch, text
+from zoned_tools.formats.shared.table_words import require_carried
 from zoned_tools.formats.zdm.constants import DEFAULT_RESERVED, LABEL_BYTES, MAX_RESERVED
 
 GC_STATES = {"off": 0, "on": 1, "force": 2}
@@ -30,7 +31,7 @@ SETTINGS = (
     text("sb-uuid", "UUID in the keys of a ZDM that is started for the first time", Journey.LOGICAL, kind="uuid"),
     switch("create", "the line that starts a new ZDM, not an existing one", Journey.TABLE),
     switch("force", "with create: start over whatever is there", Journey.TABLE),
-    text("meta", "device with the metadata", Journey.TABLE, kind="path"),
+    text("meta", "device with the metadata", Journey.TABLE, kind="path", verify=require_carried),
     switch("mirror", "metadata are mirrored", Journey.TABLE),
     text(
         "label",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zoned_tools.formats.contract import Settings, TableLine, Target
+from zoned_tools.formats.shared.table_words import table_word
 from zoned_tools.formats.zdm import layout
 from zoned_tools.formats.zdm.open import load, require_usable
 
@@ -23,10 +24,14 @@ def line_of(
     meta: str = "",
     mirror: bool = False,
 ) -> str:
-    """The table line of create, or of restore."""
-    words = ["0", str(identity.zdm_blocks), TARGET_NAME, device, str(identity.data_start)]
+    """The table line of create, or of restore.
+
+    Raises:
+        UsageError: it cannot carry a name.
+    """
+    words = ["0", str(identity.zdm_blocks), TARGET_NAME, table_word(device), str(identity.data_start)]
     if meta:
-        words.append(f"meta={meta}")
+        words.append(f"meta={table_word(meta)}")
     if mirror:
         words.append("mirror-md")  # the reference's restore says mirror_md, which its kernel does not know
     words.append("create" if create else "load")
@@ -75,6 +80,7 @@ def table_line(target: Target, settings: Settings) -> TableLine:
     Raises:
         MetadataError: there is no ZDM, or repair is needed first.
         GeometryError: the reference would corrupt this layout.
+        UsageError: a line cannot carry the name of the device.
     """
     state = load(target)
     require_usable(state)

@@ -42,6 +42,7 @@ def create(session: Session) -> int:
     plan = Plan(f"create ZDM {identity.uuid}")
     if arguments.has("reset-zones"):
         plan.steps += room.plan_wipe(place, geometry, reset_zones=True).steps
+    line = _line(session, identity, create=True)  # what no line can carry is refused before the first write
     for number, written in session.written:
         room.write_pool(plan, number, written.offset_bytes, pool, identity)
         session.say(*text.pool_lines(written.device.path, pool, verbose=session.verbose))
@@ -50,7 +51,7 @@ def create(session: Session) -> int:
     except DeviceError:
         session.say("** ERROR: ZDM metadata init failed: -28", "ZDM Create failed.")
         raise
-    status = _start(session, identity, create=True)
+    status = _start(session, identity, line, create=True)
     session.show(SuperBlock.parse(identity.pack()))
     if has_run_time(arguments):
         status = session.send(session.name_of(identity), messages_of(identity)) or status
@@ -86,16 +87,21 @@ def restore(session: Session) -> int:
     identity = merged(session.identity("ZDM Not found. Nothing to restore."), session.arguments, create=False)
     if session.meta is None or session.arguments.has("mirror"):
         require_usable(load(session.target))
+    line = _line(session, identity, create=False)
     session.rewrite(identity)
-    status = _start(session, identity, create=False)
+    status = _start(session, identity, line, create=False)
     session.tell(identity=session.identity_document(identity))
     return session.send(session.name_of(identity), messages_of(identity)) or status
 
 
-def _start(session: Session, identity: SuperBlock, *, create: bool) -> int:
-    """The dmsetup command: shown, and run where that can work; the exit status."""
+def _line(session: Session, identity: SuperBlock, *, create: bool) -> str:
+    """The table line.
+
+    Raises:
+        UsageError: it cannot carry a name.
+    """
     arguments = session.arguments
-    line = line_of(
+    return line_of(
         identity,
         session.device.path,
         create=create,
@@ -103,6 +109,11 @@ def _start(session: Session, identity: SuperBlock, *, create: bool) -> int:
         meta=arguments.values.get("meta", ""),
         mirror=arguments.has("mirror"),
     )
+
+
+def _start(session: Session, identity: SuperBlock, line: str, *, create: bool) -> int:
+    """The dmsetup command: shown, and run where that can work; the exit status."""
+    arguments = session.arguments
     name = session.name_of(identity)
     messages = messages_of(identity) if has_run_time(arguments) or not create else []
     command = text.start_command(name, line)
