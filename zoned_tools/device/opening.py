@@ -8,10 +8,10 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from zoned_tools.device.image import open_image
-from zoned_tools.errors import DeviceError
+from zoned_tools.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from zoned_tools.device.base import Device
 
@@ -46,8 +46,33 @@ def open_device(path: str, *, writable: bool = False, content: bool = True) -> D
     return open_image(path, writable=writable, content=content)
 
 
+def refuse_twice(paths: Iterable[str]) -> None:
+    """Refuse a drive that is named twice, be it through links or another node; what is missing is told when opened.
+
+    Raises:
+        UsageError: one is.
+    """
+    names: dict[tuple[int, ...], str] = {}
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            continue
+        drive = (status.st_rdev,) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino)
+        if drive in names:
+            hint = "" if names[drive] == path else f"also as {names[drive]}"
+            raise UsageError("named twice", device=path, hint=hint)
+        names[drive] = path
+
+
 @contextmanager
 def open_devices(paths: Sequence[str], *, writable: bool = False) -> Iterator[tuple[Device, ...]]:
-    """Open several devices and close them all at the end."""
+    """Open several devices and close them all at the end.
+
+    Raises:
+        UsageError: one is named twice.
+        DeviceError: one cannot be opened.
+    """
+    refuse_twice(paths)
     with ExitStack() as stack:
         yield tuple(stack.enter_context(open_device(path, writable=writable)) for path in paths)

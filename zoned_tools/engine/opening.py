@@ -245,9 +245,13 @@ def opened_targets(
     """Every target on the devices ``paths``, which are closed at the end; a bad device does not hide the others.
 
     ``only_own`` as :func:`opened_target` has it.
-    """
-    from zoned_tools.device.opening import open_device
 
+    Raises:
+        UsageError: a device is named twice.
+    """
+    from zoned_tools.device.opening import open_device, refuse_twice
+
+    refuse_twice(paths)
     with ExitStack() as stack:
         devices: list[Device] = []
         failed: list[tuple[str, ZonedError]] = []

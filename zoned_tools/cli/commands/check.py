@@ -91,13 +91,14 @@ def _copies(paths: Sequence[str], images: Sequence[str]) -> Sequence[str]:
     """Copy each device to a new image, zone states included; the images are what is repaired.
 
     Raises:
-        UsageError: not one image for each device.
+        UsageError: not one image for each device, or a device is named twice.
         DeviceError: an image exists, or a device cannot be read.
     """
     from zoned_tools.cli.output import progress_bar
     from zoned_tools.device.importing import copy_drive
-    from zoned_tools.device.opening import open_device
+    from zoned_tools.device.opening import open_device, refuse_twice
 
+    refuse_twice(paths)
     if len(images) != len(paths):
         raise UsageError(f"{len(images)} images for {len(paths)} devices", hint="give --output once for each device")
     for path, image in zip(paths, images, strict=True):

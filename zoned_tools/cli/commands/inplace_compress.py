@@ -156,12 +156,13 @@ def import_content(
 ) -> int:
     """Make a volume with the content of a raw file."""
     from zoned_tools.cli.changes import execute
-    from zoned_tools.device.opening import open_device
+    from zoned_tools.device.opening import open_device, refuse_twice
     from zoned_tools.formats.inplace_compress.import_ import open_source, plan_import
     from zoned_tools.formats.inplace_compress.workers import process_count
     from zoned_tools.report.documents.inplace_compress import compress_import_document, compress_table
     from zoned_tools.report.inplace_compress import import_line
 
+    refuse_twice([source, device])
     wanted = _wanted(compressor, data_blocks, table)
     content = open_source(source)
     with open_device(device, writable=True) as drive:

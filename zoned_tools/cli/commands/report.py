@@ -56,9 +56,12 @@ def report(
     info: Annotated[bool, typer.Option("--info", "-i", help="Describe the drive first, as zbd -i does.")] = False,
 ) -> int:
     """Print the zone report of a drive."""
+    from zoned_tools.device.opening import refuse_twice
+
     if json:
         form = Format.JSON
     start = parse_size(offset)
+    refuse_twice(devices)
     several = len(devices) > 1
     separator = ""
     if form is Format.JSON and several:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -45,5 +44,3 @@ def check_members(devices: Sequence[Device]) -> None:
     for device in devices[1:]:
         if not device.geometry.is_zoned:
             raise UsageError("Not a zoned block device", device=device.path)
-    if len({os.path.realpath(device.path) for device in devices}) < len(devices):
-        raise UsageError("the same device is named twice", device=first.path)
