@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import re
 import tarfile
+from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from zoned_tools.errors import DeviceError
+from zoned_tools.formats import registry
+
 if TYPE_CHECKING:
     from tests.programs import Program
+    from zoned_tools.device.base import Device
+    from zoned_tools.formats.contract import Identity
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "dm-zoned"
 
@@ -27,7 +34,8 @@ def image(tmp_path: Path) -> Path:
 def test_metrics(image: Path, tmp_path: Path, program: Program) -> None:
     output = tmp_path / "zoned.prom"
     missing = tmp_path / "missing.img"
-    assert program("zoned", "metrics", image, missing, "--check", "-o", output).status == 0
+    result = program("zoned", "metrics", image, missing, "--check", "-o", output)
+    assert (result.status, result.err) == (8, f"zoned: {missing}: cannot open: No such file or directory\n")
     text = output.read_text()
     assert text.endswith("\n")
     line = re.compile(r'[a-z_]+\{[a-z_]+="[^"\n]*"(?:,[a-z_]+="[^"\n]*")*\} -?[0-9.]+')
@@ -107,10 +115,82 @@ def test_list(program: Program) -> None:
 
 
 def test_many_drives_in_one_check(image: Path, tmp_path: Path, program: Program) -> None:
-    plain = tmp_path / "plain.img"
+    plain, missing = tmp_path / "plain.img", tmp_path / "missing.img"
     plain.write_bytes(bytes(1 << 20))
-    result = program("zoned", "check", "--json", image, plain, tmp_path / "missing.img")
+    for order in permutations((image, plain, missing)):
+        result = program("zoned", "check", "--json", *order)
+        assert result.status == 8
+        rows = json.loads(result.out)["devices"]
+        assert [row["devices"] for row in rows] == [[str(path)] for path in order]
+        assert [row["verdict"] for row in rows] == ["clean" if path == image else "failed" for path in order]
+        assert all({"devices", "layout", "verdict", "findings"} <= set(row) for row in rows)
+
+
+# -- a bad drive among good ones
+
+
+@pytest.fixture
+def shelf(image: Path, tmp_path: Path, program: Program) -> list[Path]:
+    """A missing drive, a good one, one whose zone table is damaged, another good one."""
+    other, damaged = tmp_path / "other.img", tmp_path / "damaged.img"
+    for path in (other, damaged):
+        assert program("zoned", "image", "create", path, "--zones", 16, "--zone-size", "4M").status == 0
+    assert program("mkzonefs", other).status == 0
+    Path(f"{damaged}.zones").write_bytes(b"nonsense")
+    return [tmp_path / "missing.img", image, damaged, other]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("probe",),
+        ("probe", "--json"),
+        ("probe", "--export"),
+        ("report",),
+        ("report", "--json"),
+        ("report", "--json", "--summary"),
+        ("report", "--summary"),
+        ("report", "--format", "zbd", "--info"),
+        ("inspect",),
+        ("metrics",),
+        ("metrics", "--check"),
+        ("check",),
+        ("check", "--json"),
+    ],
+    ids=" ".join,
+)
+def test_a_bad_drive_does_not_silence_the_others(command: tuple[str, ...], shelf: list[Path], program: Program) -> None:
+    missing, first, damaged, second = shelf
+    result = program("zoned", *command, *shelf)
     assert result.status == 8
-    rows = json.loads(result.out)["devices"]
-    assert sorted(str(row["verdict"]) for row in rows) == ["clean", "failed", "failed"]
-    assert all({"devices", "layout", "verdict", "findings"} <= set(row) for row in rows)
+    assert result.out.index(first.name) < result.out.index(second.name)
+    if command != ("check", "--json"):  # there errors are in the document
+        lines = result.err.splitlines()
+        names = (missing, f"{damaged}.zones")
+        assert all(line.startswith(f"zoned: {name}: ") for line, name in zip(lines, names, strict=True))
+    if "--json" in command:
+        assert json.loads(result.out)["schema"].startswith(f"zoned.{command[0]}/")
+
+
+def test_what_cannot_be_asked_of_any_drive_is_told_once(shelf: list[Path], program: Program) -> None:
+    result = program("zoned", "report", "--filter", "nonsense", *shelf)
+    assert (result.status, result.out, result.err.count("\n")) == (16, "", 1)
+    beyond = program("zoned", "report", "--offset", "100000000", *shelf[1:])
+    assert (beyond.status, beyond.out, beyond.err.count("\n")) == (24, "", 3)
+
+
+def test_a_drive_that_cannot_be_probed(shelf: list[Path], program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, first, _, second = shelf
+    layout = registry.get("dm-zoned")
+    probe = layout.probe
+
+    def fail(device: Device, start_bytes: int) -> Identity | None:
+        if device.path == str(first):
+            raise DeviceError("cannot read", device=device.path)
+        return probe(device, start_bytes)
+
+    monkeypatch.setattr(registry, "ours", lambda: [replace(layout, probe=fail), registry.get("zonefs")])
+    for command in ("probe", "inspect", "metrics", "check"):
+        result = program("zoned", command, first, second)
+        assert (result.status, result.err) == (8, f"zoned: {first}: cannot read\n")
+        assert second.name in result.out

@@ -357,7 +357,7 @@ def test_printed_commands_can_be_pasted(program: Program, shelf: Shelf) -> None:
     commands = [line for line in restored.out.splitlines() if line.startswith("dmsetup")]
     words = shlex.split(commands[0])
     assert words[:4] == ["dmsetup", "create", "zdm_a b", "--table"]
-    assert words[4].startswith(r"0 1572864 zdm /v/a\ b 4 load ")
+    assert words[4].startswith(r"0 1572864 zdm /v/a\ b 5 load ")
     assert all(shlex.split(command)[2] == "zdm_a b" for command in commands[1:])
     assert (
         program("zdmadm", "--unload", *START, "--dry-run", "/v/a b").out.splitlines()[-1] == "dmsetup remove 'zdm_a b'"

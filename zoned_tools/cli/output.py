@@ -9,6 +9,8 @@ from typing import IO, TYPE_CHECKING, Protocol, cast
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from zoned_tools.errors import FsckStatus, ZonedError
+
 
 def print_json(document: Mapping[str, object]) -> None:
     """Print one JSON document, a key a line; its first key is ``schema``."""
@@ -16,6 +18,13 @@ def print_json(document: Mapping[str, object]) -> None:
     from zoned_tools.report.stream import write_text
 
     write_text(pieces(document))
+
+
+def complain(error: ZonedError) -> FsckStatus:
+    """Say what is wrong with one of several devices, behind what was printed of those before; its exit status."""
+    sys.stdout.flush()
+    print(error.render("zoned"), file=sys.stderr)
+    return error.fsck_status
 
 
 class Progress(Protocol):

@@ -46,16 +46,22 @@ HELP = {
 """Metric name to help text, in the order of output; all are gauges."""
 
 
-def collect(paths: Sequence[str], *, check: bool = False, start_sector: int | None = None) -> list[Sample]:
-    """Samples of every device that can be opened; the others get ``zoned_device_up 0``."""
+def collect(
+    paths: Sequence[str], *, check: bool = False, start_sector: int | None = None
+) -> tuple[list[Sample], list[ZonedError]]:
+    """Samples of every device that can be read, and what is wrong with the others: these get ``zoned_device_up 0``."""
     with opened_targets(paths, start_sector) as opened:
-        down = {path for path, _ in opened.failed}
-        samples = [Sample("zoned_device_up", (("device", path),), int(path not in down)) for path in paths]
+        errors = dict(opened.failed)
+        samples: list[Sample] = []
         for probed in opened.probed:
-            samples += _device_samples(probed)
+            try:
+                samples += list(_device_samples(probed))
+            except ZonedError as error:
+                errors[probed.device.path] = error
         for target in opened.targets if check else ():
             samples += _check_samples(target)
-    return samples
+    up = [Sample("zoned_device_up", (("device", path),), int(path not in errors)) for path in paths]
+    return [*up, *samples], [errors[path] for path in paths if path in errors]
 
 
 def _device_samples(probed: Probed) -> Iterator[Sample]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from zoned_tools.errors import MetadataError, UsageError, ZonedError
 from zoned_tools.formats import registry
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 SECTOR_BYTES = 512
 
+Failure: TypeAlias = tuple[str, ZonedError]
+"""A device's path, and what is wrong with it."""
+
 
 @dataclass(slots=True)
 class Opened:
@@ -29,13 +32,26 @@ class Opened:
         targets: in the order of their first device.
         unknown: devices on which nothing is recognised.
         probed: every device that was opened and what a probe found on it, in the order given.
-        failed: ``(path, error)`` of devices that could not be opened.
+        failed: ``(path, error)`` of devices that could not be opened or probed.
     """
 
     targets: list[Target] = field(default_factory=list)
     unknown: list[Device] = field(default_factory=list)
     probed: list[Probed] = field(default_factory=list)
-    failed: list[tuple[str, ZonedError]] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+
+    def in_order(self, paths: Sequence[str]) -> list[Target | Failure]:
+        """Targets, and what is wrong with the devices that are none, in the order of a command line."""
+        place = {path: number for number, path in reversed(list(enumerate(paths)))}
+        found: list[tuple[int, Target | Failure]] = [(place[failure[0]], failure) for failure in self.failed]
+        found += [(place[device.path], (device.path, unrecognised(device))) for device in self.unknown]
+        found += [(min(place[path] for path in target.paths), target) for target in self.targets]
+        return [thing for _, thing in sorted(found, key=lambda row: row[0])]
+
+
+def unrecognised(device: Device) -> MetadataError:
+    """That no layout is on a device."""
+    return MetadataError("no layout is recognised", device=device.path, hint="--layout NAME forces one")
 
 
 class _Drive:
@@ -147,10 +163,15 @@ def find_targets(
     """
     drives = [_Drive(device) for device in devices]
     probed = [_probe(drive, start_sector, layout) for drive in drives]
+    if layout is not None and only_own:
+        refuse_other(probed, layout, start_sector)
+    return _targets_of(drives, probed, start_sector, layout)
+
+
+def _targets_of(drives: Sequence[_Drive], probed: list[Probed], start_sector: int | None, layout: str | None) -> Opened:
+    """What the drives are together, from what was found on each."""
     unknown = [p.device for p in probed if p.identity is None]
     if layout is not None and unknown:
-        if only_own:
-            refuse_other(probed, layout, start_sector)
         return Opened([_target(registry.get(layout), drives, (start_sector or 0) * SECTOR_BYTES)], probed=probed)
     claimed = _claimed(probed, drives)
     if claimed is not None:
@@ -207,10 +228,19 @@ def single_target(
         raise UsageError("no device is named")
     found = find_targets(devices, start_sector=start_sector, layout=layout, only_own=only_own)
     if found.unknown:
-        raise MetadataError("no layout is recognised", device=found.unknown[0].path, hint="--layout NAME forces one")
+        raise unrecognised(found.unknown[0])
+    refuse_several(found)
+    return found.targets[0]
+
+
+def refuse_several(found: Opened) -> None:
+    """Refuse devices that are more than one target.
+
+    Raises:
+        UsageError: they are.
+    """
     if len(found.targets) > 1:
         raise UsageError("these devices are not one target", hint="name the devices of one target at a time")
-    return found.targets[0]
 
 
 @contextmanager
@@ -253,14 +283,18 @@ def opened_targets(
 
     refuse_twice(paths)
     with ExitStack() as stack:
-        devices: list[Device] = []
-        failed: list[tuple[str, ZonedError]] = []
+        drives: list[_Drive] = []
+        probed: list[Probed] = []
+        failed: list[Failure] = []
         for path in paths:
             try:
-                devices.append(stack.enter_context(open_device(path, writable=writable)))
+                drive = _Drive(stack.enter_context(open_device(path, writable=writable)))
+                probed.append(_probe(drive, start_sector, layout))
+                drives.append(drive)
             except ZonedError as error:
                 failed.append((path, error))
-        only_own = only_own or writable
-        opened = find_targets(devices, start_sector=start_sector, layout=layout, only_own=only_own)
+        if layout is not None and (only_own or writable):
+            refuse_other(probed, layout, start_sector)
+        opened = _targets_of(drives, probed, start_sector, layout)
         opened.failed = failed
         yield opened

@@ -13,7 +13,7 @@ from zoned_tools.engine.changing import carry_out, identity_of
 from zoned_tools.engine.checking import CheckRequest, Outcome, check_target, gather
 from zoned_tools.engine.opening import opened_targets
 from zoned_tools.engine.rehearsing import rehearse
-from zoned_tools.errors import MetadataError, RefusedError, UsageError, ZonedError
+from zoned_tools.errors import RefusedError, UsageError, ZonedError
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import (
     AnyLayout,
@@ -146,7 +146,7 @@ def check_paths(
     announce: Callable[[Outcome], None] = _ignore,
     saved: Callable[[Carried], None] = _ignore,
 ) -> Iterator[Outcome]:
-    """Check, or repair, every target on the named devices; a bad one does not hide the others.
+    """Check, or repair, every target on the named devices; a bad one does not hide the others; in the order given.
 
     A single device that cannot be opened raises; of several it is one of the outcomes.
 
@@ -161,18 +161,17 @@ def check_paths(
             raise UsageError("--undo saves one target at a time", hint="repair each target on its own")
         for target in opened.targets:
             refuse_unknown(registry.of(target), request, repair)
-        for path, error in opened.failed:
-            yield Outcome((path,), error=error)
-        for device in opened.unknown:
-            yield Outcome((device.path,), error=MetadataError("no layout is recognised", device=device.path))
-        for target in opened.targets:
+        for found in opened.in_order(paths):
+            if isinstance(found, tuple):
+                yield Outcome((found[0],), error=found[1])
+                continue
             try:
                 if repair is None:
-                    yield check_target(target, request)
+                    yield check_target(found, request)
                 else:
-                    yield repair_target(target, request, repair, announce=announce, saved=saved)
+                    yield repair_target(found, request, repair, announce=announce, saved=saved)
             except ZonedError as error:
-                yield Outcome(target.paths, target.layout, error=error)
+                yield Outcome(found.paths, found.layout, error=error)
 
 
 def refuse_unknown(layout: AnyLayout, request: CheckRequest, repair: RepairRequest | None) -> None:

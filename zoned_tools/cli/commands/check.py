@@ -20,6 +20,7 @@ from zoned_tools.cli.options import (
     Undo,
     check_layout_name,
 )
+from zoned_tools.cli.output import complain
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import FsckStatus, UsageError
 from zoned_tools.formats.shared.settings import Journey
@@ -143,7 +144,7 @@ class _Printer:
             if self._json:
                 kept.append(outcome)
             elif outcome.error is not None:
-                print(outcome.error.render("zoned"), file=sys.stderr)
+                complain(outcome.error)
             else:
                 write_lines(outcome_lines(outcome, everything=self._everything))
         if self._json:

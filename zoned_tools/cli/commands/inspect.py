@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Start, check_layout_name
-from zoned_tools.cli.output import print_json
+from zoned_tools.cli.output import complain, print_json
+from zoned_tools.errors import FsckStatus, ZonedError
 
 
 def inspect(devices: DevicePaths, json: Json = False, start: Start = None, layout: LayoutName = None) -> int:
     """Print the decoded metadata of a layout."""
-    from zoned_tools.engine.opening import opened_target
+    from zoned_tools.engine.opening import opened_targets, refuse_several
     from zoned_tools.formats import registry
     from zoned_tools.report.documents.targets import inspect_document
     from zoned_tools.report.stream import write_lines
     from zoned_tools.report.targets import inspect_lines
 
     check_layout_name(layout)
-    with opened_target(devices, start, layout) as target:
-        tree = registry.of(target).inspect(target)
+    status = FsckStatus.CLEAN
+    with opened_targets(devices, start, layout) as opened:
         if json:
-            print_json(inspect_document(target, tree))
-        else:
-            write_lines(inspect_lines(target, tree))
-    return 0
+            refuse_several(opened)  # a document is of one target
+        for target in opened.in_order(devices):
+            try:
+                if isinstance(target, tuple):
+                    raise target[1]
+                tree = registry.of(target).inspect(target)
+            except ZonedError as error:
+                status |= complain(error)
+                continue
+            if json:
+                print_json(inspect_document(target, tree))
+            else:
+                write_lines(inspect_lines(target, tree))
+    return status

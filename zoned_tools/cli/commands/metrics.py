@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from zoned_tools.cli.options import DevicePaths, Start
+from zoned_tools.cli.output import complain
+from zoned_tools.errors import FsckStatus
 
 
 def metrics(
@@ -24,10 +26,14 @@ def metrics(
     from zoned_tools.engine.metrics import collect
     from zoned_tools.report.prometheus import render, write_atomically
 
-    text = render(collect(devices, check=check, start_sector=start))
+    samples, errors = collect(devices, check=check, start_sector=start)
+    text = render(samples)
     if output == "-":
         sys.stdout.write(text)
     else:
         refuse_drive(output, devices)
         write_atomically(output, text)
-    return 0
+    status = FsckStatus.CLEAN
+    for error in errors:
+        status |= complain(error)
+    return status

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from zoned_tools.cli.options import DevicePaths, Json, Start
-from zoned_tools.cli.output import print_json
+from zoned_tools.cli.output import complain, print_json
+from zoned_tools.errors import FsckStatus, ZonedError
 
 
 def probe(
@@ -17,18 +18,25 @@ def probe(
     start: Start = None,
 ) -> int:
     """Tell which layout is on a device."""
-    from zoned_tools.device.opening import open_devices
+    from zoned_tools.device.opening import open_device, refuse_twice
     from zoned_tools.engine.opening import probe_device
     from zoned_tools.report.documents.drives import probe_document, probe_row
     from zoned_tools.report.stream import write_lines
     from zoned_tools.report.targets import probe_export_lines, probe_sentence
 
-    with open_devices(devices) as opened:
-        rows = [probe_row(probe_device(device, start)) for device in opened]
+    refuse_twice(devices)
+    status = FsckStatus.CLEAN
+    rows = []
+    for path in devices:
+        try:
+            with open_device(path) as device:
+                rows.append(probe_row(probe_device(device, start)))
+        except ZonedError as error:
+            status |= complain(error)
     if json:
         print_json(probe_document(rows))
     elif export:
         write_lines(probe_export_lines(rows))
     else:
         write_lines(map(probe_sentence, rows))
-    return 0
+    return status

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoned_tools.cli.options import DevicePaths
-from zoned_tools.errors import DeviceError, UsageError
+from zoned_tools.cli.output import complain
+from zoned_tools.errors import DeviceError, FsckStatus, UsageError, ZonedError
 from zoned_tools.units import parse_size
 
 if TYPE_CHECKING:
@@ -62,21 +63,39 @@ def report(
         form = Format.JSON
     start = parse_size(offset)
     refuse_twice(devices)
+    if only is not None:
+        _refuse_filter(only)
     several = len(devices) > 1
     separator = ""
+    status = FsckStatus.CLEAN
     if form is Format.JSON and several:
         from zoned_tools.report.documents.drives import REPORT
 
         sys.stdout.write(f'{{"schema": "{REPORT}", "drives": [\n')
     for path in devices:
+        try:
+            zones = _zones_of(path, start, count)
+        except ZonedError as error:
+            status |= complain(error)
+            continue
         sys.stdout.write(separator)
         if several and form in (Format.TABLE, Format.BLKZONE, Format.ZBD) and not (info or summary):
             print(f"{path}:")
-        _report_one(path, form, start, count, only, summary=summary, info=info)
+        _report_one(path, zones, form, only, summary=summary, info=info)
         separator = ",\n" if form is Format.JSON else ""
     if form is Format.JSON and several:
         sys.stdout.write("]}\n")
-    return 0
+    return status
+
+
+def _refuse_filter(words: str) -> None:
+    """Refuse a filter that no drive could pass, once and before any is opened."""
+    import numpy as np
+
+    from zoned_tools.device.zones import ZONE_DTYPE
+    from zoned_tools.report.zones import filter_mask
+
+    filter_mask(np.zeros(0, ZONE_DTYPE), words)
 
 
 def _zones_of(path: str, first_sector: int, count: int | None) -> tuple[Geometry, ZoneTable, int]:
@@ -102,13 +121,13 @@ def _zones_of(path: str, first_sector: int, count: int | None) -> tuple[Geometry
 
 
 def _report_one(
-    path: str, form: Format, first_sector: int, count: int | None, only: str | None, *, summary: bool, info: bool
+    path: str, zones: tuple[Geometry, ZoneTable, int], form: Format, only: str | None, *, summary: bool, info: bool
 ) -> None:
     import numpy as np
 
     from zoned_tools.report import zones as render
 
-    geometry, table, first = _zones_of(path, first_sector, count)
+    geometry, table, first = zones
     numbers = np.arange(first, first + len(table))
     if only is not None:
         mask = render.filter_mask(table, only)
