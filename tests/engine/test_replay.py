@@ -167,6 +167,7 @@ def test_check_runs_after_each_flush_and_at_the_end(target: Target) -> None:
 def test_long_waits_let_an_idle_mapper_reclaim(target: Target) -> None:
     class Idle(StraightMapper):
         reclaims_when_idle = True
+        idle_seconds = 10
 
         def reclaim(self) -> int:
             return 3
@@ -174,8 +175,12 @@ def test_long_waits_let_an_idle_mapper_reclaim(target: Target) -> None:
         def free_zones(self) -> dict[str, int]:
             return {"random": 7}
 
+    class Patient(Idle):
+        idle_seconds = 60
+
     waits = [Request("w", Action.WAIT, microseconds=us) for us in (9_999_999, 10_000_000, 60_000_000)]
     result = replay(target, waits, lambda t: Idle(t.device))
     assert result.reclaim_steps == 6
     assert result.free_zones == {"random": 7}
+    assert replay(target, waits, lambda t: Patient(t.device)).reclaim_steps == 3
     assert replay(target, waits, open_straight).reclaim_steps == 0

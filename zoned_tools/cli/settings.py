@@ -14,17 +14,16 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_KEY = re.compile(r"([^=:,]+)[=:]")
 _WORD = re.compile(r"[a-z][a-z_]*[=:].*", re.DOTALL)
 _COMMA = re.compile(r"(?<!\\),")
 """A comma between settings; one behind a backslash belongs to a value."""
-_WHOLE = ("list", "line")
-"""Kinds of settings whose values have commas of their own (``features=aggr_cnv,uid=0``, ``table=...``)."""
 
 
 def parse_settings(words: Iterable[str] | None) -> dict[str, str]:
     """``KEY=VALUE`` or ``KEY:VALUE`` words as a mapping; a bare word is a switch and becomes ``"1"``.
 
-    Several may be joined by commas, as in a table line, unless the first one's value is a list or a whole line;
+    Several may be joined by commas, as in a table line, unless the first one's value has commas of its own;
     a comma inside a value is written ``\\,``. Of the same key the last counts, and its place in the order; values of a
     setting that repeats (``pair=3:17``) are joined.
 
@@ -51,20 +50,24 @@ def _refuse_without_value(name: str) -> None:
     Raises:
         UsageError: it needs a value.
     """
-    declared = list(_declared_as(name))
+    declared = _declared_as(name)
     if declared and all(setting.kind != "switch" for setting in declared):
         raise UsageError(f"{name} needs a value", hint=f"{name}={declared[0].metavar}")
 
 
-def _declared_as(name: str) -> Iterator[Setting]:
+def _declared_as(name: str) -> list[Setting]:
+    """The settings of that name: ours, else those of installed layouts, which cost a search."""
     from zoned_tools.formats import registry
 
-    return (s for layout in registry.ours() for s in layout.settings if name in (s.name, *s.aliases))
+    def among(layouts: Iterable[AnyLayout]) -> list[Setting]:
+        return [s for layout in layouts for s in layout.settings if name in (s.name, *s.aliases)]
+
+    return among(registry.ours()) or among(registry.strangers())
 
 
 def _pieces(words: Iterable[str]) -> Iterator[str]:
     for word in words:
-        if "," in word and _is_whole(word):
+        if "," in word and _keeps_commas(word):
             yield word
             continue
         pieces = [piece.replace("\\,", ",") for piece in _COMMA.split(word) if piece]
@@ -73,13 +76,10 @@ def _pieces(words: Iterable[str]) -> Iterator[str]:
         yield from pieces
 
 
-def _is_whole(word: str) -> bool:
-    """Whether a word's key is a setting whose value may have commas."""
-    return any(setting.kind in _WHOLE for setting in _declared_as(_key_of(word)))
-
-
-def _key_of(word: str) -> str:
-    return re.split("[=:]", word, maxsplit=1)[0]
+def _keeps_commas(word: str) -> bool:
+    """Whether a word's key is a setting whose value may have commas (``features=aggr_cnv,uid=0``, ``table=...``)."""
+    key = _KEY.match(word)
+    return key is not None and any(setting.keeps_commas for setting in _declared_as(key[1]))
 
 
 def split_settings(arguments: Sequence[str], options: Iterable[str] | None) -> tuple[list[str], dict[str, str]]:
@@ -87,7 +87,7 @@ def split_settings(arguments: Sequence[str], options: Iterable[str] | None) -> t
 
     A word that names an existing file is a device, whatever it looks like.
     """
-    words = [a for a in arguments if _is_parameter(a) and not os.path.exists(a)]
+    words = [a for a in arguments if not os.path.exists(a) and _is_parameter(a)]
     return [a for a in arguments if a not in words], parse_settings([*(options or ()), *words])
 
 
@@ -96,10 +96,7 @@ def _is_parameter(word: str) -> bool:
         return True
     if os.path.sep in word or word.startswith("."):
         return False
-    from zoned_tools.formats import registry
-
-    first = word.partition(",")[0]
-    return any(setting.bare and setting.name == first for layout in registry.ours() for setting in layout.settings)
+    return any(setting.bare for setting in _declared_as(word.partition(",")[0]))
 
 
 def takes_settings(*journeys: Journey) -> Callable[[F], F]:

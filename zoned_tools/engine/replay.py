@@ -25,9 +25,6 @@ from zoned_tools.engine.volume import Volume
 from zoned_tools.errors import UsageError, ZonedError
 from zoned_tools.formats.contract import CountsZones, Evidence, Mapper, Reclaims, Target
 
-IDLE_SECONDS = 10
-"""A driver that had no request for so long is idle (``DMZ_IDLE_PERIOD`` in drivers/md/dm-zoned-reclaim.c)."""
-
 OpenMapper = Callable[[Target], Mapper]
 Check = Callable[[Target], Evidence]
 
@@ -196,7 +193,7 @@ class _Replay:
                 volume.mapper.flush()
             case Action.WAIT:
                 mapper = volume.mapper
-                if request.microseconds >= IDLE_SECONDS * 1_000_000 and isinstance(mapper, Reclaims):
+                if isinstance(mapper, Reclaims) and request.microseconds >= mapper.idle_seconds * 1_000_000:
                     self._result.reclaim_steps += mapper.reclaim()
 
     def _write(self, request: Request) -> None:

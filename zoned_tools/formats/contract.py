@@ -282,6 +282,11 @@ class Reclaims(Protocol):
         """True when the user asked that idle time be used for it."""
         ...
 
+    @property
+    def idle_seconds(self) -> int:
+        """A driver that had no request for so long is idle."""
+        ...
+
     def reclaim(self) -> int:
         """Do what the idle driver does; returns how many steps that took."""
         ...

@@ -37,7 +37,8 @@ class Setting:
         help: what it decides, a phrase.
         journeys: who takes it.
         choices: the possible values; empty for any that :attr:`kind` allows.
-        kind: ``choice``, ``switch``, ``number``, ``uuid`` or ``text``.
+        kind: ``choice``, ``switch``, ``number``, ``uuid``, ``list`` or ``line`` (texts with commas of their own), or
+            another text, for which it is the metavar.
         minimum, maximum: limits of a number.
         default: value that counts when the setting is not given; empty for none.
         bare: may stand among the devices, as a word of a table line.
@@ -73,6 +74,11 @@ class Setting:
                 return f"{self.minimum}..{self.maximum}" if self.maximum < 1 << 32 else "N"
             case _:
                 return self.kind.upper()
+
+    @property
+    def keeps_commas(self) -> bool:
+        """Its value goes on after a comma; of others the next setting begins there, as in a table line."""
+        return self.kind in ("list", "line")
 
     def normalise(self, text: str) -> str:
         """The value in its one spelling.

@@ -32,6 +32,8 @@ DEFAULT_LOW_PERCENT = 30
 """Free cache or random zones, in percent, at which writers make reclaim run."""
 DEFAULT_IDLE_LOW_PERCENT = 100
 """The same for an idle target: it reclaims while there is anything to free."""
+IDLE_SECONDS = 10
+"""A target that had no request for so long is idle (formats/dm-zoned.md, 5.4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class DmZonedMapper(MapperBase):
         self.warnings = opened.warnings
         self.set_number = opened.number
         self.reclaims_when_idle = reclaims_when_idle
+        self.idle_seconds = IDLE_SECONDS
         self._thresholds = thresholds
         self._disk = opened.disk
         self._store = opened.store

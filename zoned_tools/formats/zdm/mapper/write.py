@@ -332,6 +332,11 @@ class ZdmMapper(ZdmReader):
         """Nothing asks for it: zones are reclaimed when few are empty, or :meth:`reclaim` is called."""
         return False
 
+    @property
+    def idle_seconds(self) -> int:
+        """Nothing of the kind is known of the driver (formats/zdm.md, 9): long enough for nobody to wait for it."""
+        return 10
+
     def reclaim(self) -> int:
         """Empty the zones that are worth it; returns how many that were."""
         if self._fresh:
