@@ -88,8 +88,9 @@ def find_targets(paths: Iterable[PathLike]) -> list[list[str]]:
     Drives on which nothing is recognised are left out.
     """
     with opening.opened_targets([os.fspath(path) for path in paths]) as found:
-        if found.failed:
-            raise found.failed[0][1]
+        errors = [failure.error for failure in found.failed]
+        if errors:
+            raise errors[0]
         return [list(target.paths) for target in found.targets]
 
 

@@ -124,3 +124,13 @@ class RefusedError(ZonedError):
     """The operation would lose data or crash a kernel and was not asked for explicitly."""
 
     error_id = "refused"
+
+
+class LayoutError(ZonedError):
+    """The layout of an installed package did what no layout may: a bug of that package."""
+
+    error_id = "layout"
+
+
+class LayoutWarning(UserWarning):
+    """Something about the layout of an installed package that stops nobody."""

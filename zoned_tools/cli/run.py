@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING, Protocol, cast
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol, TextIO, cast
 
-from zoned_tools.errors import FsckStatus, ZonedError
+from zoned_tools.errors import FsckStatus, LayoutWarning, ZonedError
+from zoned_tools.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 PROGRAMS = {
     "zoned": "zoned_tools.cli.zoned:command",
@@ -24,6 +27,9 @@ INTERRUPTED = 130
 
 DEBUG = "ZONED_TOOLS_DEBUG"
 """Environment variable that lets a traceback through."""
+
+_SAID: set[str] = set()
+"""Warnings about installed layouts that this process has printed."""
 
 
 def is_clone(program: str) -> bool:
@@ -56,6 +62,11 @@ def status_of(program: str, error: ZonedError) -> int:
 
 def run(program: str, arguments: Sequence[str]) -> int:
     """Run ``program`` and return its exit status."""
+    with _warnings_as_lines(program):
+        return _run(program, arguments)
+
+
+def _run(program: str, arguments: Sequence[str]) -> int:
     try:
         command = cast("Callable[[], _Command]", load(PROGRAMS[program]))()
         result = command.main(args=list(arguments), prog_name=program, standalone_mode=False)
@@ -76,6 +87,31 @@ def run(program: str, arguments: Sequence[str]) -> int:
         if os.environ.get(DEBUG) and _is_bug(error):
             raise
         return _failed(program, error)
+
+
+@contextmanager
+def _warnings_as_lines(program: str) -> Iterator[None]:
+    """What is odd about installed layouts is a line on standard error, each once in a process."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_line(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if not issubclass(category, LayoutWarning):
+                show(message, category, filename, lineno, file, line)
+            elif str(message) not in _SAID:
+                _SAID.add(str(message))
+                _complain(visible(f"{program}: warning: {message}"))
+
+        warnings.showwarning = show_line
+        warnings.simplefilter("always", LayoutWarning)  # Python forgets what it said whenever filters change
+        yield
 
 
 def _failed(program: str, error: Exception) -> int:

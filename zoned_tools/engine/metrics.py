@@ -51,7 +51,7 @@ def collect(
 ) -> tuple[list[Sample], list[ZonedError]]:
     """Samples of every device that can be read, and what is wrong with the others: these get ``zoned_device_up 0``."""
     with opened_targets(paths, start_sector) as opened:
-        errors = dict(opened.failed)
+        errors = {path: failure.error for failure in opened.failed for path in failure.paths}
         samples: list[Sample] = []
         for probed in opened.probed:
             try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 from zoned_tools.errors import MetadataError, UsageError, ZonedError
 from zoned_tools.formats import registry
@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 
 SECTOR_BYTES = 512
 
-Failure: TypeAlias = tuple[str, ZonedError]
-"""A device's path, and what is wrong with it."""
+
+class Failure(NamedTuple):
+    """What is wrong with some of the devices; ``layout`` where one was recognised."""
+
+    paths: tuple[str, ...]
+    error: ZonedError
+    layout: str = ""
 
 
 @dataclass(slots=True)
@@ -32,7 +37,7 @@ class Opened:
         targets: in the order of their first device.
         unknown: devices on which nothing is recognised.
         probed: every device that was opened and what a probe found on it, in the order given.
-        failed: ``(path, error)`` of devices that could not be opened or probed.
+        failed: devices that could not be opened or probed, and targets that their layout cannot put together.
     """
 
     targets: list[Target] = field(default_factory=list)
@@ -43,8 +48,9 @@ class Opened:
     def in_order(self, paths: Sequence[str]) -> list[Target | Failure]:
         """Targets, and what is wrong with the devices that are none, in the order of a command line."""
         place = {path: number for number, path in reversed(list(enumerate(paths)))}
-        found: list[tuple[int, Target | Failure]] = [(place[failure[0]], failure) for failure in self.failed]
-        found += [(place[device.path], (device.path, unrecognised(device))) for device in self.unknown]
+        found: list[tuple[int, Target | Failure]]
+        found = [(min(place[path] for path in failure.paths), failure) for failure in self.failed]
+        found += [(place[device.path], Failure((device.path,), unrecognised(device))) for device in self.unknown]
         found += [(min(place[path] for path in target.paths), target) for target in self.targets]
         return [thing for _, thing in sorted(found, key=lambda row: row[0])]
 
@@ -117,6 +123,11 @@ def target_of(probed: Probed) -> Target | None:
     return _target(registry.get(probed.identity.layout), [_Drive(probed.device)], probed.identity.start_bytes)
 
 
+def target_at(layout: AnyLayout, devices: Sequence[Device], start_sector: int | None = None) -> Target:
+    """Devices as a target that is still to be made, at ``start_sector``."""
+    return _target(layout, [_Drive(device) for device in devices], (start_sector or 0) * SECTOR_BYTES)
+
+
 def _target(layout: AnyLayout, drives: Sequence[_Drive], start_bytes: int) -> Target:
     views = [drive.view(layout, start_bytes) for drive in drives]
     return Target(layout.name, tuple(view for view, _ in views), views[0][1])
@@ -177,11 +188,16 @@ def _targets_of(drives: Sequence[_Drive], probed: list[Probed], start_sector: in
     if claimed is not None:
         return Opened([claimed], probed=probed)
     by_device = {id(drive.device): drive for drive in drives}
-    targets = [
-        _target(registry.get(identity.layout), [by_device[id(m.device)] for m in members], identity.start_bytes)
-        for identity, members in _groups(probed)
-    ]
-    return Opened(targets, unknown, probed)
+    opened = Opened([], unknown, probed)
+    for identity, members in _groups(probed):
+        kind = registry.get(identity.layout)
+        try:
+            ordered = members if kind.order_members is None or not identity.group else kind.order_members(members)
+        except ZonedError as error:
+            opened.failed.append(Failure(tuple(m.device.path for m in members), error, kind.name))
+            continue
+        opened.targets.append(_target(kind, [by_device[id(m.device)] for m in ordered], identity.start_bytes))
+    return opened
 
 
 def _claimed(probed: Sequence[Probed], drives: Sequence[_Drive]) -> Target | None:
@@ -196,6 +212,7 @@ def _claimed(probed: Sequence[Probed], drives: Sequence[_Drive]) -> Target | Non
 
 
 def _groups(probed: Sequence[Probed]) -> Iterator[tuple[Identity, Sequence[Probed]]]:
+    """The members of each target, as they were named, with what was found on one of them."""
     done: set[tuple[str, str]] = set()
     for one in probed:
         identity = one.identity
@@ -206,8 +223,6 @@ def _groups(probed: Sequence[Probed]) -> Iterator[tuple[Identity, Sequence[Probe
             key = (identity.layout, identity.group)
             done.add(key)
             members = [p for p in probed if p.identity is not None and (p.identity.layout, p.identity.group) == key]
-            order = registry.get(identity.layout).order_members
-            members = members if order is None else order(members)
         yield identity, members
 
 
@@ -223,12 +238,15 @@ def single_target(
     Raises:
         MetadataError: no layout is recognised.
         UsageError: the devices are several targets, or there are none.
+        ZonedError: their layout cannot put them together.
     """
     if not devices:
         raise UsageError("no device is named")
     found = find_targets(devices, start_sector=start_sector, layout=layout, only_own=only_own)
     if found.unknown:
         raise unrecognised(found.unknown[0])
+    if found.failed:
+        raise found.failed[0].error
     refuse_several(found)
     return found.targets[0]
 
@@ -292,9 +310,9 @@ def opened_targets(
                 probed.append(_probe(drive, start_sector, layout))
                 drives.append(drive)
             except ZonedError as error:
-                failed.append((path, error))
+                failed.append(Failure((path,), error))
         if layout is not None and (only_own or writable):
             refuse_other(probed, layout, start_sector)
         opened = _targets_of(drives, probed, start_sector, layout)
-        opened.failed = failed
+        opened.failed = failed + opened.failed
         yield opened

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from zoned_tools.engine.changing import carry_out, identity_of
 from zoned_tools.engine.checking import CheckRequest, Outcome, check_target, gather
-from zoned_tools.engine.opening import opened_targets
+from zoned_tools.engine.opening import Failure, opened_targets
 from zoned_tools.engine.rehearsing import rehearse
 from zoned_tools.errors import RefusedError, UsageError, ZonedError
 from zoned_tools.formats import registry
@@ -60,16 +60,23 @@ def plan_repair(evidence: Evidence, consents: Consents) -> RepairPlan:
 
 
 def consents_of(layout: AnyLayout, allow: frozenset[str], options: CheckOptions) -> Consents:
-    """A user's agreement in terms of one layout.
+    """A user's agreement in terms of one layout; codes of other layouts are not its business.
 
     Raises:
-        UsageError: a code that the layout does not have, or that another layout has not whose name it begins with.
+        UsageError: a code that the layout, or the one that it names, does not have.
     """
-    for word in allow:
-        name, dot, _ = word.partition(".")
-        if dot and name != layout.name and name in registry.OURS:
-            registry.get(name).rules().agreed(frozenset([word]))
-    return Consents(layout.rules().agreed(allow, frozenset(registry.OURS)), options.settings)
+    own = frozenset(word for word in allow if not _is_of_another(layout, word))
+    return Consents(layout.rules().agreed(own), options.settings)
+
+
+def _is_of_another(layout: AnyLayout, word: str) -> bool:
+    if word in layout.rules():  # a code may have dots, too
+        return False
+    other = registry.named_in(word)
+    if other is None or other.name == layout.name:
+        return False
+    other.rules().agreed(frozenset({word}))
+    return True
 
 
 def repair_target(
@@ -156,14 +163,14 @@ def check_paths(
     writable = repair is not None and not repair.dry_run
     with opened_targets(paths, start_sector, layout, writable=writable, only_own=repair is not None) as opened:
         if opened.failed and len(paths) == 1:
-            raise opened.failed[0][1]
+            raise opened.failed[0].error
         if repair is not None and repair.undo is not None and len(opened.targets) > 1:
             raise UsageError("--undo saves one target at a time", hint="repair each target on its own")
         for target in opened.targets:
             refuse_unknown(registry.of(target), request, repair)
         for found in opened.in_order(paths):
-            if isinstance(found, tuple):
-                yield Outcome((found[0],), error=found[1])
+            if isinstance(found, Failure):
+                yield Outcome(found.paths, found.layout, error=found.error)
                 continue
             try:
                 if repair is None:

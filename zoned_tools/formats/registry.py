@@ -2,7 +2,9 @@
 
 Ours are probed in the order of :data:`OURS`. Others come from installed packages through the entry-point
 group ``zoned_tools.layouts``, each naming a :class:`~zoned_tools.formats.contract.Layout`; they are asked only
-when none of ours recognises a drive, or somebody names one: looking for them costs more than most commands.
+when none of ours recognises a drive or knows a word, or somebody names one: looking for them costs more than most
+commands.
+One that cannot be had is passed over with a warning, and an error only for whoever names it.
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from zoned_tools.errors import UsageError
-from zoned_tools.formats.contract import AnyLayout, Layout, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ENTRY_POINTS = "zoned_tools.layouts"
+    from zoned_tools.formats.contract import AnyLayout, Target
+    from zoned_tools.formats.strangers import Strangers
 
 OURS: dict[str, str] = {
     "dm-zoned": "zoned_tools.formats.dm_zoned",
@@ -34,14 +36,15 @@ def get(name: str) -> AnyLayout:
     """The layout of that name, ours or an installed one.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or it was passed over.
     """
     if name in OURS:
         layout: AnyLayout = importlib.import_module(OURS[name]).LAYOUT
         return layout
-    for stranger in strangers():
-        if stranger.name == name:
-            return stranger
+    installed = _installed()
+    if name in installed.layouts:
+        return installed.layouts[name]
+    installed.refuse_passed_over(name)
     raise UsageError(f"there is no layout '{name}'", hint=f"one of {', '.join(names())}")
 
 
@@ -56,25 +59,36 @@ def ours() -> Iterator[AnyLayout]:
 
 
 @cache
+def _installed() -> Strangers:
+    from zoned_tools.formats.strangers import find  # importlib.metadata: 30 ms
+
+    return find(OURS)
+
+
 def strangers() -> tuple[AnyLayout, ...]:
     """Layouts of installed packages, by name; ours cannot be replaced.
 
-    Raises:
-        UsageError: an entry point cannot be loaded, or is no layout.
+    What was passed over is warned of (:class:`~zoned_tools.errors.LayoutWarning`).
     """
-    from importlib.metadata import entry_points  # 30 ms
+    installed = _installed()
+    installed.warn()
+    return tuple(installed.layouts.values())
 
-    found: dict[str, AnyLayout] = {}
-    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda p: p.name):
-        try:
-            layout = point.load()
-        except (ImportError, AttributeError) as error:
-            raise UsageError(f"the layout {point.name} of an installed package cannot be loaded: {error}") from None
-        if not isinstance(layout, Layout):
-            raise UsageError(f"the layout {point.name} of an installed package is a {type(layout).__name__}")
-        if layout.name not in OURS:
-            found.setdefault(layout.name, layout)
-    return tuple(found.values())
+
+def named_in(word: str) -> AnyLayout | None:
+    """The layout whose name a word begins with, as codes do (``dm-zoned.sb-bad-crc``); None where it is no layout's.
+
+    Raises:
+        UsageError: it is the name of an installed one that was passed over.
+    """
+    name, dot, _ = word.partition(".")
+    if not dot:
+        return None
+    if name not in OURS:
+        _installed().refuse_passed_over(name)
+        if name not in _installed().layouts:
+            return None
+    return get(name)
 
 
 def everything() -> Iterator[AnyLayout]:

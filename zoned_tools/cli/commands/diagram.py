@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zoned_tools.cli.options import DevicePath, Force, Start
-from zoned_tools.errors import DeviceError, ZonedError
+from zoned_tools.errors import DeviceError, LayoutError, ZonedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,8 +44,10 @@ def diagram(
         if target is not None and layout is not None and layout.zone_roles is not None:
             try:
                 zones_of = layout.zone_roles(target)
+            except LayoutError as error:
+                print(error.render("zoned"), file=sys.stderr)
             except ZonedError:
-                zones_of = {}  # a damaged layout still leaves the drive's own picture
+                pass  # a damaged layout still leaves the drive's own picture
         drawing = picture.draw(drive.zones(), layout.roles if layout else (), zones_of)
         title = f"{device}: {layout.name if layout else drive.geometry.model}"
     if output is None:

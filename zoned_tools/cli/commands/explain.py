@@ -26,8 +26,12 @@ def explain(
     from zoned_tools.report.documents.targets import explain_document
     from zoned_tools.report.rules import explain_lines, list_lines, rules_of
 
-    # Installed layouts cost a search: it is made for a code that none of ours has.
-    chosen = rules_of(registry.ours(), finding) or rules_of(registry.strangers(), finding)
+    # Installed layouts cost a search: it is made for a list, and for a code that none of ours has.
+    chosen = rules_of(registry.ours(), finding)
+    if finding is not None and not chosen:
+        registry.named_in(finding)  # which says why one that was passed over has none
+    if finding is None or not chosen:
+        chosen.update(rules_of(registry.strangers(), finding))
     if not chosen:
         raise UsageError(f"there is no finding '{finding}'", hint="zoned explain lists them all")
     if json:

@@ -9,7 +9,7 @@ from zoned_tools.errors import FsckStatus, ZonedError
 
 def inspect(devices: DevicePaths, json: Json = False, start: Start = None, layout: LayoutName = None) -> int:
     """Print the decoded metadata of a layout."""
-    from zoned_tools.engine.opening import opened_targets, refuse_several
+    from zoned_tools.engine.opening import Failure, opened_targets, refuse_several
     from zoned_tools.formats import registry
     from zoned_tools.report.documents.targets import inspect_document
     from zoned_tools.report.stream import write_lines
@@ -22,8 +22,8 @@ def inspect(devices: DevicePaths, json: Json = False, start: Start = None, layou
             refuse_several(opened)  # a document is of one target
         for target in opened.in_order(devices):
             try:
-                if isinstance(target, tuple):
-                    raise target[1]
+                if isinstance(target, Failure):
+                    raise target.error
                 tree = registry.of(target).inspect(target)
             except ZonedError as error:
                 status |= complain(error)

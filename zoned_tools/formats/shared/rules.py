@@ -205,17 +205,13 @@ class Rules(Mapping[str, Rule]):
 
     # -- consent
 
-    def agreed(self, wanted: frozenset[str], others: frozenset[str] = frozenset()) -> frozenset[str]:
+    def agreed(self, wanted: frozenset[str]) -> frozenset[str]:
         """The codes that a user's ``--allow`` words name, without the layout's name.
-
-        Args:
-            others: names of other layouts, whose codes are not this one's business.
 
         Raises:
             UsageError: a code that the layout does not have.
         """
-        foreign = tuple(f"{name}." for name in others if name != self.layout)
-        codes = frozenset(word.removeprefix(f"{self.layout}.") for word in wanted if not word.startswith(foreign))
+        codes = frozenset(word.removeprefix(f"{self.layout}.") for word in wanted)
         unknown = sorted(codes.difference(self._table))
         if unknown:
             raise UsageError(f"{self.layout} has no finding '{unknown[0]}'", hint="zoned explain lists them")
