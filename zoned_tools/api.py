@@ -310,6 +310,7 @@ class Target:
 def format(  # noqa: A001 - the field's own word
     *paths: PathLike,
     layout: str,
+    start_sector: int | None = None,
     force: bool = False,
     undo: PathLike | None = None,
     no_undo: bool = False,
@@ -318,6 +319,7 @@ def format(  # noqa: A001 - the field's own word
     """Make a new, empty instance of ``layout`` on drives.
 
     Args:
+        start_sector: where it begins, in sectors of 512 bytes, for layouts that need a partition.
         force: overwrite what is there.
         undo: file for what is overwritten, by default one in the state directory.
         no_undo: save nothing.
@@ -335,11 +337,12 @@ def format(  # noqa: A001 - the field's own word
             raise UsageError("no drive is named")
         if not force:
             for device in devices:
-                refuse_content(device, hint="force=True overwrites it")
-        target = _Target(layout, tuple(devices))
+                refuse_content(device, start_sector, hint="force=True overwrites it")
+        target = opening.target_at(kind, devices, start_sector)
         plan_format = need(kind.plan_format, target, "format")
         plan = plan_format(target, kind.parse_settings(_words(layout, settings), Journey.FORMAT))
-        carry_out(plan, devices, undo=None if undo is None else os.fspath(undo), no_undo=no_undo, identity_after=layout)
+        path = None if undo is None else os.fspath(undo)
+        carry_out(plan, target.devices, undo=path, no_undo=no_undo)
 
 
 class LogicalFile(io.RawIOBase):
