@@ -168,10 +168,18 @@ class EmulatedDrive(FailStop):
                 yield from self._store.data_extents(start, stop - start)
 
     def read_stored(self, offset_bytes: int, length_bytes: int) -> bytes:
-        """The store's bytes whatever the zone states say; a check of an image looks above write pointers with it."""
+        """The store's bytes whatever the zone states say; a check of an image looks above write pointers with it.
+
+        What was reset since the last sync is gone, although the store still has it.
+        """
         check_range(self.geometry, self.path, offset_bytes, length_bytes)
         buffer = bytearray(length_bytes)
         self._store.read_into(offset_bytes, memoryview(buffer))
+        for zone in self._to_punch:
+            first, size = self.geometry.zone_range_bytes(zone, 1)
+            start, stop = max(first - offset_bytes, 0), min(first + size - offset_bytes, length_bytes)
+            if start < stop:
+                buffer[start:stop] = bytes(stop - start)
         return bytes(buffer)
 
     # -- writing
