@@ -61,11 +61,11 @@ def repair(target: Target, allow: frozenset[str] = frozenset(), **given: str) ->
     return plan
 
 
-def repair_all(target: Target, allow: frozenset[str] = frozenset()) -> RepairPlan:
+def repair_all(target: Target, allow: frozenset[str] = frozenset(), **given: str) -> RepairPlan:
     """Repair until nothing more is to be done, as the engine rehearses it; what was done in all, and what waits."""
-    whole = repair(target, allow)
+    whole = repair(target, allow, **given)
     for _ in range(MAX_ROUNDS):
-        plan = repair(target, allow)
+        plan = repair(target, allow, **given)
         whole.actions = [action for action in whole.actions if not action.waits] + plan.actions
         if not plan.plan:
             return whole

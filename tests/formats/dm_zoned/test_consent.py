@@ -13,7 +13,6 @@ from tests.formats.dm_zoned.images import (
     Images,
     check_target,
     corrupted,
-    drive,
     patch,
 )
 from tests.formats.dm_zoned.repair_support import (
@@ -32,6 +31,7 @@ from tests.formats.dm_zoned.repair_support import (
     variant_of,
     waiting,
 )
+from zoned_tools.device.base import ZoneOperation
 from zoned_tools.device.zones import ZoneCondition
 from zoned_tools.errors import RefusedError
 from zoned_tools.formats.contract import Consent, Target
@@ -63,9 +63,19 @@ def orphans_target(entry: tuple[int, int]) -> Target:
 
 def used_first_zone(images: Images, block: bytes) -> Target:
     target = images.target("dual")
-    strange = drive(24, 0, 4 * MIB)
-    strange.write(0, block + b"payload!" * 4096)
-    return Target("dm-zoned", (target.devices[0], strange))
+    target.devices[1].manage(ZoneOperation.RESET, 0)
+    target.devices[1].write(0, block + b"payload!" * 4096)
+    return target
+
+
+def emptied_drive() -> Target:
+    """Three chunks whose zones are all empty."""
+    table = [(0xFFFFFFFF, 0xFFFFFFFF)] * NR_CHUNKS
+    bits: list[set[int]] = [set() for _ in range(ZONES)]
+    for chunk in range(3):
+        table[chunk] = (10 + chunk, 0xFFFFFFFF)
+        bits[10 + chunk] = {0, 1}
+    return damaged_target(table, bits, [0] * ZONES)
 
 
 def damaged_crc(images: Images) -> bytes:
@@ -104,6 +114,7 @@ SCENARIOS: dict[str, Callable[[Images], Target]] = {
     "map-bzone-on-random": lambda images: chunk_target((3, 4), 4),
     "map-tail": lambda images: corrupted(images, "hm64x1", variant_of("chunks-minus-1")),
     "bits-unmapped": lambda images: corrupted(images, "hm64x1", variant_of("bits-unmapped-conv")),
+    "zones-foreign": lambda _: emptied_drive(),
     "zone-unmapped-not-empty": lambda images: corrupted(images, "hm64x1", variant_of("zone-unmapped-written")),
 }
 

@@ -16,12 +16,14 @@ from zoned_tools.formats.contract import CheckOptions, Evidence, NothingToCheckE
 from zoned_tools.formats.dm_zoned.choice import SetChoice, Ties, Wishes, choose
 from zoned_tools.formats.dm_zoned.findings import (
     content_differs,
+    foreign_zones,
     generations_differ,
     runt_findings,
     set_findings,
     sizes_differ,
     superblock_findings,
 )
+from zoned_tools.formats.dm_zoned.foreign import REPLACED, ForeignZones, find_foreign
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, nr_first_write_zones
 from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState, read_state
 from zoned_tools.formats.dm_zoned.open import SetView, open_blocks
@@ -48,6 +50,7 @@ class DmZonedEvidence(Evidence):
         kept: the content that a repair keeps; None when no set can be used, or when somebody has to choose a whole one.
         choice: how two sets of one generation were decided between; None where they are equal or not comparable.
         equal: the tables of both sets are the same.
+        foreign: the zone table is not this drive's.
         newer_is_worse: the newer of two sets has errors that the older one has not.
     """
 
@@ -57,6 +60,7 @@ class DmZonedEvidence(Evidence):
     kept: SetSurvey | None = None
     choice: SetChoice | None = None
     equal: bool = False
+    foreign: ForeignZones | None = None
     newer_is_worse: bool = False
 
     @property
@@ -136,6 +140,7 @@ def check(target: Target, options: CheckOptions) -> DmZonedEvidence:
     if evidence.state.chosen is None or evidence.state.layout is None:
         raise NoValidSuperBlockError(evidence)
     _check_sets(evidence, evidence.state.chosen, evidence.state.layout, Wishes.of(options.settings))
+    _judge_zones(evidence)
     evidence.findings.add(runt_findings(evidence.geometry))
     evidence.facts.update(_facts(evidence, evidence.state.superblock))
     return evidence
@@ -167,6 +172,15 @@ def _check_sets(evidence: DmZonedEvidence, chosen: int, layout: MetadataLayout, 
     else:
         _report(evidence, survey)
         evidence.kept, evidence.equal = survey, True
+
+
+def _judge_zones(evidence: DmZonedEvidence) -> None:
+    """A zone table that is another drive's is one finding, and what follows from it is none."""
+    survey = evidence.kept or evidence.chosen
+    evidence.foreign = find_foreign(survey.view, survey.map, survey.bits)
+    if evidence.foreign is not None:
+        evidence.findings.groups = [g for g in evidence.findings.groups if g.code not in REPLACED]
+        evidence.findings.add(foreign_zones(evidence.foreign))
 
 
 def _report(evidence: DmZonedEvidence, survey: SetSurvey, rival: SetSurvey | None = None) -> None:

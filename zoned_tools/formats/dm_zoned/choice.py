@@ -261,7 +261,7 @@ class _Comparison:
     def _read(self, number: int, bitmap_blocks: IntArray) -> Words:
         words = np.empty((len(bitmap_blocks), _BLOCK_WORDS), "<u8")
         at = 0
-        for first, end in runs(bitmap_blocks, 2):
+        for first, end in runs(bitmap_blocks, 1):
             part = words[at : at + end - first]
             self.blocks.read_into(self.layout.bitmap_block(number) + first, part.data.cast("B"))
             at += end - first

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from zoned_tools.device.zones import BoolArray, IntArray
     from zoned_tools.formats.dm_zoned.choice import SetChoice
+    from zoned_tools.formats.dm_zoned.foreign import ForeignZones
     from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState
     from zoned_tools.formats.shared.findings import FindingGroup
 
@@ -238,6 +239,11 @@ def _condition_findings(geometry: TargetGeometry, survey: SetSurvey) -> Iterator
             zone=zones,
             words={"first": first, "last": first + geometry.zone_blocks - 1},
         )
+
+
+def foreign_zones(found: ForeignZones) -> FindingGroup:
+    """The zone table is another drive's."""
+    return RULES.finding("zones-foreign", found.sentence, zones=found.zones, empty=found.empty)
 
 
 def runt_findings(geometry: TargetGeometry) -> FindingGroup:

@@ -210,6 +210,7 @@ class MapRepair:
         """Apply every rule, in an order in which no later rule breaks an earlier one."""
         found = self.survey.map
         self._pair()
+        self._unshare_certainly()
         self._drop_free_buffers()
         self._lose_data_zones(found.data_range, "map-dzone-range", "data zone {zone} does not exist")
         self._lose_data_zones(found.data_meta, "map-meta-zone", "data zone {zone} holds metadata")
@@ -419,24 +420,30 @@ class MapRepair:
 
     # -- zones that are claimed twice: one decision each
 
-    def _unshare(self) -> None:
-        """Leave each zone to the one chunk that it fits; else, with consent, to the lowest."""
-        code = "map-zone-shared"
-        agreed = code in self._allow
+    def _shared_zones(self) -> list[tuple[int, list[int]]]:
+        """Zones that are still claimed twice, and the chunks that name them."""
         shared = self.survey.map.owners.shared
         open_ones = np.flatnonzero((self._claims.uses[shared.zones] > 1) & ~self.held[shared.zones])
-        if not len(open_ones):
-            return
-        certain, asked = _Unshared(), _Unshared()
-        for index in open_ones.tolist():
-            self._unshare_zone(self._claims, int(shared.zones[index]), shared.chunks_of(index), certain, certainly=True)
+        return [(int(shared.zones[index]), shared.chunks_of(index)) for index in open_ones.tolist()]
+
+    def _unshare_certainly(self) -> None:
+        """Leave a zone to the one chunk that it fits, where the others lose nothing."""
+        outcome = _Unshared()
+        for zone, chunks in self._shared_zones():
+            self._unshare_zone(self._claims, zone, chunks, outcome, certainly=True)
+        self._note_unshared("map-zone-shared", outcome, Consent.CERTAIN, agreed=True)
+
+    def _unshare(self) -> None:
+        """Leave a zone to the lowest chunk that it fits, with consent."""
+        code = "map-zone-shared"
+        agreed = code in self._allow
+        outcome = _Unshared()
         claims = self._claims if agreed else self._claims.copy()
-        for index in open_ones.tolist():
-            self._unshare_zone(claims, int(shared.zones[index]), shared.chunks_of(index), asked, certainly=False)
-        self._note_unshared(code, certain, Consent.CERTAIN, agreed=True)
-        self._note_unshared(code, asked, Consent.GUESSES, agreed=agreed)
-        self.frozen[asked.promoted_zones if agreed else asked.zones] = not agreed
-        if asked.zones and not agreed:
+        for zone, chunks in self._shared_zones():
+            self._unshare_zone(claims, zone, chunks, outcome, certainly=False)
+        self._note_unshared(code, outcome, Consent.GUESSES, agreed=agreed)
+        self.frozen[outcome.promoted_zones if agreed else outcome.zones] = not agreed
+        if outcome.zones and not agreed:
             self.undecided = code
 
     def _unshare_zone(

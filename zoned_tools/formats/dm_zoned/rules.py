@@ -312,6 +312,18 @@ RULES = Rules(
         "zone-readonly-mapped": Rule(
             _WARNING, "a mapped zone is read-only: writes to the chunk fail", "a dying drive", kernel="fails writes"
         ),
+        "zones-foreign": Rule(
+            _ERROR,
+            "the zone table contradicts the metadata everywhere: it is another drive's, or the drive was reset",
+            "a new drive's report or an old table beside an image, a foreign member of the same model, or a drive that "
+            "was reset",
+            "nothing is written; with consent the chunks are unmapped and the bits cleared that the zone table "
+            "contradicts",
+            kernel="activates, and returns zeroes",
+            asks=_LOSES,
+            allow="the zone table is right and the data are gone: chunks on empty zones are unmapped, valid bits after "
+            "write pointers cleared",
+        ),
         "zone-runt": Rule(
             _WARNING,
             "a zone is shorter than the others; the kernel (6.1) may pick it for reclaim and then retries for ever",

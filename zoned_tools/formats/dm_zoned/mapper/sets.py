@@ -15,6 +15,7 @@ import numpy as np
 
 from zoned_tools.errors import MetadataError, RefusedError
 from zoned_tools.formats.dm_zoned.choice import SetChoice, Wishes, choose
+from zoned_tools.formats.dm_zoned.foreign import ForeignZones, find_foreign
 from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState, fits_without_deaths, read_state
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, NR_SETS, MetadataLayout, SuperBlock
 from zoned_tools.formats.dm_zoned.mapper.commit import CURRENT_SET, MetadataStore
@@ -85,9 +86,18 @@ def open_for_reading(target: Target, settings: Settings) -> Opened:
     view = _with_pairs(view, settings, warnings)
     disk = TargetDisk(target.devices, state.geometry)
     table = view.read_map()
+    _refuse_foreign_zones(find_foreign(view, survey_map(state.geometry, layout, table)), target)
     added = _copied_blocks(view, table, settings.text(RECLAIM), warnings)
     store = MetadataStore(disk, view, table, (_superblock(state, number),), added)
     return Opened(disk, store, view.number, warnings)
+
+
+def _refuse_foreign_zones(found: ForeignZones | None, target: Target) -> None:
+    """With another drive's write pointers nearly everything would read as zeroes."""
+    if found is not None:
+        raise RefusedError(
+            found.sentence, device=target.device.path, hint="--zones content derives it from the content"
+        )
 
 
 def _copied_blocks(view: SetView, table: MapArray, wish: str, warnings: list[str]) -> dict[int, int]:
@@ -175,6 +185,7 @@ def open_for_writing(target: Target, settings: Settings) -> Opened:
         number, examination = _agreed(state, layout, number, wishes, target)
     if examination is None:
         examination = survey_set(SetView(state.blocks, layout, number))
+    _refuse_foreign_zones(find_foreign(examination.view, examination.map, examination.bits), target)
     damage = next(_damage(examination), None)
     if damage is not None:
         raise RefusedError(f"damaged metadata: {damage}", device=target.device.path, hint=REPAIR_HINT)
