@@ -64,6 +64,7 @@ def plan_repair(evidence: DmZonedEvidence, consents: Consents) -> RepairPlan:
     if trusted is not None and trusted != evidence.trusted:
         raise UsageError(f"{USE_SET}={trusted} is for the check, whose findings are repaired")
     repair = RepairPlan(Plan("repair dm-zoned metadata"))
+    doubts = doubtful_members(evidence.state)
     if evidence.foreign is not None:
         action = RULES.action(
             "zones-foreign",
@@ -74,7 +75,6 @@ def plan_repair(evidence: DmZonedEvidence, consents: Consents) -> RepairPlan:
         repair.add(action)
         if action.waits:
             return repair
-    doubts = doubtful_members(evidence.state)
     taken = [doubt.action(agreed=doubt.code in consents.allow) for doubt in doubts]
     if any(action.waits for action in taken):  # everything else was measured on a device that may be another's
         for action in taken:
