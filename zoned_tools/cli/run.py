@@ -24,6 +24,7 @@ PROGRAMS = {
 """Program name to ``module:function``; the function returns the click command."""
 
 INTERRUPTED = 130
+"""Of the clones, as of a program that the signal ends."""
 
 DEBUG = "ZONED_TOOLS_DEBUG"
 """Environment variable that lets a traceback through."""
@@ -82,7 +83,7 @@ def _run(program: str, arguments: Sequence[str]) -> int:
             return _reader_gone(program)
         raise
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return INTERRUPTED if is_clone(program) else int(FsckStatus.CANCELLED)
     except Exception as error:
         if os.environ.get(DEBUG) and _is_bug(error):
             raise

@@ -85,13 +85,22 @@ class _Drive:
         return PartitionView(self.device, start_bytes, self.partitions.get(start_bytes)), 0
 
     def probe(self, start_sector: int | None, layouts: Iterable[AnyLayout]) -> Probed:
-        """Look for the layouts at ``start_sector``, or at 0 and where a partition table points."""
+        """Look for the layouts at ``start_sector``, or at 0, where a partition table points, and where they hide."""
         starts = [start_sector * SECTOR_BYTES] if start_sector is not None else [0, *self.partitions]
         candidates = list(layouts)
         for start in starts:
             for layout in candidates:
                 if not self._can_begin(layout, start):
                     continue
+                identity = layout.probe(*self.view(layout, start))
+                if identity is not None:
+                    return Probed(self.device, replace(identity, start_bytes=start))
+        return self._probe_hidden(candidates) if start_sector is None else Probed(self.device, None)
+
+    def _probe_hidden(self, layouts: Iterable[AnyLayout]) -> Probed:
+        """Look where layouts say that one of theirs may begin without a partition table."""
+        for layout in layouts:
+            for start in layout.find_starts(self.device) if layout.find_starts is not None else ():
                 identity = layout.probe(*self.view(layout, start))
                 if identity is not None:
                     return Probed(self.device, replace(identity, start_bytes=start))

@@ -406,6 +406,8 @@ class Layout(Generic[E]):
         order_members: members of one target in their order.
         claims: whether all the named devices are one target although probing does not say so
             (members with damaged super blocks).
+        find_starts: first bytes of what looks like one although no partition table points there; asked of drives on
+            which nothing else is recognised.
         roles: what zones are used for, in the order of a legend.
         private_keys: keys of the dump that name people or machines.
         whole_drive: the layout counts in zones of the whole drive even when it begins at a
@@ -429,6 +431,7 @@ class Layout(Generic[E]):
     plan_format: FormatRoom | None = None
     order_members: OrderRoom | None = None
     claims: ClaimRoom | None = None
+    find_starts: Callable[[Device], Sequence[int]] | None = None
     roles: tuple[ZoneRole, ...] = ()
     private_keys: frozenset[str] = frozenset()
     whole_drive: bool = False

@@ -57,7 +57,7 @@ def test_what_cannot_be_loaded_is_passed_over(
     warning, unknown = result.err.splitlines()
     assert warning.startswith(f"zoned: warning: {named}{complaint}")
     assert warning.endswith("; it is passed over")
-    assert unknown == f"zoned: {small_drive}: no layout is recognised"
+    assert unknown == f"zoned: {small_drive}: no layout is recognised (--layout NAME forces one)"
     assert zoned("probe", small_drive).err == "", "it was said already"
     for words in (("check", "--layout", module, small_drive), ("explain", f"{module}.bad")):
         refused = zoned(*words)
@@ -135,7 +135,7 @@ def test_a_probe_that_fails_recognises_nothing(
     assert (result.status, result.out) == (8, f"{our_drive}: zonefs: clean\n")
     warning, unknown = result.err.splitlines()
     assert warning.startswith(f"zoned: warning: the layout small of the package zoned-probe-{case}: probe ")
-    assert unknown.endswith("no layout is recognised")
+    assert unknown.endswith("no layout is recognised (--layout NAME forces one)")
     assert zoned("check", "--layout", "small", small_drive).status == 4, "it can be named"
 
 

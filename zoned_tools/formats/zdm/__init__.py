@@ -12,7 +12,7 @@ from zoned_tools.formats.zdm.constants import NAME, ROLES
 from zoned_tools.formats.zdm.settings import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from zoned_tools.device.base import Device
     from zoned_tools.device.plan import Plan
@@ -97,6 +97,12 @@ def _plan_format(target: Target, settings: Settings) -> Plan:
     return plan_format(target, settings)
 
 
+def _find_starts(device: Device) -> Sequence[int]:
+    from zoned_tools.formats.zdm.probe import find_starts
+
+    return find_starts(device)
+
+
 LAYOUT: Layout[ZdmEvidence] = Layout(
     name=NAME,
     summary="Seagate's mapper for host-aware drives (out of tree)",
@@ -114,5 +120,6 @@ LAYOUT: Layout[ZdmEvidence] = Layout(
     roles=ROLES,
     plan_format=_plan_format,
     private_keys=frozenset({"label"}),
+    find_starts=_find_starts,
     whole_drive=True,
 )

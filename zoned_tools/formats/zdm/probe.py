@@ -30,6 +30,27 @@ def _is_placed(rest: Volume, key: Candidate) -> bool:
     return rest.has(block) and crc16(rest.read(block)) == int(key.wp_crcs[0])
 
 
+MOST_STARTS = 16
+"""Zones at the beginning of a drive where a ZDM without a partition table is looked for."""
+
+
+def find_starts(device: Device) -> list[int]:
+    """Where identities lie at the beginning of zones: ``zdmadm --create --start`` needs no partition table.
+
+    Zone 0 is left out, a partition table would lie there. Empty for a drive that cannot be read. Newer kernels show
+    host-aware drives as regular ones, so those are looked at, too.
+    """
+    geometry = device.geometry
+    if geometry.is_zoned and geometry.zone_bytes != layout.ZONE_BYTES:
+        return []
+    count = min(MOST_STARTS, geometry.size_bytes // layout.ZONE_BYTES)
+    try:
+        starts = [zone * layout.ZONE_BYTES for zone in range(1, count)]
+        return [start for start in starts if SuperBlock.parse(device.read(start, layout.BLOCK_BYTES)).magic_ok]
+    except ZonedError:
+        return []
+
+
 def probe(device: Device, start_bytes: int) -> Identity | None:
     """What is at ``start_bytes``; None when it is no ZDM, or cannot be read."""
     try:
