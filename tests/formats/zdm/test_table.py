@@ -19,7 +19,7 @@ from zoned_tools.formats.zdm.table import table_line
         ({"create": "yes"}, "create discard"),
         ({"create": "no", "force": "1"}, "load discard"),
         ({"create": "1", "force": "on", "meta": "/dev/m", "mirror": "1"}, "meta=/dev/m mirror-md create force discard"),
-        ({"mirror": "yes"}, "mirror_md load"),
+        ({"mirror": "yes"}, "mirror-md load"),
     ],
 )
 def test_words_of_the_line(given: dict[str, str], words: str) -> None:
