@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MBR_ENTRY = Struct("status" / Int8ul, Padding(3), "type" / Int8ul, Padding(3), "start" / Int32ul, "sectors" / Int32ul)
-_MBR = Struct(Padding(446), "entries" / _MBR_ENTRY[4], Const(b"\x55\xaa"))
+_MBR_SIGNATURE = b"\x55\xaa"
+_MBR = Struct(Padding(446), "entries" / _MBR_ENTRY[4], Const(_MBR_SIGNATURE))
 _GPT_HEADER = Struct(
     Const(b"EFI PART"),
     Padding(64),
@@ -62,7 +63,10 @@ def _partitions_in(device: Device, unit: int) -> list[tuple[int, int]]:
     if size < 3 * unit:
         return []
     try:
-        mbr = _MBR.parse(device.read(0, SECTOR_BYTES))
+        sector = device.read(0, SECTOR_BYTES)
+        if not sector.endswith(_MBR_SIGNATURE):  # most images: not worth a parser
+            return []
+        mbr = _MBR.parse(sector)
     except (ConstructError, DeviceError):
         return []
     if any(entry.type == _GPT_PROTECTIVE for entry in mbr.entries):

@@ -133,7 +133,9 @@ def is_sequential(table: ZoneTable) -> BoolArray:
 
 def has_condition(table: ZoneTable, *conditions: int) -> BoolArray:
     """Mask of the zones that are in one of ``conditions``."""
-    mask: BoolArray = np.isin(table["condition"], np.array(conditions, np.uint8))
+    wanted = np.zeros(256, np.bool_)
+    wanted[list(conditions)] = True
+    mask: BoolArray = wanted[table["condition"]]
     return mask
 
 
