@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from tests.archives import unpack
 from zoned_tools.device import dump
 from zoned_tools.device.base import Buffer, Geometry
@@ -26,12 +28,15 @@ class Content(Protocol):
 
     def read_into(self, offset_bytes: int, buffer: memoryview) -> None: ...
 
+    def data_extents(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int]]: ...
+
 
 class SparseContent:
     """Content of an image, in chunks; those that hold nothing are left out."""
 
     def __init__(self) -> None:
         self._chunks: dict[int, bytearray] = {}
+        self._stored: dict[int, list[tuple[int, int]]] = {}
 
     @classmethod
     def of_file(cls, path: Path) -> SparseContent:
@@ -59,6 +64,7 @@ class SparseContent:
         view = memoryview(data)
         for chunk, skip, start, end in _pieces(offset_bytes, len(view)):
             self._chunks.setdefault(chunk, bytearray(_CHUNK))[skip : skip + end - start] = view[start:end]
+            self._stored.pop(chunk, None)
 
     def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
         for chunk, skip, start, end in _pieces(offset_bytes, len(buffer)):
@@ -66,6 +72,25 @@ class SparseContent:
             buffer[start:end] = (
                 _NOTHING[: end - start] if content is None else memoryview(content)[skip : skip + end - start]
             )
+
+    def data_extents(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int]]:
+        """The parts of a range whose pages are not zero."""
+        for chunk, skip, start, end in _pieces(offset_bytes, length_bytes):
+            if chunk not in self._chunks:
+                continue
+            if chunk not in self._stored:
+                self._stored[chunk] = _stored_runs(self._chunks[chunk])
+            for first, last in self._stored[chunk]:
+                low, high = max(first, skip), min(last, skip + end - start)
+                if low < high:
+                    yield chunk * _CHUNK + low, high - low
+
+
+def _stored_runs(content: bytearray) -> list[tuple[int, int]]:
+    """``(first byte, end byte)`` of the runs of pages that are not zero."""
+    pages = np.frombuffer(content, np.uint8).reshape(-1, PAGE).any(axis=1)
+    edges = np.flatnonzero(np.diff(pages.astype(np.int8), prepend=0, append=0)).reshape(-1, 2) * PAGE
+    return [(first, end) for first, end in edges.tolist()]
 
 
 def _pieces(offset_bytes: int, length: int) -> Iterator[tuple[int, int, int, int]]:
@@ -145,7 +170,18 @@ class FuzzStore:
         self.pwrite(offset_bytes, bytes(length_bytes))
 
     def data_extents(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int]]:
-        yield offset_bytes, length_bytes
+        end_bytes = offset_bytes + length_bytes
+        found = list(self.content.data_extents(offset_bytes, length_bytes))
+        first, last = offset_bytes // PAGE, (end_bytes - 1) // PAGE
+        few = len(self.pages) < last - first
+        pages = [p for p in self.pages if first <= p <= last] if few else range(first, last + 1)
+        found += [(page * PAGE, PAGE) for page in pages if page in self.pages]
+        at = offset_bytes
+        for start, length in sorted(found):
+            low, high = max(start, at), min(start + length, end_bytes)
+            if low < high:
+                yield low, high - low
+                at = high
 
     def sync(self, table: ZoneTable, changed: set[int]) -> None:
         """Memory needs none."""

@@ -26,27 +26,27 @@ class Extents:
     """The content of one container: sorted runs of one byte or of literal blocks."""
 
     def __init__(self, raw: bytes) -> None:
-        head, _, rest = raw.partition(b"\n")
-        magic, size, count = head.split()
+        end = raw.index(b"\n")
+        magic, size, count = raw[:end].split()
         assert magic == b"ZX1"
         self.size_bytes = int(size)
-        lines = []
+        lines, at = [], end + 1
         for _ in range(int(count)):
-            line, _, rest = rest.partition(b"\n")
-            lines.append(line.split())
+            end = raw.index(b"\n", at)
+            lines.append(raw[at:end].split())
+            at = end + 1
         self.starts: list[int] = []
         self.runs: list[tuple[int, int | bytes]] = []
-        at = 0
         for start, blocks, kind, *value in lines:
             length = int(blocks) * BLOCK
             if kind == b"F":
                 content: int | bytes = int(value[0], 16)
             else:
-                content = rest[at : at + length]
+                content = raw[at : at + length]
                 at += length
             self.starts.append(int(start) * BLOCK)
             self.runs.append((length, content))
-        assert at == len(rest)
+        assert at == len(raw)
 
     def overlapping(self, offset: int, length: int) -> Iterator[tuple[int, int, int | bytes]]:
         index = max(bisect_right(self.starts, offset) - 1, 0)

@@ -8,6 +8,7 @@ key its checksum too; a *complete* generation is one whose every part is there.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,12 +128,15 @@ def scan(volume: Volume, rows: Bytes2D | None = None) -> Generations:
     """Read the areas and judge every key in them; ``rows`` are the first :data:`SCAN_BLOCKS` blocks if at hand."""
     if not volume.has(0, SCAN_BLOCKS):
         return Generations([], None)
-    blocks = volume.read_rows(0, SCAN_BLOCKS) if rows is None else rows
+    if rows is None:
+        blocks, stored = volume.read_data(0, SCAN_BLOCKS)
+    else:
+        blocks, stored = rows, np.arange(len(rows))
     found = []
-    for block in looks_like_key(blocks).tolist():
+    for block in stored[looks_like_key(blocks[stored])].tolist():
         raw = blocks[block].tobytes()
-        key = layout.KEY.parse(raw)
-        found.append(Candidate(block, key, raw, key_checksum(raw) == key.crc32))
+        key, valid = _parsed(raw)
+        found.append(Candidate(block, key, raw, valid))
     for candidate in found:
         if candidate.valid:
             candidate.dialect = _dialect_of(candidate, blocks, volume)
@@ -148,6 +152,13 @@ def scan(volume: Volume, rows: Bytes2D | None = None) -> Generations:
     complete = [c for c in kept if c.complete]
     chosen = max(complete, key=lambda c: (c.generation, -c.block), default=None)
     return Generations(kept, chosen, "" if any(c.valid for c in kept) else _unsupported(blocks))
+
+
+@lru_cache(maxsize=64)
+def _parsed(raw: bytes) -> tuple[Any, bool]:
+    """A key, which nobody changes, and whether its checksum is right; checks of one drive meet the same ones often."""
+    key = layout.KEY.parse(raw)
+    return key, key_checksum(raw) == key.crc32
 
 
 def _settle_oldest(found: list[Candidate]) -> None:

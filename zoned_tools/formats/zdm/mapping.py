@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from zoned_tools.device.zones import IntArray
     from zoned_tools.formats.zdm.judge import Candidate
     from zoned_tools.formats.zdm.pages import PageStore
+
+Run: TypeAlias = tuple[int, int, int, int]
+"""Logical block, blocks, physical block or :data:`UNMAPPED`, and where the answer came from."""
 
 UNMAPPED = -1
 """Physical block of a logical block that reads as zeroes."""
@@ -197,22 +200,24 @@ class LogicalMap:
         self.discards.overlay(first, physical, source)
         return physical, source
 
-    def runs(self, first: int, count: int, step: int = 1 << 20) -> Iterator[tuple[int, int, int, int]]:
+    def runs(self, first: int, count: int, step: int = 1 << 20) -> Iterator[Run]:
         """``(logical, blocks, physical or UNMAPPED, source)`` of a range, ascending and without gaps.
 
         Physically consecutive blocks from one source are one run; so are unmapped ones.
         """
-        pending: tuple[int, int, int, int] | None = None
+        pending: Run | None = None
         for at in range(first, first + count, step):
             blocks = min(step, first + count - at)
-            unused = blocks > _SMALL_RANGE and self._is_unused(at, blocks)
-            for run in ((at, blocks, UNMAPPED, FROM_NOTHING),) if unused else self._runs_of_step(at, blocks):
-                if pending is not None and _continues(pending, run):
-                    pending = (pending[0], pending[1] + run[1], pending[2], pending[3])
-                    continue
-                if pending is not None:
-                    yield pending
-                pending = run
+            if blocks > _SMALL_RANGE and self._is_unused(at, blocks):
+                found = [(at, blocks, UNMAPPED, FROM_NOTHING)]
+            else:
+                found = self._runs_of_step(at, blocks)
+            if pending is not None and _continues(pending, found[0]):
+                found[0] = (pending[0], pending[1] + found[0][1], pending[2], pending[3])
+            elif pending is not None:
+                yield pending
+            pending = found.pop()
+            yield from found
         if pending is not None:
             yield pending
 
@@ -224,18 +229,17 @@ class LogicalMap:
         inside = min(count, self._nr_entries - entry)
         return inside <= 0 or self.pages.is_empty(Direction.FORWARD, entry, inside)
 
-    def _runs_of_step(self, first: int, count: int) -> Iterator[tuple[int, int, int, int]]:
+    def _runs_of_step(self, first: int, count: int) -> list[Run]:
         physical, source = self.resolve(first, count)
         mapped = physical != UNMAPPED
         follows = np.where(mapped[1:], physical[1:] == physical[:-1] + 1, ~mapped[:-1]) & (source[1:] == source[:-1])
         follows &= mapped[1:] == mapped[:-1]
         starts = np.concatenate(([0], np.flatnonzero(~follows) + 1))
-        lengths = np.diff(starts, append=count)
-        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-            yield first + start, length, int(physical[start]), int(source[start])
+        columns = (starts + first, np.diff(starts, append=count), physical[starts], source[starts])
+        return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
-def _continues(run: tuple[int, int, int, int], following: tuple[int, int, int, int]) -> bool:
+def _continues(run: Run, following: Run) -> bool:
     if run[3] != following[3] or (run[2] == UNMAPPED) != (following[2] == UNMAPPED):
         return False
     return run[2] == UNMAPPED or run[2] + run[1] == following[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from zoned_tools.codec.fields import NIL_UUID
@@ -80,44 +81,7 @@ class SuperBlock:
     @classmethod
     def parse(cls, block: Buffer) -> SuperBlock:
         """Block 0 (at least 512 bytes), right or wrong; see ``magic_ok`` and ``form``."""
-        raw = bytes(block[: layout.IDENTITY_BYTES])
-        short = layout.IDENTITY_SHORT.parse(raw)
-        form = _form_of(raw) if any(raw) else None
-        base = cls(
-            uuid=short.uuid,
-            sect_start=short.sect_start,
-            sect_size=short.sect_size,
-            zdm_blocks=short.zdm_blocks,
-            data_start=short.data_start,
-            version=short.version,
-            mz_metadata_zones=short.mz_metadata_zones,
-            mz_over_provision=short.mz_over_provision,
-            discard=short.discard,
-            disk_type=short.disk_type,
-            zac_zbc=short.zac_zbc,
-            label=short.label,
-            zone_size=short.zone_size,
-            form=form,
-            magic_ok=short.magic == layout.IDENTITY_MAGIC,
-            crc32=short.crc32,
-        )
-        if form in (Form.CRC32_176, Form.CRC64_176):
-            return base
-        more = layout.IDENTITY_PARAMETERS.parse(raw[layout.IDENTITY_SHORT_BYTES :])
-        return replace(
-            base,
-            uuid_meta=more.uuid_meta,
-            is_meta=more.is_meta,
-            io_queue=more.io_queue,
-            gc_prio=tuple(more.gc_prio),
-            gc_wm=tuple(more.gc_wm),
-            gc_status=more.gc_status,
-            cache_size=more.cache_size,
-            cache_reada=more.cache_reada,
-            cache_ageout_ms=more.cache_ageout_ms,
-            cache_to_pagecache=more.cache_to_pagecache,
-            journal_age=more.journal_age,
-        )
+        return _parsed(bytes(block[: layout.IDENTITY_BYTES]))
 
     def pack(self) -> bytes:
         """The 4096-byte block, checksummed as release 0.125 does."""
@@ -162,6 +126,48 @@ class SuperBlock:
     def as_current(self) -> SuperBlock:
         """The same with the checksum form that :meth:`pack` writes."""
         return replace(self, form=Form.CRC32_512, magic_ok=True)
+
+
+@lru_cache(maxsize=64)
+def _parsed(raw: bytes) -> SuperBlock:
+    """An identity from its 512 bytes; a repair and its checks read the same ones often."""
+    short = layout.IDENTITY_SHORT.parse(raw)
+    form = _form_of(raw) if any(raw) else None
+    base = SuperBlock(
+        uuid=short.uuid,
+        sect_start=short.sect_start,
+        sect_size=short.sect_size,
+        zdm_blocks=short.zdm_blocks,
+        data_start=short.data_start,
+        version=short.version,
+        mz_metadata_zones=short.mz_metadata_zones,
+        mz_over_provision=short.mz_over_provision,
+        discard=short.discard,
+        disk_type=short.disk_type,
+        zac_zbc=short.zac_zbc,
+        label=short.label,
+        zone_size=short.zone_size,
+        form=form,
+        magic_ok=short.magic == layout.IDENTITY_MAGIC,
+        crc32=short.crc32,
+    )
+    if form in (Form.CRC32_176, Form.CRC64_176):
+        return base
+    more = layout.IDENTITY_PARAMETERS.parse(raw[layout.IDENTITY_SHORT_BYTES :])
+    return replace(
+        base,
+        uuid_meta=more.uuid_meta,
+        is_meta=more.is_meta,
+        io_queue=more.io_queue,
+        gc_prio=tuple(more.gc_prio),
+        gc_wm=tuple(more.gc_wm),
+        gc_status=more.gc_status,
+        cache_size=more.cache_size,
+        cache_reada=more.cache_reada,
+        cache_ageout_ms=more.cache_ageout_ms,
+        cache_to_pagecache=more.cache_to_pagecache,
+        journal_age=more.journal_age,
+    )
 
 
 def _form_of(raw: bytes) -> Form | None:

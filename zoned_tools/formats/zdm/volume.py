@@ -16,6 +16,7 @@ from zoned_tools.formats.zdm.layout import BLOCK_BYTES, BLOCK_SECTORS, ZONE_BYTE
 
 if TYPE_CHECKING:
     from zoned_tools.device.base import Buffer, Device
+    from zoned_tools.device.zones import IntArray
 
 Bytes2D = npt.NDArray[np.uint8]
 
@@ -64,6 +65,18 @@ class Volume:
         if count:
             self.device.read_into(self.offset_bytes + block * BLOCK_BYTES, memoryview(buffer.reshape(-1).data))
         return buffer
+
+    def read_data(self, block: int, count: int) -> tuple[Bytes2D, IntArray]:
+        """``count`` blocks as rows, and the indices of those that the device stores; the others are zeroes."""
+        rows = np.zeros((count, BLOCK_BYTES), np.uint8)
+        start = self.offset_bytes + block * BLOCK_BYTES
+        stored = [np.zeros(0, np.int64)]
+        for offset, length in self.device.data_extents(start, count * BLOCK_BYTES):
+            first, end = (offset - start) // BLOCK_BYTES, -(-(offset + length - start) // BLOCK_BYTES)
+            part = rows[first:end]
+            self.device.read_into(start + first * BLOCK_BYTES, memoryview(part.reshape(-1).data))
+            stored.append(np.arange(first, end))
+        return rows, np.unique(np.concatenate(stored))
 
     def read_entries(self, block: int, count: int = 1) -> npt.NDArray[np.uint32]:
         """``count`` blocks of 1024 little-endian numbers each, as rows."""

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from zoned_tools.formats.zdm.open import State
 
 
+_UNMAPPED = {FROM_DISCARD: "discarded (discard extent)", FROM_CACHE: "discarded (map cache)"}
+
+
 class ZdmReader(MapperBase):
     """Read-only view of any dialect that can be read.
 
@@ -89,18 +92,16 @@ class ZdmReader(MapperBase):
             volume.device.read_into(volume.offset_bytes + physical * BLOCK_BYTES, part)
 
     def lookup_blocks(self, block: int, count: int) -> Iterator[MapExtent]:
-        first = self.state.volume.offset_bytes // LOGICAL_BLOCK_BYTES
+        first, base = self.state.volume.offset_bytes // LOGICAL_BLOCK_BYTES, self.geometry.table_base
+        end = base + self.geometry.data_zones * ZONE_BLOCKS
         for logical, blocks, physical, source in self.map.runs(block, count):
-            why = self._why(physical, source)
-            yield MapExtent(logical, blocks, 0, None if physical == UNMAPPED else first + physical, why)
-
-    def _why(self, physical: int, source: int) -> str:
-        if physical == UNMAPPED:
-            return {FROM_DISCARD: "discarded (discard extent)", FROM_CACHE: "discarded (map cache)"}.get(
-                source, "never written"
-            )
-        by = "forward table" if source == FROM_TABLE else "map cache"
-        zone, offset = divmod(physical - self.geometry.table_base, ZONE_BLOCKS)
-        if not 0 <= zone < self.geometry.data_zones:
-            return f"{by}, outside the data area"
-        return f"data zone {zone} block {offset} ({by})"
+            if physical == UNMAPPED:
+                yield MapExtent(logical, blocks, 0, None, _UNMAPPED.get(source, "never written"))
+                continue
+            by = "forward table" if source == FROM_TABLE else "map cache"
+            if base <= physical < end:
+                zone, offset = divmod(physical - base, ZONE_BLOCKS)
+                why = f"data zone {zone} block {offset} ({by})"
+            else:
+                why = f"{by}, outside the data area"
+            yield MapExtent(logical, blocks, 0, first + physical, why)
