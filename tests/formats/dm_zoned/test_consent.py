@@ -68,6 +68,16 @@ def used_first_zone(images: Images, block: bytes) -> Target:
     return target
 
 
+def more_chunks(count: int) -> Target:
+    """Super blocks with more chunks than fit, although no zone has died."""
+    target = chunk_target((10, 0xFFFFFFFF), 10)
+    for number in (0, 1):
+        offset = number * ZONE_BLOCKS * BLOCK
+        sb = SuperBlock.parse(target.device.read(offset, BLOCK))
+        target.device.write(offset, replace(sb, nr_chunks=NR_CHUNKS + count).pack())
+    return target
+
+
 def emptied_drive() -> Target:
     """Three chunks whose zones are all empty."""
     table = [(0xFFFFFFFF, 0xFFFFFFFF)] * NR_CHUNKS
@@ -102,6 +112,7 @@ SCENARIOS: dict[str, Callable[[Images], Target]] = {
     "sb-bad-magic": lambda images: used_first_zone(images, b""),
     "sb-bad-crc": lambda images: used_first_zone(images, damaged_crc(images)),
     "sb-uuid-mismatch": lambda images: corrupted(images, "dual", variant_of("t-uuid-mismatch", "dual")),
+    "sb-bad-chunks": lambda _: more_chunks(1),
     "sets-gen-differ": newer_set_with_an_error,
     "sets-content-differ": lambda images: corrupted(images, "hm64x1", variant_of("log-uncommitted")),
     "bits-after-wp": lambda images: corrupted(images, "hm64x1", variant_of("zone-buffered-reset")),

@@ -182,7 +182,13 @@ def test_dead_zones_lower_the_reserve(images: Images) -> None:
     table["condition"][[62, 63]] = ZoneCondition.OFFLINE
     target = Target("dm-zoned", (overlay_with(base, table),))
     content = logical_sha256(target)
-    repair(target)
+    excess = (
+        "2 zones have died since the format: 55 chunks and a reserve of 7 do not fit any more (room for 60); "
+        "the kernel refuses to start until the reserve is lowered to 5"
+    )
+    found = [f.message.partition(": ")[2] for f in check_target(target).findings if f.code == "sb-bad-chunks"]
+    assert found == [excess, excess]
+    assert not waiting(repair(target))
     assert errors_of(target) == []
     assert {sb.nr_reserved_seq for sb in superblocks(target)} == {5}
     assert logical_sha256(target) == content

@@ -228,6 +228,7 @@ def _facts(evidence: DmZonedEvidence, sb: SuperBlock) -> dict[str, object]:
     return {
         "set_used": evidence.state.chosen,
         "recommended_set": evidence.source,
+        "needs_sync": "sets-gen-differ" in evidence.findings.codes,
         "version": sb.version,
         "generation": sb.gen,
         "uuid": str(sb.dmz_uuid) if sb.version > 1 else "",

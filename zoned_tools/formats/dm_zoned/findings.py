@@ -30,6 +30,8 @@ _EMPTIED = (
     "; the zone was reset during reclaim, the blocks are still in the buffer zone",
     "; the zone was reset, and it is not certain that the buffer zone has the blocks",
 )
+_UNREADABLE = frozenset({"sb-bad-magic", "sb-bad-crc", "sb-bad-version", "sb-bad-location"})
+"""Faults of a super block that the kernel handles badly while activating; the others it refuses."""
 _KERNELS_SET = 0
 """What the kernel uses of two valid sets with one generation."""
 
@@ -51,7 +53,7 @@ def superblock_findings(state: TargetState) -> Iterator[FindingGroup]:
 
 def _kernel_danger(state: TargetState, found: SuperBlockState, *, both_bad: bool) -> str:
     """What the 6.1 kernel target does with this fault, when that is worse than refusing."""
-    if found.place.is_tertiary:
+    if found.place.is_tertiary or found.faults[0].code not in _UNREADABLE:
         return ""
     if both_bad:
         return "; both super blocks are bad: activating crashes the kernel"

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from zoned_tools.codec.fields import NIL_UUID
 from zoned_tools.errors import DeviceError
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, max_chunks
@@ -163,7 +165,22 @@ def _chunk_faults(sb: SuperBlock, geometry: TargetGeometry) -> Iterator[Fault]:
     # Zones that went read-only or offline lower the limit; what they held is still mapped.
     all_zones = int((geometry.counted).sum()) - NR_SETS * set_zones - 1
     fatal = not 0 < sb.nr_chunks <= all_zones
-    yield Fault("sb-bad-chunks", f"{sb.nr_chunks} chunks, expected 1 to {max(limit, 0)}", fatal=fatal)
+    yield Fault("sb-bad-chunks", _excess(sb, geometry, limit), fatal=fatal)
+
+
+def _excess(sb: SuperBlock, geometry: TargetGeometry, limit: int) -> str:
+    """Why there are too many chunks, and what the kernel waits for."""
+    dead = int(np.count_nonzero(geometry.counted & geometry.dead))
+    if not dead or not fits_without_deaths(sb, geometry):
+        return f"{sb.nr_chunks} chunks, expected 1 to {max(limit, 0)}"
+    died = "1 zone has" if dead == 1 else f"{dead} zones have"
+    room = limit + sb.nr_reserved_seq
+    text = (
+        f"{died} died since the format: {sb.nr_chunks} chunks and a reserve of {sb.nr_reserved_seq} do not fit any "
+        f"more (room for {room})"
+    )
+    reserve = room - sb.nr_chunks
+    return f"{text}; the kernel refuses to start until the reserve is lowered to {reserve}" if reserve > 0 else text
 
 
 def fits_without_deaths(sb: SuperBlock, geometry: TargetGeometry) -> bool:

@@ -116,7 +116,7 @@ def _repair_sets(
     mapping = MapRepair(state.geometry, survey, consents)
     mapping.run()
     bitmaps = BitmapRepair(mapping, consents)
-    superblock, actions = repaired_superblock(state, source)
+    superblock, actions = repaired_superblock(state, source, consents.allow)
     healing = healing_steps(kept.view)
     tables = table_steps(survey, mapping.table, bitmaps.edits, equal=evidence.equal and not pairs, ties=ties)
     done = [*_as_named(pairs), *mapping.actions, *bitmaps.actions]

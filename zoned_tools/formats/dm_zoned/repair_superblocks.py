@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from zoned_tools.codec.fields import NIL_UUID
 from zoned_tools.errors import RefusedError
 from zoned_tools.formats.contract import Consent
-from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState, set_zones_of
+from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState, fits_without_deaths, set_zones_of
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, LABEL_BYTES, MAGIC, NR_SETS, SuperBlock, encode_label
 from zoned_tools.formats.dm_zoned.rules import RULES
 
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 _NO_PADDING = bytes(BLOCK_BYTES - 112)
 
 
-def repaired_superblock(state: TargetState, source: int) -> tuple[SuperBlock, list[ActionGroup]]:
+def repaired_superblock(state: TargetState, source: int, allow: frozenset[str]) -> tuple[SuperBlock, list[ActionGroup]]:
     """Super block of set ``source`` without its faults, and what that changes.
 
-    Version, UUIDs and label stay; what is missing is taken from the other super blocks, and
-    made up only when none has it. Magic and version are right whatever was found.
+    A reserve that has to be lowered is lowered unasked where zones that died explain it, and enough is left
+    (section 8.2 of the specification). Version, UUIDs and label stay; what is missing is taken from the other super
+    blocks, and made up only when none has it. Magic and version are right whatever was found.
 
     Raises:
         RefusedError: too many zones died for the chunks that there are.
@@ -50,9 +51,26 @@ def repaired_superblock(state: TargetState, source: int) -> tuple[SuperBlock, li
             )
         reserve = min(reserve, state.geometry.nr_cache)
         text = f"{reserve} instead of {sb.nr_reserved_seq} zones are reserved for reclaim"
-        actions.append(RULES.action(unfit[0], text))
-        sb = replace(sb, nr_reserved_seq=reserve)
+        action = RULES.action(unfit[0], text)
+        if unfit[0] == "sb-bad-chunks" and not _is_explained(state, sb, reserve):
+            why = "no zones that died explain it, or too few would be left for reclaim"
+            agreed = unfit[0] in allow
+            action = RULES.action(unfit[0], f"{text}: {why}", consent=Consent.GUESSES, agreed=agreed)
+        actions.append(action)
+        if not action.waits:
+            sb = replace(sb, nr_reserved_seq=reserve)
     return sb, actions
+
+
+def _is_explained(state: TargetState, sb: SuperBlock, reserve: int) -> bool:
+    """Whether dead zones alone are why the chunks do not fit, and the reserve that is left can be used.
+
+    In a target of several devices the first zones of the members, and a runt, are counted as usable and are not.
+    """
+    geometry = state.geometry
+    runt = bool((geometry.runt & geometry.cache).any())
+    least = len(geometry.members[1:]) + runt if geometry.is_multi else 0
+    return fits_without_deaths(sb, geometry) and reserve > least
 
 
 def _complete_names(state: TargetState, sb: SuperBlock, actions: list[ActionGroup]) -> SuperBlock:
@@ -80,9 +98,11 @@ def rewritten(state: TargetState, wanted: list[SuperBlock]) -> Iterator[ActionGr
     """What a human should know about the super blocks of the sets that are written."""
     for found, superblock in zip(state.sets, wanted, strict=True):
         where = found.place.where
-        if found.faults:
+        if found.faults and superblock.pack() != found.raw:
             yield RULES.action(found.faults[0].code, f"the {found.place.name} is rewritten", **where)
-        elif superblock.reserved != (found.superblock.reserved if found.superblock is not None else b""):
+        elif not found.faults and superblock.reserved != (
+            found.superblock.reserved if found.superblock is not None else b""
+        ):
             yield RULES.action("sb-reserved-nonzero", f"reserved bytes of the {found.place.name} are zeroed", **where)
 
 

@@ -139,6 +139,8 @@ RULES = Rules(
             "damage, or zones that became read-only or offline after the format",
             f"{_REWRITE}; when zones died, the reserve is lowered",
             kernel="refuses the set",
+            asks=_GUESSES,
+            allow="the reserve is lowered although no zones that died explain the excess, or hardly any is left",
         ),
         "sb-short-chunks": Rule(
             _NOTE, "fewer chunks than would fit", "an older tool, or the reference tool's estimate of the table size"
