@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from zoned_tools.formats.contract import CheckOptions, Evidence, NothingToCheckError, Target
+from zoned_tools.formats.dm_zoned.alone import open_target
 from zoned_tools.formats.dm_zoned.choice import SetChoice, Ties, Wishes, choose
 from zoned_tools.formats.dm_zoned.findings import (
     content_differs,
@@ -26,7 +27,7 @@ from zoned_tools.formats.dm_zoned.findings import (
 from zoned_tools.formats.dm_zoned.foreign import REPLACED, ForeignZones, find_foreign
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, nr_first_write_zones
 from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState, read_state
-from zoned_tools.formats.dm_zoned.open import SetView, open_blocks
+from zoned_tools.formats.dm_zoned.open import SetView
 from zoned_tools.formats.dm_zoned.settings import USE_SET
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_set
 from zoned_tools.formats.shared.findings import Findings, Severity
@@ -135,7 +136,7 @@ def check(target: Target, options: CheckOptions) -> DmZonedEvidence:
         DeviceError: metadata cannot be read.
     """
     trusted = options.settings.number(USE_SET)
-    evidence = DmZonedEvidence(target=target, state=read_state(open_blocks(target), trusted), trusted=trusted)
+    evidence = DmZonedEvidence(target=target, state=read_state(open_target(target), trusted), trusted=trusted)
     evidence.findings.extend(superblock_findings(evidence.state))
     if evidence.state.chosen is None or evidence.state.layout is None:
         raise NoValidSuperBlockError(evidence)

@@ -14,6 +14,7 @@ from zoned_tools.codec.fields import NIL_UUID
 from zoned_tools.device.plan import Plan, Step
 from zoned_tools.device.runs import mask_runs
 from zoned_tools.errors import MetadataError
+from zoned_tools.formats.dm_zoned.alone import open_target
 from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, NoValidSuperBlockError
 from zoned_tools.formats.dm_zoned.dump_document import VERSION, VERSION_KEY, DocumentReader, SetTables, SuperBlockRecord
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES, SuperBlockState, TargetState, read_state
@@ -30,7 +31,6 @@ from zoned_tools.formats.dm_zoned.open import (
     TargetBlocks,
     Words,
     bitmap_words,
-    open_blocks,
     read_map,
     stream_zones,
 )
@@ -54,7 +54,7 @@ def dump(target: Target) -> dict[str, object]:
     Raises:
         NoValidSuperBlockError: no set can be used.
     """
-    state = read_state(open_blocks(target))
+    state = read_state(open_target(target))
     if state.chosen is None:
         raise NoValidSuperBlockError(DmZonedEvidence(target=target, state=state))
     tables: list[dict[str, object]] = []
@@ -146,7 +146,7 @@ def restore(target: Target, document: Mapping[str, object]) -> Plan:
     Raises:
         MetadataError: the document is damaged, or made for other devices.
     """
-    blocks = open_blocks(target)
+    blocks = open_target(target)
     state = read_state(blocks)
     reader = DocumentReader(document, blocks.geometry)
     reader.check_version()

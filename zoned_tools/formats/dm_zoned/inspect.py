@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoned_tools.formats.dm_zoned.alone import open_target
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, ZoneKind
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES, SuperBlockState, TargetState, read_state
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, UNMAPPED, MetadataLayout, superblock_crc
-from zoned_tools.formats.dm_zoned.open import SetView, open_blocks
+from zoned_tools.formats.dm_zoned.open import SetView
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_set
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def inspect(target: Target) -> dict[str, object]:
         GeometryError: the devices cannot form a target.
         DeviceError: something cannot be read.
     """
-    state = read_state(open_blocks(target))
+    state = read_state(open_target(target))
     tree: dict[str, object] = {
         "geometry": _geometry(state.geometry),
         "super_blocks": {_place(s): _superblock(s) for s in (*state.sets, *state.tertiary)},

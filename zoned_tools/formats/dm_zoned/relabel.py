@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from zoned_tools.device.plan import Plan
 from zoned_tools.errors import MetadataError, RefusedError, UsageError
+from zoned_tools.formats.dm_zoned.alone import open_target
 from zoned_tools.formats.dm_zoned.judge import read_state
 from zoned_tools.formats.dm_zoned.layout import SuperBlock, encode_label
-from zoned_tools.formats.dm_zoned.open import open_blocks
 from zoned_tools.formats.dm_zoned.repair_writes import plan_superblock, plan_tertiary
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def plan_relabel(target: Target, label: str) -> tuple[str, Plan]:
         raw = encode_label(label)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    state = read_state(open_blocks(target))
+    state = read_state(open_target(target))
     device = target.device.path
     if state.chosen is None:
         raise MetadataError("No valid superblock found", device=device, clone_status=255)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoned_tools.errors import MetadataError
+from zoned_tools.formats.dm_zoned.alone import open_target
 from zoned_tools.formats.dm_zoned.judge import read_state
 from zoned_tools.formats.dm_zoned.layout import UNMAPPED
-from zoned_tools.formats.dm_zoned.open import open_blocks, read_map
+from zoned_tools.formats.dm_zoned.open import read_map
 
 if TYPE_CHECKING:
     from zoned_tools.device.zones import IntArray
@@ -22,7 +23,7 @@ def zone_roles(target: Target) -> dict[str, IntArray]:
     Raises:
         MetadataError: no set can be used.
     """
-    state = read_state(open_blocks(target))
+    state = read_state(open_target(target))
     if state.layout is None or state.chosen is None:
         raise MetadataError("No valid superblock found", device=target.device.path)
     table = read_map(state.blocks, state.layout, state.chosen)[: state.layout.nr_chunks].astype(np.int64)

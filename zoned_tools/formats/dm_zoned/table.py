@@ -6,9 +6,9 @@ from zoned_tools.device.partition import start_of_view
 from zoned_tools.device.zones import SECTOR_BYTES
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.contract import Settings, TableLine, Target
+from zoned_tools.formats.dm_zoned.alone import open_target
 from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, NoValidSuperBlockError
 from zoned_tools.formats.dm_zoned.judge import read_state
-from zoned_tools.formats.dm_zoned.open import open_blocks
 from zoned_tools.formats.dm_zoned.settings import IDLE_RLOW, LEGACY, RLOW
 from zoned_tools.formats.shared.table_words import table_word
 
@@ -29,7 +29,7 @@ def table_line(target: Target, settings: Settings) -> TableLine:
     legacy = settings.on(LEGACY)
     if words and not legacy:
         raise UsageError("rlow and idle_rlow are for the legacy table line only", hint="--legacy")
-    state = read_state(open_blocks(target))
+    state = read_state(open_target(target))
     if state.chosen is None or state.layout is None:
         raise NoValidSuperBlockError(DmZonedEvidence(target=target, state=state))
     start = start_of_view(target.device)

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoned_tools.errors import MetadataError, RefusedError
+from zoned_tools.formats.dm_zoned.alone import open_target
 from zoned_tools.formats.dm_zoned.choice import SetChoice, Wishes, choose
 from zoned_tools.formats.dm_zoned.foreign import ForeignZones, find_foreign
 from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState, fits_without_deaths, read_state
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, NR_SETS, MetadataLayout, SuperBlock
 from zoned_tools.formats.dm_zoned.mapper.commit import CURRENT_SET, MetadataStore
 from zoned_tools.formats.dm_zoned.mapper.disk import TargetDisk
-from zoned_tools.formats.dm_zoned.open import STREAM_BYTES, SetView, TargetBlocks, open_blocks
+from zoned_tools.formats.dm_zoned.open import STREAM_BYTES, SetView, TargetBlocks
 from zoned_tools.formats.dm_zoned.pairing import Pairing, with_pairs
 from zoned_tools.formats.dm_zoned.reclaim import find_emptied, judge_emptied
 from zoned_tools.formats.dm_zoned.settings import ACCEPT_MEMBERS, PAIR, RECLAIM, named_pairs
@@ -67,7 +68,7 @@ def open_for_reading(target: Target, settings: Settings) -> Opened:
     """
     wishes = Wishes.of(settings)
     accept_members = settings.on(ACCEPT_MEMBERS)
-    state = read_state(open_blocks(target), wishes.use_set)
+    state = read_state(open_target(target), wishes.use_set)
     number, layout = _choose(state, wishes.use_set, target)
     warnings = [f"set {n}: {s.faults[0].message}" for n, s in enumerate(state.sets) if s.faults]
     for tertiary in state.tertiary:
@@ -176,7 +177,7 @@ def open_for_writing(target: Target, settings: Settings) -> Opened:
         RefusedError: the metadata are damaged; writing could destroy what repair can still save.
     """
     wishes = Wishes.of(settings)
-    state = read_state(open_blocks(target))
+    state = read_state(open_target(target))
     number, layout = _choose(state, wishes.use_set, target)
     _refuse_dead_zones(state, layout, target)
     _refuse_damaged_superblocks(state, number, target)

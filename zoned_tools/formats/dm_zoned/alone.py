@@ -1,0 +1,93 @@
+"""A device of a target of several devices that is named alone.
+
+Nothing behind its super block is looked at: the secondary set of an earlier life as a single-device target may be
+there and be valid.
+
+Source: section 8.6 of the specification of the format (``docs/formats/dm-zoned.md``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zoned_tools.errors import DeviceError, RefusedError
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MAGIC, MAX_VERSION, SuperBlock, ceil_div, superblock_crc
+from zoned_tools.formats.dm_zoned.open import open_blocks
+
+if TYPE_CHECKING:
+    from zoned_tools.device.base import Device
+    from zoned_tools.formats.contract import Target
+    from zoned_tools.formats.dm_zoned.open import TargetBlocks
+
+_FEWEST_ZONE_BLOCKS = 8
+
+
+def open_target(target: Target) -> TargetBlocks:
+    """Read the zone tables of a target's devices.
+
+    Raises:
+        RefusedError: the one device is a part of a target of several.
+        GeometryError: the devices cannot form a target.
+        DeviceError: a zone table cannot be read.
+    """
+    if len(target.devices) == 1:
+        _refuse_part(target.device, target.start_bytes)
+    return open_blocks(target)
+
+
+def _refuse_part(device: Device, start_bytes: int) -> None:
+    found = _read(device, start_bytes, 0)
+    if found is None or found.version != MAX_VERSION:
+        return
+    name = f"dm-zoned target {found.label!r} ({found.dmz_uuid})"
+    size_blocks = (device.geometry.size_bytes - start_bytes) // BLOCK_BYTES
+    if device.geometry.is_zoned:
+        zone_blocks = device.geometry.zone_bytes // BLOCK_BYTES
+        # Bitmaps of its own zones alone are a single-device target whose super block names another place.
+        if found.sb_block and zone_blocks and _nr_zones(found, zone_blocks) > ceil_div(size_blocks, zone_blocks):
+            raise RefusedError(
+                f"zoned member of {name}, zones from {found.sb_block // zone_blocks} on; name its regular device first",
+                device=device.path,
+            )
+        return
+    if found.sb_block:
+        return
+    zone_blocks = _zone_blocks(device, start_bytes, found)
+    missing = _nr_zones(found, zone_blocks) - ceil_div(size_blocks, zone_blocks) if zone_blocks else 0
+    zones = f"{missing} zones are" if missing > 0 else "others are"
+    raise RefusedError(
+        f"regular device of {name}, {zones} on its zoned members; name them after it", device=device.path
+    )
+
+
+def _nr_zones(found: SuperBlock, zone_blocks: int) -> int:
+    """Zones of the whole target, by its bitmaps."""
+    return found.nr_bitmap_blocks // max(1, zone_blocks // (BLOCK_BYTES * 8))
+
+
+def _zone_blocks(device: Device, start_bytes: int, primary: SuperBlock) -> int:
+    """The zone size that puts the secondary super block where one is; 0 when none does."""
+    size_blocks = (device.geometry.size_bytes - start_bytes) // BLOCK_BYTES
+    zone_blocks = _FEWEST_ZONE_BLOCKS
+    while zone_blocks < size_blocks:
+        place = ceil_div(primary.nr_meta_blocks, zone_blocks) * zone_blocks
+        found = _read(device, start_bytes, place)
+        is_ours = found is not None and found.sb_block == place and found.dmz_uuid == primary.dmz_uuid
+        if is_ours and _nr_zones(primary, zone_blocks) > ceil_div(size_blocks, zone_blocks):
+            return zone_blocks
+        zone_blocks *= 2
+    return 0
+
+
+def _read(device: Device, start_bytes: int, block: int) -> SuperBlock | None:
+    """A super block with the right magic and checksum."""
+    offset_bytes = start_bytes + block * BLOCK_BYTES
+    if offset_bytes + BLOCK_BYTES > device.geometry.size_bytes:
+        return None
+    try:
+        raw = device.read(offset_bytes, BLOCK_BYTES)
+    except DeviceError:
+        return None
+    superblock = SuperBlock.parse(raw)
+    sound = superblock.magic == MAGIC and superblock.crc == superblock_crc(raw, superblock.gen)
+    return superblock if sound else None
