@@ -84,8 +84,7 @@ class BitmapRepair:
         self._wish = settings.text(RECLAIM)
         self._buffer_wins = settings.text(OVERLAP) == "buffer"
         named = mapping.named
-        given_up = self._mapping.survey.map.owners.named & ~mapping.spared
-        self.edits.clear[:] = ~named & (self._bits.weight > 0) & (given_up | mapping.held)
+        self.edits.clear[:] = ~named & (self._bits.weight > 0) & (mapping.given_up | mapping.held)
         self.edits.cut[:] = named & (self._bits.after_wp > 0) & ~mapping.frozen
         self._unnamed = np.flatnonzero(~named & (self._bits.weight > 0) & ~self.edits.clear)
         self._agreed = "bits-unmapped" in consents.allow
@@ -95,7 +94,7 @@ class BitmapRepair:
 
     def _cleared(self) -> Iterator[ActionGroup]:
         owners, bits = self._mapping.survey.map.owners, self._bits
-        zones = np.flatnonzero(self.edits.clear & ~owners.named)
+        zones = np.flatnonzero(self.edits.clear & ~owners.named & self._mapping.held)
         yield self._unmapped(
             "zone {zone}: {count} valid bits are cleared, it holds metadata", zones, bits.weight[zones]
         )

@@ -158,7 +158,9 @@ class MapRepair:
         tail_zones: zones of entries behind the last chunk that wait; shape (zones,).
     """
 
-    def __init__(self, geometry: TargetGeometry, survey: SetSurvey, consents: Consents) -> None:
+    def __init__(
+        self, geometry: TargetGeometry, survey: SetSurvey, consents: Consents, earlier: MapRepair | None = None
+    ) -> None:
         self.geometry = geometry
         self.survey = survey
         self.held = held_zones(geometry, survey.layout)
@@ -169,8 +171,9 @@ class MapRepair:
         self._weight = survey.bits.weight
         self._claims = _Claims.of(survey.map.data, survey.map.buffer, geometry.nr_zones)
         self._waits = np.zeros(len(survey.map.data), np.bool_)
-        self.spared = np.zeros(geometry.nr_zones, np.bool_)
-        self.tail_zones = self.spared.copy()
+        self.spared: BoolArray = np.zeros(geometry.nr_zones, np.bool_) if earlier is None else earlier.spared.copy()
+        self._given_up_before = None if earlier is None else earlier.given_up
+        self.tail_zones = np.zeros(geometry.nr_zones, np.bool_)
         self.undecided = ""
         self.pairing = Pairing(survey)
         # For the buffer zone and the data zone of each chunk: how many zones without a chunk could be it.
@@ -196,6 +199,15 @@ class MapRepair:
     def named(self) -> BoolArray:
         """Zones that a chunk names after the repair."""
         return self._claims.uses > 0
+
+    @property
+    def given_up(self) -> BoolArray:
+        """Zones that a chunk named before the repair, and of which an action says that they are not needed."""
+        before = self.survey.map.owners.named
+        if self._given_up_before is not None:
+            before = before | self._given_up_before
+        mask: BoolArray = before & ~self.named & ~self.spared
+        return mask
 
     @property
     def table(self) -> MapArray:

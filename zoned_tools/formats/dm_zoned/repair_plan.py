@@ -6,6 +6,7 @@ a member at all, and two sets that are equally good, hold up everything that dep
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
     from zoned_tools.formats.dm_zoned.layout import SuperBlock
     from zoned_tools.formats.dm_zoned.survey import SetSurvey
     from zoned_tools.formats.shared.rules import ActionGroup
+
+_MAX_ROUNDS = 8
+"""Of decisions that make others certain; each one settles an entry, and what is left waits."""
 
 
 def plan_repair(evidence: DmZonedEvidence, consents: Consents) -> RepairPlan:
@@ -110,16 +114,12 @@ def _repair_sets(
     """Repair the content that counts, and give it to both sets; what is undecided stays in each as it is."""
     state, source, ties = evidence.state, kept.number, evidence.ties
     pairs = named_pairs(consents.settings.text(PAIR))
-    if pairs:
-        kept = survey_set(with_pairs(kept.view, pairs))
-    survey = kept if ties is None else without(kept, ties)
-    mapping = MapRepair(state.geometry, survey, consents)
-    mapping.run()
+    mapping, earlier = _decide_map(kept, pairs, ties, consents)
     bitmaps = BitmapRepair(mapping, consents)
     superblock, actions = repaired_superblock(state, source, consents.allow)
     healing = healing_steps(kept.view)
-    tables = table_steps(survey, mapping.table, bitmaps.edits, equal=evidence.equal and not pairs, ties=ties)
-    done = [*_as_named(pairs), *mapping.actions, *bitmaps.actions]
+    tables = table_steps(mapping.survey, kept.view, mapping.table, bitmaps.edits, equal=evidence.equal, ties=ties)
+    done = [*_as_named(pairs), *earlier, *mapping.actions, *bitmaps.actions]
     if ties is None:
         changed = bool(healing or tables[source])
         wanted = set_superblocks(state, source, superblock, changed=changed)
@@ -137,6 +137,26 @@ def _repair_sets(
     for action in (a for a in done if a.waits):
         repair.add(action)
     _repair_zones(repair, mapping, ties, agreed="zone-unmapped-not-empty" in consents.allow)
+
+
+def _decide_map(
+    kept: SetSurvey, pairs: Mapping[int, tuple[int, int | None]], ties: Ties | None, consents: Consents
+) -> tuple[MapRepair, list[ActionGroup]]:
+    """The mapping table, and what was done on the way to it: a decision can make another one certain."""
+    survey = survey_set(with_pairs(kept.view, pairs)) if pairs else kept
+    done: list[ActionGroup] = []
+    mapping: MapRepair | None = None
+    for _ in range(_MAX_ROUNDS):
+        survey = survey if ties is None else without(survey, ties)
+        mapping = MapRepair(kept.view.blocks.geometry, survey, consents, mapping)
+        mapping.run()
+        waits = any(action.waits for action in mapping.actions)
+        if not waits or np.array_equal(mapping.table, survey.map.table):
+            break
+        done += [action for action in mapping.actions if not action.waits]
+        survey = survey_set(replace(kept.view, table=mapping.table))
+    assert mapping is not None
+    return mapping, done
 
 
 def _as_named(pairs: Mapping[int, tuple[int, int | None]]) -> Iterator[ActionGroup]:

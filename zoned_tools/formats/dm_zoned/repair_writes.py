@@ -215,7 +215,7 @@ def healing_steps(view: SetView) -> list[Step]:
 
 
 def table_steps(
-    survey: SetSurvey, table: MapArray, edits: BitmapEdits, *, equal: bool, ties: Ties | None
+    survey: SetSurvey, healed: SetView, table: MapArray, edits: BitmapEdits, *, equal: bool, ties: Ties | None
 ) -> list[list[Step]]:
     """Steps for set 0 and set 1 to get mapping table ``table`` and the edited bitmaps of the surveyed content.
 
@@ -223,12 +223,13 @@ def table_steps(
     :func:`healing_steps`.
 
     Args:
+        healed: what the source set has after :func:`healing_steps`.
         equal: the other set's tables are known to be the same.
         ties: what each set keeps as it has it.
     """
     blocks, layout, source = survey.view.blocks, survey.layout, survey.number
     steps: list[list[Step]] = [[], []]
-    kept = survey.view.read_map()
+    kept = healed.read_map()
     for number in range(NR_SETS):
         actual = kept if equal or number == source else read_map(blocks, layout, number)
         wanted = table
