@@ -217,7 +217,10 @@ def test_the_better_set_is_read_and_has_to_be_agreed_to_for_writing(images: Imag
         mapper = opened(target, **use_set)
         assert content_sha256(mapper) == variant["recoverable_sha256"]
         assert len(mapper.warnings) == 1
-        assert "2 blocks differ; set 1 is used, it is the better one" in mapper.warnings[0]
+        used = (
+            "the better blocks of each are used" if use_set.get("use_set") == "0" else "set 1 is used, it is the better"
+        )
+        assert f"2 blocks differ; {used}" in mapper.warnings[0]
     with pytest.raises(RefusedError, match="use_set"):
         opened(target, writable=True)
     mapper = opened(target, writable=True, use_set="1")

@@ -185,6 +185,8 @@ class _Comparison:
             source = shown if undecided or won[0] else _most(damaged, unreadable, shown)
         else:
             source = int(won[1] > won[0])
+        if wishes.use_set is not None:  # the set that the same command finds after a power cut, too
+            source = wishes.use_set
         view = self._kept(source, tables, groups, best, joined, zones)
         kept = next((s for s in surveys if s.number == source and _same(s.view, view)), None) or survey_set(view)
         ties = self._ties(groups, open_groups, zones) if undecided else None

@@ -126,7 +126,8 @@ def _repair_sets(
         repair.plan.steps += healing
         if healing:
             repair.plan.flush(0, f"{SET_NAMES[source]} tables are durable before the other set changes")
-        plan_sets(repair.plan, state, source, wanted, tables)
+        sound = not tables[source] and not any(action.waits for action in done)
+        plan_sets(repair.plan, state, source, wanted, tables, sound=sound)
         done = [*actions, *rewritten(state, wanted), *done]
     else:
         plan_in_place(repair.plan, source, healing, tables)

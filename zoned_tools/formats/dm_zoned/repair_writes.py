@@ -1,7 +1,7 @@
 """Steps of a repair, in an order that survives a power cut.
 
 The source of a repair first gets what the other set has better. Then the other set is made the older one, or
-loses its super block where the source itself needs repairs; it gets the repaired tables and, as the newer one, its
+loses its super block where the source itself has errors; it gets the repaired tables and, as the newer one, its
 super block; only then the source set is touched. So at every moment one set is complete
 and is the one that check, repair and the kernel choose.
 
@@ -104,14 +104,17 @@ def plan_in_place(plan: Plan, source: int, healing: list[Step], tables: list[lis
             plan.flush(0, f"{SET_NAMES[number]} tables are durable before the other set changes")
 
 
-def plan_sets(plan: Plan, state: TargetState, source: int, wanted: list[SuperBlock], tables: list[list[Step]]) -> None:
-    """Both sets, in the order that the module's docstring tells."""
+def plan_sets(
+    plan: Plan, state: TargetState, source: int, wanted: list[SuperBlock], tables: list[list[Step]], *, sound: bool
+) -> None:
+    """Both sets, in the order that the module's docstring tells; ``sound`` when the source has no errors at all."""
     other = 1 - source
     stale, good = state.sets[other].superblock, state.sets[source].superblock
     assert good is not None
     rewrite = [wanted[n].pack() != state.sets[n].raw for n in range(NR_SETS)]
-    if tables[other] and state.sets[other].usable and stale is not None and stale.gen >= good.gen:
-        _stand_back(plan, state, other, stale, 0 if tables[source] else good.gen)
+    stands_out = stale is not None and state.sets[other].usable and (stale.gen >= good.gen or not sound)
+    if tables[other] and stands_out and stale is not None:
+        _stand_back(plan, state, other, stale, good.gen if sound else 0)
         rewrite[other] = True
     for number in (other, source):
         if tables[number]:
