@@ -6,6 +6,8 @@ import sys
 from contextlib import ExitStack, contextmanager
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
+from zoned_tools.text import visible
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -50,14 +52,14 @@ def progress_bar(label: str, total: int, *, quiet: bool = False) -> Iterator[Pro
     from zoned_tools.cli.streams import Unfiltered
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(file=cast("IO[str]", Unfiltered(sys.stderr))), transient=True) as bar:
-        task = bar.add_task(label, total=total)
+        task = bar.add_task(visible(label), total=total)
         yield lambda done: bar.update(task, completed=done)
 
 

@@ -155,4 +155,4 @@ def _reader_gone(program: str) -> int:
 
 def _complain(line: str) -> None:
     sys.stdout.flush()
-    print(" ".join(line.splitlines()), file=sys.stderr)
+    print(visible(" ".join(line.splitlines())), file=sys.stderr)

@@ -140,7 +140,8 @@ def _flag_lines(name: str, value: int, names: dict[int, str]) -> Iterator[str]:
     yield _line(name, f"{value:#x}")
     listed = bit_names(value, names)
     if listed:
-        yield "\t\t\t( " + " |\n\t\t\t  ".join(listed) + " )"
+        last = len(listed) - 1
+        yield from (f"\t\t\t{'  ' if n else '( '}{flag}{' )' if n == last else ' |'}" for n, flag in enumerate(listed))
 
 
 def _identity_lines(raw: bytes, block: SuperBlock) -> Iterator[str]:

@@ -12,6 +12,7 @@ from zoned_tools.formats.contract import RepairPlan, Severity, Target
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES, SuperBlockState, TargetState
 from zoned_tools.formats.dm_zoned.layout import NR_SETS
 from zoned_tools.report.check import finding_line
+from zoned_tools.report.stream import write_line
 from zoned_tools.report.zones import zbd_lines
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def format_details(target: Target, result: FormatResult) -> Iterator[str]:
     yield f"  {layout.nr_reserved_seq} sequential zone(s) reserved for reclaim"
 
 
-FORMAT_END = "Syncing disk(s)\nDone."
+FORMAT_END = ("Syncing disk(s)", "Done.")
 
 
 class FormatProgress:
@@ -96,7 +97,7 @@ class FormatProgress:
             case Fill():
                 name, _, what = step.note.partition(" ")
                 self._section(f"Writing {name} metadata set")
-                print(f"  Writing {what}")
+                write_line(f"  Writing {what}")
             case Write() if "super block" in step.note and not step.note.startswith("invalidate"):
                 self._super_block(step)
             case Write() | Copy() | Flush():
@@ -104,7 +105,7 @@ class FormatProgress:
 
     def _section(self, title: str) -> None:
         if title != self._title:
-            print(title)
+            write_line(title)
             self._title = title
 
     def _super_block(self, step: Write) -> None:
@@ -112,7 +113,7 @@ class FormatProgress:
         self._section("Writing tertiary metadata" if name == "tertiary" else f"Writing {name} metadata set")
         member = self._result.geometry.members[step.device]
         block = member.block_offset + (step.offset_bytes - member.start_bytes) // 4096
-        print(f"  Writing super block to {_name(self._target.devices[step.device].path)} block {block}")
+        write_line(f"  Writing super block to {_name(self._target.devices[step.device].path)} block {block}")
 
 
 def _name(path: str) -> str:

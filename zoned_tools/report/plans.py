@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 from zoned_tools.formats.contract import Severity
+from zoned_tools.text import shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -54,7 +54,7 @@ def note_lines(plan: Plan, repair: RepairPlan | None = None, *, everything: bool
 def undo_lines(carried: Carried) -> Iterator[str]:
     """Where the undo file is, or why there is none."""
     if carried.undo_path:
-        yield f"zoned undo {shlex.quote(carried.undo_path)} DEV... takes it back"
+        yield f"zoned undo {shell_word(carried.undo_path)} DEV... takes it back"
     elif carried.note:
         yield carried.note
 

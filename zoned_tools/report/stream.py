@@ -1,11 +1,16 @@
-"""Text in large blocks: with PYTHONUNBUFFERED set every write of a text stream is a system call."""
+"""Text in large blocks, with PYTHONUNBUFFERED set every write of a text stream is a system call; and lines of text.
+
+What commands print as text goes through :func:`write_lines`: one line stays one line, whatever names, labels and
+paths hold.
+"""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
+
+from zoned_tools.text import visible, visible_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,13 +32,25 @@ def write_text(pieces: Iterable[str], file: TextIO | None = None) -> None:
     out.write("".join(waiting))
 
 
-def write_lines(lines: Iterable[str], file: TextIO | None = None) -> None:
-    """Write lines, each with a newline."""
-    write_text((f"{line}\n" for line in lines), file)
+def write_lines(lines: Iterable[str], file: TextIO | None = None, *, tabs: bool = False) -> None:
+    """Write lines, each with a newline; control characters and what is no UTF-8 become escapes.
+
+    Args:
+        tabs: tabs stay: the lines are laid out with them, and hold no names.
+    """
+    shown = visible_lines if tabs else visible
+    write_text((f"{shown(line)}\n" for line in lines), file)
+
+
+def write_line(line: str, file: TextIO | None = None) -> None:
+    """Write one line."""
+    write_lines([line], file)
 
 
 def encode(value: object) -> str:
     """JSON text by the C encoder; what JSON does not know becomes its text."""
+    import json  # clones that print text start without it
+
     return json.dumps(value, ensure_ascii=True, default=str)
 
 
@@ -41,7 +58,7 @@ def document(fields: Mapping[str, object | Iterator[str]]) -> Iterator[str]:
     """The pieces of one JSON object, a key a line; a value that is an iterator is text that is JSON already."""
     separator = "{"
     for name, value in fields.items():
-        yield f"{separator}{json.dumps(name)}: "
+        yield f"{separator}{encode(name)}: "
         separator = ",\n "
         if isinstance(value, Iterator):
             yield from value

@@ -29,7 +29,7 @@ def probe_sentence(row: ProbeRow) -> str:
         return f"{row['device']}: {drive}: no known layout"
     parts = [f"{row['device']}: {drive}: {row['layout']}"]
     named = (("version", row["version"]), ("label", row["label"]), ("uuid", row["uuid"]))
-    parts += [f"{key} {visible(value)}" for key, value in named if value]
+    parts += [f"{key} {value}" for key, value in named if value]
     if row["start_sector"]:
         parts.append(f"at sector {row['start_sector']}")
     return " ".join(parts)

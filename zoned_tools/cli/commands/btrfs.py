@@ -63,7 +63,7 @@ def _print_supers(target: Target, full: tuple[int, int | None] | None, *, roots:
     if json:
         print_json(btrfs_supers_document(survey) if block is None else btrfs_super_document(survey, block))
     else:
-        write_lines(text.list_lines(survey) if block is None else text.full_lines(block, target.device.path))
+        write_lines(text.list_lines(survey) if block is None else text.full_lines(block, target.device.path), tabs=True)
     return 0
 
 
@@ -72,6 +72,7 @@ def _print_latest(target: Target, mirror: int, *, json: bool) -> int:
     from zoned_tools.formats.btrfs.supers import copy_as_json
     from zoned_tools.report.btrfs import latest_line
     from zoned_tools.report.documents.btrfs import btrfs_latest_document
+    from zoned_tools.report.stream import write_line
 
     row = find_latest(target.device, target.start_bytes, mirror)
     copy = None if row is None else copy_as_json(row)
@@ -81,7 +82,7 @@ def _print_latest(target: Target, mirror: int, *, json: bool) -> int:
     elif copy is None:
         raise MetadataError(f"the kernel finds no super block in mirror {mirror}", device=path)
     else:
-        print(latest_line(path, mirror, copy))
+        write_line(latest_line(path, mirror, copy))
     return 0
 
 
@@ -106,6 +107,7 @@ def rollback(
     from zoned_tools.formats.btrfs.rollback import plan_rollback
     from zoned_tools.report.btrfs import rollback_line
     from zoned_tools.report.documents.btrfs import btrfs_rollback_document
+    from zoned_tools.report.stream import write_line
 
     with opened_target(devices, start, "btrfs", writable=not dry_run, only_own=True) as target:
         plan = plan_rollback(target, to_generation, drop_log=drop_log)
@@ -115,5 +117,5 @@ def rollback(
         if json:
             print_json(btrfs_rollback_document(target, to_generation, plan, changed=changed))
         elif not dry_run:
-            print(rollback_line(target.paths, to_generation, changed=changed))
+            write_line(rollback_line(target.paths, to_generation, changed=changed))
     return 0

@@ -34,6 +34,7 @@ def diagram(
     from zoned_tools.engine.opening import probe_device, target_of
     from zoned_tools.formats import registry
     from zoned_tools.report import diagram as picture
+    from zoned_tools.report.stream import write_lines
 
     with open_device(device) as drive:
         if not drive.geometry.is_zoned:
@@ -51,9 +52,7 @@ def diagram(
         drawing = picture.draw(drive.zones(), layout.roles if layout else (), zones_of)
         title = f"{device}: {layout.name if layout else drive.geometry.model}"
     if output is None:
-        print(title)
-        for line in picture.text_lines(drawing, columns):
-            print(line)
+        write_lines([title, *picture.text_lines(drawing, columns)])
     else:
         write_document(output, picture.svg_document(title, drawing).encode(), overwrite=force, sources=[device])
     return 0

@@ -128,6 +128,7 @@ def import_drive(
     """Make an emulated drive from what was saved of a real one."""
     from zoned_tools.device.importing import copy_content, find_data, load_zone_table
     from zoned_tools.report.drives import import_line
+    from zoned_tools.report.stream import write_line
 
     geometry, table = load_zone_table(
         zones,
@@ -139,7 +140,7 @@ def import_drive(
     source = data or find_data(zones)
     with progress_bar("importing", geometry.size_bytes, quiet=quiet) as progress:
         copied = copy_content(source, image, geometry, table, overwrite=force, progress=progress)
-    print(import_line(image, geometry, copied))
+    write_line(import_line(image, geometry, copied))
     return 0
 
 
@@ -159,6 +160,7 @@ def convert(
     from zoned_tools.device.opening import open_device
     from zoned_tools.device.zloop import write_zloop
     from zoned_tools.report.drives import convert_line
+    from zoned_tools.report.stream import write_line
 
     with open_device(source) as drive:
         if not drive.geometry.is_zoned:
@@ -168,7 +170,7 @@ def convert(
                 copied = copy_drive(drive, destination, overwrite=force, progress=progress)
         else:
             copied = write_zloop(drive, destination)
-    print(convert_line(destination, drive.geometry, copied))
+    write_line(convert_line(destination, drive.geometry, copied))
     return 0
 
 

@@ -57,12 +57,12 @@ Processes: TypeAlias = Annotated[
 def _print_made(lines: Iterable[str], table: CompressTable) -> None:
     """What was made, and how the driver is told of it."""
     from zoned_tools.report.inplace_compress import table_line, warning_line
-    from zoned_tools.report.stream import write_lines
+    from zoned_tools.report.stream import write_line, write_lines
 
     write_lines(lines)
     if table["table"] is not None:
-        print(table_line(table))
-        print(warning_line(table), file=sys.stderr)
+        write_line(table_line(table))
+        write_line(warning_line(table), sys.stderr)
 
 
 def _wanted(compressor: str | None, data_blocks: int | None, table: str | None) -> Wanted:
@@ -299,7 +299,7 @@ def print_statistics(
     from zoned_tools.formats.inplace_compress.stat import statistics
     from zoned_tools.report.documents.inplace_compress import compress_stat_document, compress_table
     from zoned_tools.report.inplace_compress import warning_line
-    from zoned_tools.report.stream import write_lines
+    from zoned_tools.report.stream import write_line, write_lines
     from zoned_tools.report.tree import tree_lines
 
     with opened_target([device], start, NAME, only_own=True) as target:
@@ -308,5 +308,5 @@ def print_statistics(
         print_json(compress_stat_document(device, facts))
         return 0
     write_lines(tree_lines(facts))
-    print(warning_line(compress_table(None)), file=sys.stderr)
+    write_line(warning_line(compress_table(None)), sys.stderr)
     return 0

@@ -35,7 +35,7 @@ def map_blocks(
     from zoned_tools.engine.logical import opened_logical
     from zoned_tools.engine.opening import opened_target
     from zoned_tools.report.documents.targets import map_document
-    from zoned_tools.report.stream import write_text
+    from zoned_tools.report.stream import write_line, write_text
     from zoned_tools.report.targets import map_lines
 
     check_layout_name(layout)
@@ -53,7 +53,7 @@ def map_blocks(
             write_text(map_document(runs))
         else:
             for line in map_lines(runs):  # at once: blocks that cannot be read end it
-                print(line)
+                write_line(line)
     return 0
 
 

@@ -20,16 +20,15 @@ def metrics(
     start: Start = None,
 ) -> int:
     """Print Prometheus metrics of drives and their layouts."""
-    import sys
-
     from zoned_tools.device.outputs import refuse_drive
     from zoned_tools.engine.metrics import collect
     from zoned_tools.report.prometheus import render, write_atomically
+    from zoned_tools.report.stream import write_text
 
     samples, errors = collect(devices, check=check, start_sector=start)
     text = render(samples)
     if output == "-":
-        sys.stdout.write(text)
+        write_text([text])
     else:
         refuse_drive(output, devices)
         write_atomically(output, text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,6 +57,7 @@ def report(
 ) -> int:
     """Print the zone report of a drive."""
     from zoned_tools.device.opening import refuse_twice
+    from zoned_tools.report.stream import write_lines, write_text
 
     if json:
         form = Format.JSON
@@ -71,20 +71,20 @@ def report(
     if form is Format.JSON and several:
         from zoned_tools.report.documents.drives import REPORT
 
-        sys.stdout.write(f'{{"schema": "{REPORT}", "drives": [\n')
+        write_lines([f'{{"schema": "{REPORT}", "drives": ['])
     for path in devices:
         try:
             zones = _zones_of(path, start, count)
         except ZonedError as error:
             status |= complain(error)
             continue
-        sys.stdout.write(separator)
+        write_text([separator])
         if several and form in (Format.TABLE, Format.BLKZONE, Format.ZBD) and not (info or summary):
-            print(f"{path}:")
+            write_lines([f"{path}:"])
         _report_one(path, zones, form, only, summary=summary, info=info)
         separator = ",\n" if form is Format.JSON else ""
     if form is Format.JSON and several:
-        sys.stdout.write("]}\n")
+        write_lines(["]}"])
     return status
 
 
@@ -126,6 +126,7 @@ def _report_one(
     import numpy as np
 
     from zoned_tools.report import zones as render
+    from zoned_tools.report.stream import write_lines
 
     geometry, table, first = zones
     numbers = np.arange(first, first + len(table))
@@ -139,14 +140,14 @@ def _report_one(
         print_json({**drive_facts(path, geometry), "summary": render.summarize(table)})
         return
     if info and form in (Format.TABLE, Format.ZBD, Format.BLKZONE):
-        _print(render.zbd_info_lines(path, geometry))
+        write_lines(render.zbd_info_lines(path, geometry))
     if summary:
-        _print(render.summary_lines(path, geometry, table))
+        write_lines(render.summary_lines(path, geometry, table))
         return
     if form is Format.JSON:
-        _print(render.json_document(path, geometry, table, numbers))
+        write_lines(render.json_document(path, geometry, table, numbers))
     else:
-        _print(_rows(form, table, numbers))
+        write_lines(_rows(form, table, numbers))
 
 
 def _rows(form: Format, table: ZoneTable, numbers: IntArray) -> Iterable[str]:
@@ -164,7 +165,3 @@ def _rows(form: Format, table: ZoneTable, numbers: IntArray) -> Iterable[str]:
             return render.json_lines(table, numbers)
         case _:
             return render.table_lines(table, numbers)
-
-
-def _print(lines: Iterable[str]) -> None:
-    sys.stdout.writelines(f"{line}\n" for line in lines)

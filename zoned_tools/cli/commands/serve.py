@@ -14,6 +14,7 @@ from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Settings, Sta
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import DeviceError, UsageError, ZonedError
 from zoned_tools.formats.shared.settings import Journey
+from zoned_tools.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,8 +145,8 @@ def serve(
     check_layout_name(layout)
     access = _Access(unix, tcp, tuple(allow_uid or ()), tls_certificates, tls_psk, insecure_tcp)
     access.check()
-    if len(name.encode()) > 256:
-        raise UsageError("--name: longer than 256 bytes")
+    if not name.isprintable() or len(name.encode()) > 256:
+        raise UsageError("--name: not printable text of at most 256 bytes")
     tls = access.tls()
     paths, chosen = split_settings(devices, settings)
     with opened_target(paths, start, layout, writable=write) as target, access.listener() as (listener, uri):
@@ -154,7 +155,7 @@ def serve(
         server = Server(
             mapper,
             name=name,
-            description=f"{target.layout} on {', '.join(target.paths)}",
+            description=visible(f"{target.layout} on {', '.join(target.paths)}"),
             log=lambda line: _complain(target, line),
             stop_when_unused=once,
             when_idle=_idle_work(mapper),
@@ -169,7 +170,9 @@ def serve(
 
 
 def _complain(target: Target, line: str) -> None:
-    print(ZonedError(line, device=target.device.path).render("zoned"), file=sys.stderr, flush=True)
+    from zoned_tools.report.stream import write_line
+
+    write_line(ZonedError(line, device=target.device.path).render("zoned"), sys.stderr)
 
 
 def _idle_work(mapper: Mapper) -> Callable[[], object] | None:
@@ -181,10 +184,12 @@ def _idle_work(mapper: Mapper) -> Callable[[], object] | None:
 
 def _announce(target: Target, mapper: Mapper, uri: str, *, json: bool) -> None:
     """Say where clients find the server; a script waits for this line."""
+    from zoned_tools.report.stream import encode, write_line
+
     if json:
         from zoned_tools.report.documents.targets import serve_document
-        from zoned_tools.report.stream import encode
 
-        print(encode(serve_document(target, mapper, uri)), flush=True)
+        write_line(encode(serve_document(target, mapper, uri)))
     else:
-        print(uri, flush=True)
+        write_line(uri)
+    sys.stdout.flush()

@@ -23,6 +23,7 @@ def print_table(
     from zoned_tools.formats import registry
     from zoned_tools.formats.contract import need
     from zoned_tools.report.documents.targets import table_document
+    from zoned_tools.report.stream import write_line
 
     check_layout_name(layout)
     paths, chosen = split_settings(devices, settings)
@@ -33,7 +34,7 @@ def print_table(
     if json:
         print_json(table_document(target, table))
     else:
-        print(table.line)
+        write_line(table.line)
     if table.warning:
-        print(f"warning: {table.warning}", file=sys.stderr)
+        write_line(f"warning: {table.warning}", sys.stderr)
     return 0

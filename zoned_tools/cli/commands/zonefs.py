@@ -36,7 +36,6 @@ Kernel: TypeAlias = Annotated[
     ),
 ]
 
-LINES_AT_ONCE = 4096
 SPOOLED_IN_MEMORY_BYTES = 64 << 20
 
 
@@ -71,14 +70,6 @@ def _kernel_options(kernel: str | None) -> dict[str, str]:
     return {"old-root-size": "1"} if (int(numbers[0]), int(numbers[1])) < (6, 3) else {}
 
 
-def _print_lines(lines: Iterator[str]) -> None:
-    """Print many lines with few writes."""
-    from itertools import islice
-
-    while batch := list(islice(lines, LINES_AT_ONCE)):
-        sys.stdout.write("\n".join(batch) + "\n")
-
-
 @app.command("ls")
 def list_files(
     device: DevicePath,
@@ -89,10 +80,11 @@ def list_files(
     start: Start = None,
 ) -> None:
     """List files and directories, at and below PATH."""
+    from zoned_tools.report.stream import write_lines
     from zoned_tools.report.zonefs import json_lines, text_lines
 
     with _tree(device, start, options=_kernel_options(kernel)) as tree:
-        _print_lines(json_lines(tree, path) if json else text_lines(tree, path, details=details))
+        write_lines(json_lines(tree, path) if json else text_lines(tree, path, details=details))
 
 
 @app.command("stat")
@@ -194,6 +186,7 @@ def put_content(
     """Append to a sequential file, or write into a conventional one."""
     from zoned_tools.formats.zonefs.transfer import plan_put, put_plan
     from zoned_tools.report.documents.zonefs import zonefs_put_document
+    from zoned_tools.report.stream import write_line
     from zoned_tools.report.zonefs import put_line
     from zoned_tools.units import parse_size
 
@@ -207,7 +200,7 @@ def put_content(
     if json:
         print_json(zonefs_put_document(put, changed=not dry_run and length > 0))
     elif dry_run:
-        print(put_line(device, put))
+        write_line(put_line(device, put))
 
 
 @app.command("truncate")
@@ -222,6 +215,7 @@ def truncate_file(
 ) -> None:
     """Empty a sequential file (SIZE 0), or fill it up (max)."""
     from zoned_tools.formats.zonefs.transfer import truncate_plan
+    from zoned_tools.report.stream import write_line
     from zoned_tools.report.zonefs import truncate_line
     from zoned_tools.units import parse_size
 
@@ -231,7 +225,7 @@ def truncate_file(
         wanted = ref.capacity_bytes if number is None else number
         if dry_run:
             tree.check_truncate(path, wanted)
-            print(truncate_line(device, ref.path, (ref.size_bytes, wanted)))
+            write_line(truncate_line(device, ref.path, (ref.size_bytes, wanted)))
         else:
             _execute(tree, truncate_plan(tree, path, wanted), undo=undo, no_undo=no_undo)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from zoned_tools.cli.clones.dmzadm.arguments import HELP, OPERATIONS, Arguments, parse_arguments, usage
 from zoned_tools.cli.clones.options import Command
 from zoned_tools.errors import UsageError
+from zoned_tools.report.stream import write_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,16 +21,16 @@ def run(words: Sequence[str]) -> int:
     """
     operations = [name for option in OPERATIONS for name in option.names]
     if not words or (words[0] in operations and len(words) == 1):
-        print(usage())
+        write_lines(usage().splitlines())
         return 1
     if words[0] in HELP.names:
-        print(usage())
+        write_lines(usage().splitlines())
         return 0
     if words[0] not in operations:
         raise UsageError(f'Unknown operation "{words[0]}"')
     arguments = parse_arguments(words)
     if isinstance(arguments, str):
-        print(arguments)
+        write_lines(arguments.splitlines())
         return 0
     return _operate(arguments)
 

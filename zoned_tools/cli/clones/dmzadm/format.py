@@ -63,16 +63,18 @@ def format_devices(arguments: Arguments) -> int:
 
 def _print_format(arguments: Arguments, target: Target, result: FormatResult) -> None:
     from zoned_tools.report import dmzadm as text
+    from zoned_tools.report.stream import write_lines
 
     lines = list(text.header_lines(target, result.geometry))
     if arguments.verbose:
         lines += text.format_details(target, result)
-    print("\n".join(lines))
+    write_lines(lines)
 
 
 def _write_format(arguments: Arguments, target: Target, result: FormatResult) -> None:
     from zoned_tools.cli.changes import execute
     from zoned_tools.report.dmzadm import FORMAT_END, FormatProgress
+    from zoned_tools.report.stream import write_lines
 
     if arguments.dry_run and arguments.json:
         return
@@ -88,4 +90,4 @@ def _write_format(arguments: Arguments, target: Target, result: FormatResult) ->
         progress=None if quiet else FormatProgress(target, result),
     )
     if written and not quiet:
-        print(FORMAT_END)
+        write_lines(FORMAT_END)

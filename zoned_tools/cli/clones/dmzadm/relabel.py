@@ -10,6 +10,7 @@ from zoned_tools.cli.clones.dmzadm.members import opened_members
 from zoned_tools.formats.dm_zoned.format import default_label
 from zoned_tools.formats.dm_zoned.relabel import plan_relabel
 from zoned_tools.report.dmzadm import relabel_line
+from zoned_tools.report.stream import write_line
 
 if TYPE_CHECKING:
     from zoned_tools.cli.clones.dmzadm.arguments import Arguments
@@ -20,7 +21,7 @@ def relabel_devices(arguments: Arguments) -> int:
     with opened_members(arguments, writable=True) as target:
         wanted = parse_label(arguments.last("label")) or default_label(target.device)
         old, plan = plan_relabel(target, wanted)
-        print(relabel_line(old, wanted, changes=bool(plan)))
+        write_line(relabel_line(old, wanted, changes=bool(plan)))
         if plan:
             execute(
                 plan,

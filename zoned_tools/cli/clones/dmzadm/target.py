@@ -15,6 +15,7 @@ from zoned_tools.formats.contract import CheckOptions, Settings, Severity
 from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, check
 from zoned_tools.formats.dm_zoned.table import table_line
 from zoned_tools.report import dmzadm as text
+from zoned_tools.report.stream import write_line
 
 if TYPE_CHECKING:
     from zoned_tools.cli.clones.dmzadm.arguments import Arguments
@@ -38,13 +39,13 @@ def start_target(arguments: Arguments) -> int:
     name, uuid = _name_of(superblock, arguments.paths[0])
     first = os.path.basename(os.path.realpath(arguments.paths[0]))
     if arguments.verbose or arguments.dry_run:
-        print(text.table_line(name, line))
+        write_line(text.table_line(name, line))
     if arguments.dry_run:
         return 0
     if Path("/dev/mapper", name).exists():
-        print(text.relabelling_line(first, name))
+        write_line(text.relabelling_line(first, name))
         name = f"dmz-{first}"
-    print(text.starting_line(first, name, superblock.version, uuid))
+    write_line(text.starting_line(first, name, superblock.version, uuid))
     try:
         device_mapper.create(name, line, f"dmz-{uuid}" if uuid else "")
     except DeviceError as error:
@@ -95,7 +96,7 @@ def stop_target(arguments: Arguments) -> int:
         raise DeviceError(
             f"dm device {holders[0]} is not a zoned target device", device=name, clone_status=_NOT_STOPPED
         )
-    print(text.stopping_line(name, label))
+    write_line(text.stopping_line(name, label))
     if arguments.dry_run:
         return 0
     try:

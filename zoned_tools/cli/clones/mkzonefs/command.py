@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from zoned_tools.cli.clones.mkzonefs.arguments import parse_arguments
 from zoned_tools.cli.clones.options import Command
 from zoned_tools.errors import ContentError, ZonedError
-from zoned_tools.text import visible
+from zoned_tools.report.stream import write_line, write_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ def run(words: Sequence[str]) -> int:
         if isinstance(error, ContentError):
             lines = [f"{error.device} {error.message}", error.hint]
         for line in lines:
-            print(visible(line), file=sys.stderr)
+            write_line(line, sys.stderr)
         return error.clone_status
     return 0
 
@@ -32,7 +32,7 @@ def run(words: Sequence[str]) -> int:
 def _make(words: Sequence[str]) -> None:
     arguments = parse_arguments(words)
     if isinstance(arguments, str):
-        print(arguments)
+        write_lines(arguments.splitlines(), tabs=True)
         return
     from zoned_tools.cli.clones.mkzonefs.make import make
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from typing import TYPE_CHECKING
 
 from zoned_tools.errors import BusyError, DeviceError
@@ -123,7 +124,10 @@ class Mkzonefs:
 
     def _say(self, lines: Iterable[str]) -> None:
         if not self.arguments.json:
-            print("\n".join(lines), flush=True)
+            from zoned_tools.report.stream import write_lines
+
+            write_lines(lines)
+            sys.stdout.flush()
 
     def _carry_out(self, plan: Plan, table: ZoneTable) -> None:
         from zoned_tools.cli.changes import print_undo_as_clone

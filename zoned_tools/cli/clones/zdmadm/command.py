@@ -11,6 +11,7 @@ from zoned_tools.cli.clones.options import Command
 from zoned_tools.cli.clones.zdmadm.arguments import BANNER, Arguments, parse_arguments, require_sensible, usage
 from zoned_tools.cli.entry import VERSION_TEXT
 from zoned_tools.errors import UsageError, ZonedError
+from zoned_tools.report.stream import write_line, write_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,18 +32,19 @@ def run(words: Sequence[str]) -> int:
         zoned_tools.errors.ZonedError: the command line makes no sense.
     """
     if "--version" in words:
-        print(VERSION_TEXT["zdmadm"])
+        write_line(VERSION_TEXT["zdmadm"])
         return 0
     try:
         arguments = parse_arguments(words)
     except UsageError:
-        print(f"{BANNER}\n{usage()}")
+        write_lines([BANNER, *usage().splitlines()])
         raise
     if isinstance(arguments, str):
-        print(f"{BANNER}\n{usage()}")
+        write_lines([BANNER, *usage().splitlines()])
         return 1 if arguments == "-h" else 0
     if not arguments.has("json"):
-        print("\n".join([BANNER, *arguments.lines]), flush=True)
+        write_lines([BANNER, *arguments.lines])
+        sys.stdout.flush()
     require_sensible(arguments)
     return _administer(arguments)
 

@@ -23,7 +23,7 @@ from zoned_tools.formats.zdm.superblock import Form, SuperBlock, as_json
 from zoned_tools.formats.zdm.table import mapping_name
 from zoned_tools.report.documents.clones import ZdmadmDocument, ZdmadmFacts, zdmadm_document
 from zoned_tools.report.plans import plan_lines
-from zoned_tools.report.stream import write_lines
+from zoned_tools.report.stream import write_line, write_lines
 from zoned_tools.report.zdmadm import message_commands, probe_lines, scan_lines
 
 if TYPE_CHECKING:
@@ -112,11 +112,12 @@ class Session:
 
     def say(self, *lines: str) -> None:
         if not self.quiet and lines:
-            print("\n".join(lines), flush=True)
+            write_lines(lines)
+            sys.stdout.flush()
 
     def note(self, text: str) -> None:
         sys.stdout.flush()
-        print(f"zdmadm: {self.device.path}: {text}", file=sys.stderr)
+        write_line(f"zdmadm: {self.device.path}: {text}", sys.stderr)
 
     def tell(self, **facts: Unpack[ZdmadmFacts]) -> None:
         """Put facts into the document."""
