@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import zoned_tools
+from tests.archives import unpack
 
 if TYPE_CHECKING:
     from tests.programs import Program
@@ -65,6 +66,28 @@ def test_other_names_are_not() -> None:
 def test_zones_of_a_drive(drive: Path, capfd: pytest.CaptureFixture[str]) -> None:
     exec(PROGRAMS[0], {})
     assert capfd.readouterr().out == "64 zones, 0 bytes written\n"
+
+
+@pytest.mark.parametrize("name", ["p1-default", "p4-cap-limits", "p5-readonly-offline"])
+def test_zones_that_are_full_read_only_or_offline(
+    name: str, tmp_path: Path, zoned: Program, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    unpack(PAGE.parents[1] / "tests" / "vectors" / "zonefs" / f"{name}.tar.xz", tmp_path)
+    image = next(path for path in tmp_path.rglob("*.img") if Path(f"{path}.zones").exists())
+    monkeypatch.chdir(image.parent)
+    image.rename("drive.img")
+    Path(f"{image}.zones").rename("drive.img.zones")
+    zones = [zone for zone in zoned("report", "--json", "drive.img").json["zones"] if zone["type"] != "conventional"]
+    written = 0
+    for zone in zones:
+        if zone["condition"] == "full":
+            written += zone["capacity_bytes"]
+        elif zone["condition"] in ("empty", "implicit-open", "explicit-open", "closed"):
+            written += zone["wp_bytes"] - zone["start_bytes"]
+    exec(PROGRAMS[0], {})
+    assert capfd.readouterr().out.endswith(f" zones, {written} bytes written\n")
+    summary = zoned("report", "--json", "--summary", "drive.img").json["summary"]
+    assert summary["written_sequential_bytes"] == written
 
 
 def test_format_and_fill(drive: Path, tmp_path: Path) -> None:
