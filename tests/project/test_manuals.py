@@ -12,6 +12,8 @@ import pytest
 from zoned_tools.cli import manual
 from zoned_tools.cli.completion import CompletedCommand, describe, files
 from zoned_tools.cli.run import PROGRAMS
+from zoned_tools.formats import registry
+from zoned_tools.formats.shared.settings import Journey
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,3 +119,29 @@ def test_bash_completes_commands_options_and_choices() -> None:
     assert {"create", "import", "info"} <= _complete("zoned image ")
     assert "--zone-capacity" in _complete("zoned image create --zone")
     assert {"--format", "--check", "--repair"} <= _complete("dmzadm --")
+
+
+ONE_LAYOUT = {
+    "zoned zonefs check DEV --set ": "zonefs",
+    "zoned inplace-compress check DEV --set ": "inplace-compress",
+    "zoned inplace-compress repair DEV --set ": "inplace-compress",
+    "dmzadm --repair DEV --set ": "dm-zoned",
+}
+
+
+@pytest.mark.parametrize("line", ONE_LAYOUT)
+def test_a_command_of_one_layout_completes_its_settings_alone(line: str) -> None:
+    declared = registry.get(ONE_LAYOUT[line]).settings
+    names = {s.name for s in declared if not s.journeys.isdisjoint({Journey.CHECK, Journey.REPAIR})}
+    assert {word.partition("=")[0] for word in _complete(line)} == names
+    for setting in declared:
+        if setting.name in names and (setting.choices or setting.kind == "switch"):
+            assert _complete(f"{line}{setting.name} = ") == set(setting.choices or ("yes", "no"))
+
+
+def test_every_command_with_settings_completes_them() -> None:
+    for program in PROGRAMS:
+        for command in describe(program).walk():
+            for option in command.options:
+                if "--set" in option.names and option.takes_value:  # zdmadm's is a verb
+                    assert option.settings, (program, command.path)

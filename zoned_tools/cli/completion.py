@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from zoned_tools.cli.lazy import LazyGroup
 from zoned_tools.cli.run import PROGRAMS, load
-from zoned_tools.cli.settings import declared_for
+from zoned_tools.cli.settings import Taken, taken_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-
-    from zoned_tools.formats.contract import Journey
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,7 @@ def _describe(command: Described, path: tuple[str, ...], *, installed: bool) -> 
         group = cast("Group", command)
         names = group.list_commands(None)
         children = tuple(_describe(group.get_command(None, n), (*path, n), installed=installed) for n in names)
-    settings = _settings(getattr(command, "setting_journeys", frozenset()), installed=installed)
+    settings = _settings(taken_by(command), installed=installed)
     options = [_option(p, settings) for p in command.params if p.param_type_name == "option"]
     if not path or isinstance(command, LazyGroup):
         options.append(CompletedOption(("--version",), "Print the version and exit.", takes_value=False))
@@ -116,10 +114,10 @@ def _describe(command: Described, path: tuple[str, ...], *, installed: bool) -> 
     return CompletedCommand(path, summary, tuple(options), children)
 
 
-def _settings(journeys: Collection[Journey], *, installed: bool) -> dict[str, tuple[str, ...]]:
+def _settings(taken: Taken, *, installed: bool) -> dict[str, tuple[str, ...]]:
     """What layouts declare for a command; of settings with one name in two layouts the values of both."""
     found: dict[str, tuple[str, ...]] = {}
-    for _, setting in declared_for(journeys, installed=installed):
+    for _, setting in taken.declared(installed=installed):
         values = ("yes", "no") if setting.kind == "switch" else setting.choices
         found[setting.name] = tuple(dict.fromkeys((*found.get(setting.name, ()), *values)))
     return found

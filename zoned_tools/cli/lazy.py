@@ -9,13 +9,11 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command as build_command
 
 from zoned_tools.cli.run import load
-from zoned_tools.cli.settings import declared_for
+from zoned_tools.cli.settings import Taken, taken_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
-
-    from zoned_tools.formats.contract import Journey
 
     Buildable: TypeAlias = typer.Typer | Callable[..., object]
 
@@ -84,17 +82,18 @@ def build(name: str, thing: Buildable) -> TyperCommand | TyperGroup:
         app.command(name, context_settings=dict(CONTEXT_SETTINGS))(cast("Callable[..., object]", thing))
     command = cast("TyperCommand | TyperGroup", build_command(app))
     command.name = name
-    journeys: frozenset[Journey] = getattr(thing, "setting_journeys", frozenset())
-    vars(command)["setting_journeys"] = journeys  # for completions
-    if journeys:
-        _add_setting_options(command, journeys)
+    members = cast("Sequence[TyperCommand]", command.commands.values()) if isinstance(command, TyperGroup) else ()
+    for one in (command, *members):
+        taken = taken_by(one.callback)
+        vars(one)["taken_settings"] = taken  # for completions
+        _add_setting_options(one, taken)
     return command
 
 
-def _add_setting_options(command: TyperCommand | TyperGroup, journeys: Collection[Journey]) -> None:
+def _add_setting_options(command: TyperCommand | TyperGroup, taken: Taken) -> None:
     """Options of their own that layouts' settings have: ``--use-set 1`` is ``--set use-set=1``."""
     flags: dict[str, str] = {}
-    for layout, setting in declared_for(journeys):
+    for layout, setting in taken.declared() if taken.journeys else ():
         if not setting.flag or setting.flag in (o for p in command.params for o in p.opts):
             continue
         parameter = f"setting_{setting.name.replace('-', '_')}"
@@ -109,8 +108,9 @@ def _add_setting_options(command: TyperCommand | TyperGroup, journeys: Collectio
         )
         option.completed = setting.choices  # type: ignore[attr-defined]  # for completions
         command.params.append(option)
+    if not flags:
+        return
     run = command.callback
-
     assert run is not None
 
     def callback(**values: object) -> object:
@@ -120,5 +120,4 @@ def _add_setting_options(command: TyperCommand | TyperGroup, journeys: Collectio
             values["settings"] = [*cast("list[str]", values.get("settings") or []), *words]
         return run(**values)
 
-    if flags:
-        command.callback = callback
+    command.callback = callback

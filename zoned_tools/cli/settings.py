@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoned_tools.errors import UsageError
@@ -99,25 +100,42 @@ def _is_parameter(word: str) -> bool:
     return any(setting.bare for setting in _declared_as(word.partition(",")[0]))
 
 
-def takes_settings(*journeys: Journey) -> Callable[[F], F]:
-    """Marks a command whose ``settings`` parameter takes what layouts declare for ``journeys``.
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Which settings a command takes.
+
+    Attributes:
+        journeys: those that layouts declare for any of these.
+        layout: of this layout alone; empty: of every one.
+    """
+
+    journeys: frozenset[Journey] = frozenset()
+    layout: str = ""
+
+    def declared(self, *, installed: bool = False) -> Iterator[tuple[AnyLayout, Setting]]:
+        """The settings and their layouts, those of ``installed`` layouts on request."""
+        from zoned_tools.formats import registry
+
+        for layout in registry.everything() if installed else registry.ours():
+            if self.layout in ("", layout.name):
+                yield from ((layout, s) for s in layout.settings if not s.journeys.isdisjoint(self.journeys))
+
+
+def takes_settings(*journeys: Journey, layout: str = "") -> Callable[[F], F]:
+    """Marks a command whose ``settings`` parameter takes what layouts, or one, declare for ``journeys``.
 
     :func:`zoned_tools.cli.lazy.build` adds the options that settings have of their own, and help and
     completions list the settings.
     """
 
     def mark(function: F) -> F:
-        function.setting_journeys = frozenset(journeys)  # type: ignore[attr-defined]
+        function.taken_settings = Taken(frozenset(journeys), layout)  # type: ignore[attr-defined]
         return function
 
     return mark
 
 
-def declared_for(journeys: Collection[Journey], *, installed: bool = False) -> Iterator[tuple[AnyLayout, Setting]]:
-    """Settings that layouts declare for any of ``journeys``, ``installed`` ones on request."""
-    from zoned_tools.formats import registry
-
-    for layout in registry.everything() if installed else registry.ours():
-        for setting in layout.settings:
-            if not setting.journeys.isdisjoint(journeys):
-                yield layout, setting
+def taken_by(command: object) -> Taken:
+    """What a command takes, or the function that it calls."""
+    found: Taken | None = getattr(command, "taken_settings", None)
+    return found or Taken()

@@ -19,6 +19,8 @@ from zoned_tools.text import visible
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
+    from zoned_tools.cli.settings import Taken
+
 
 class Order(Enum):
     """How options and devices may be mixed."""
@@ -115,10 +117,14 @@ class OptionTable:
             if option.key in keys and option.operations and operation not in option.operations:
                 yield option
 
-    def command_tree(self) -> CommandTree:
-        """The options as completions and the test of the manual page want to see them; they add help and version."""
+    def command_tree(self, taken_settings: Taken | None = None) -> CommandTree:
+        """The options as completions and the test of the manual page want to see them; they add help and version.
+
+        Args:
+            taken_settings: what may follow ``--set``.
+        """
         shown = (option for option in self.options if option.key not in ("help", "version"))
-        return CommandTree([_parameter(option) for option in shown], self.summary)
+        return CommandTree([_parameter(option) for option in shown], self.summary, taken_settings)
 
     def _refuse(self, text: str) -> UsageError:
         return UsageError(text, hint=f"see {self.program} --help")
@@ -229,6 +235,7 @@ class CommandTree:
 
     params: list[Parameter]
     help: str
+    taken_settings: Taken | None = None
 
 
 def _parameter(option: Option) -> Parameter:

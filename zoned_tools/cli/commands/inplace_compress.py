@@ -209,7 +209,7 @@ KnownBlocks: TypeAlias = Annotated[
 
 
 @app.command("check")
-@takes_settings(Journey.CHECK, Journey.REPAIR)
+@takes_settings(Journey.CHECK, Journey.REPAIR, layout=NAME)
 def check_volume(
     device: DevicePath,
     deep: Annotated[bool, typer.Option("--deep", help="Look for payloads behind wrong metadata too.")] = False,
@@ -238,7 +238,7 @@ def check_volume(
 
 
 @app.command("repair")
-@takes_settings(Journey.CHECK, Journey.REPAIR)
+@takes_settings(Journey.CHECK, Journey.REPAIR, layout=NAME)
 def repair_volume(
     device: DevicePath,
     relink: Annotated[

@@ -12,7 +12,9 @@ import typer
 from zoned_tools.cli.lazy import new_app
 from zoned_tools.cli.options import DevicePath, DryRun, Json, NoUndo, Quiet, Settings, Start, Undo
 from zoned_tools.cli.output import print_json, progress_bar
+from zoned_tools.cli.settings import takes_settings
 from zoned_tools.errors import DeviceError, UsageError
+from zoned_tools.formats.shared.settings import Journey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -240,6 +242,7 @@ def _execute(tree: ZonefsTree, plan: Plan, *, undo: str | None, no_undo: bool) -
 
 
 @app.command("check")
+@takes_settings(Journey.CHECK, Journey.REPAIR, layout="zonefs")
 def check_volume(
     device: DevicePath,
     repair: Annotated[bool, typer.Option("--repair", help="Plan a repair of what is found, and carry it out.")] = False,

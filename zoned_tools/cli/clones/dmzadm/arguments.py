@@ -12,6 +12,8 @@ from zoned_tools.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from zoned_tools.cli.clones.options import CommandTree
+
 MAX_LABEL_BYTES = 31
 
 HELP = Option(("--help", "-h"), "", "General help message")
@@ -53,7 +55,15 @@ TABLE = OptionTable(
     (*OPERATIONS, *GENERAL, *FORMAT, *REPAIR, HELP),
     Order.WHOLE,
 )
-command_tree = TABLE.command_tree
+
+
+def command_tree() -> CommandTree:
+    """The options, and the settings that a repair takes, for completions."""
+    from zoned_tools.cli.settings import Taken
+    from zoned_tools.formats.shared.settings import Journey
+
+    return TABLE.command_tree(Taken(frozenset({Journey.CHECK, Journey.REPAIR}), "dm-zoned"))
+
 
 ONLY_FORMAT = ("seq", "label")
 """Options that the original itself refuses, in its words and before any other."""
