@@ -19,6 +19,6 @@ complete -c dmzadm -l device-uuid -r -d 'UUID of a device, repeated in device or
 complete -c dmzadm -l metadata-version -x -a '1 2' -d 'Version of the metadata (default 2)'
 complete -c dmzadm -l use-set -x -a '0 1' -d 'Trust this metadata set'
 complete -c dmzadm -l allow -r -d 'Agree to a repair that loses or guesses data; repeatable'
-complete -c dmzadm -l set -x -a 'use-set=0 use-set=1 overlap=data overlap=buffer reclaim=move reclaim=clear bzone=promote bzone=drop' -d 'A choice of repair (overlap=buffer, reclaim=clear); repeatable'
+complete -c dmzadm -l set -x -a 'use-set=0 use-set=1 overlap=data overlap=buffer reclaim=move reclaim=clear bzone=promote bzone=drop bits=sets bits=union pair=' -d 'A choice of repair (overlap=buffer, reclaim=clear); repeatable'
 complete -c dmzadm -l version -d 'Print the version and exit.'
 complete -c dmzadm -s h -l help -d 'Show help and exit.'
