@@ -117,7 +117,12 @@ RULES = Rules(
         "zf.crc": Rule(_W, "A free estimate block does not match the key.", _CUT, _RECOUNT, "A message."),
         "crcpage.crc": Rule(_E, "A CRC page does not match its checksum.", _DAMAGE, "It is computed again.", _LATE),
         "lut.crc.fwd": Rule(
-            _E, "Forward table pages do not match their checksums.", f"{_CUT} {_DAMAGE}", _REBUILD, _LATE
+            _E,
+            "Forward table pages do not match their checksums.",
+            f"{_CUT} {_DAMAGE}",
+            f"{_REBUILD} Mappings that the reverse table does not confirm, and that no kernel reads any more, are "
+            "dropped and named.",
+            _LATE,
         ),
         "lut.crc.rev": Rule(
             _E, "Reverse table pages do not match their checksums.", f"{_CUT} {_DAMAGE}", _REBUILD, _LATE
@@ -140,7 +145,7 @@ RULES = Rules(
             _E,
             "Two logical blocks live in one physical block.",
             _DAMAGE,
-            "The owner that the reverse table names keeps it.",
+            "The owner that the reverse table names keeps it, and the mappings of the others are dropped and named.",
             _UNSEEN,
             Consent.GUESSES,
             "Where the reverse table names none of them, the lowest logical block keeps it, and the others become "
