@@ -223,6 +223,39 @@ def test_a_repair_that_fails_is_one_targets_outcome(
     assert small_drive.read_bytes() == before
 
 
+STEPS = (
+    "Write(0, 0, 'text')",
+    "Write(0, -1, b'')",
+    "Fill(0, 0, 4096, 1 << 16)",
+    "Copy(0, None, 0, 4096)",
+    "ManageZones(0, 'reset', 0)",
+    "ManageZones(0, __import__('zoned_tools.device.base').device.base.ZoneOperation.RESET, 1.5)",
+    "ZoneFlags(0, 'z')",
+    "Produce(0, 0, None, bytes)",
+    "Flush('0')",
+    "'a step'",
+)
+
+
+def test_every_kind_of_step_is_looked_at(install_small: Install, small_drive: Path) -> None:
+    """What is wrong with a plan is found before anything of it is carried out."""
+    steps = ", ".join(STEPS)
+    install_small(
+        "zoned_steps",
+        f"STEPS = [{steps}]\n"
+        "def plan_repair(e, c):\n    return RepairPlan(Plan('x', [STEPS[e.target.device.read(16, 1)[0]]]))\n"
+        "KW['plan_repair'] = plan_repair\nLAYOUT = Layout(**KW)",
+    )
+    for number in range(len(STEPS)):
+        with small_drive.open("r+b") as file:
+            file.seek(16)
+            file.write(bytes([number]))
+        with zoned_tools.open_target(small_drive) as target:
+            evidence = target.check()
+            with pytest.raises(LayoutError, match="plan_repair gave"):
+                target.plan_repair(evidence)
+
+
 COMMANDS = {
     "inspect_none": ("KW['inspect'] = lambda t: None", ("inspect",), "inspect gave None instead of dict"),
     "inspect_set": ("KW['inspect'] = lambda t: {'a': [{1}]}", ("inspect", "--json"), "inspect gave a set as 'a'"),

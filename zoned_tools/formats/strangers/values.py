@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, get_args
 
-from zoned_tools.device.plan import Flush, ManageZones, Plan, Produce, Step, ZoneFlags
+from zoned_tools.device.base import ZoneOperation
+from zoned_tools.device.plan import Copy, Fill, Flush, ManageZones, Plan, Produce, Step, Write, ZoneFlags
 from zoned_tools.formats.contract import (
     LOGICAL_BLOCK_BYTES,
     Consent,
@@ -164,10 +165,29 @@ def _step(step: Step, devices: int, wrap: Wrap) -> Step:
         raise WrongError(f"{kind_of(step)} as a step of a plan")
     require_count(step.device, devices)
     require(step.note, str)
-    if not isinstance(step, ManageZones | ZoneFlags | Flush):
-        require_count(step.offset_bytes)
-        require_count(step.length_bytes)
-    return replace(step, produce=wrap(step.produce)) if isinstance(step, Produce) else step
+    match step:
+        case ManageZones():
+            require(step.operation, ZoneOperation)
+            numbers = [step.first_zone, step.count]
+        case ZoneFlags():
+            require(step.non_seq, bool), require(step.reset, bool)
+            numbers = [step.zone]
+        case Flush():
+            numbers = []
+        case Write():
+            require(step.data, bytes)
+            numbers = [step.offset_bytes]
+        case Copy():
+            numbers = [step.source_bytes, step.offset_bytes, step.length_bytes]
+        case Fill():
+            require_count(step.pattern, 1 << 16)
+            numbers = [step.offset_bytes, step.length_bytes]
+        case Produce():
+            numbers = [step.offset_bytes, step.length_bytes]
+            step = replace(step, produce=wrap(step.produce))
+    for number in numbers:
+        require_count(number)
+    return step
 
 
 # -- documents
