@@ -58,6 +58,10 @@ class ForeignZones:
         )
 
 
+_LOOKED_AT = 64
+"""Zones that are searched for data only to say so."""
+
+
 def find_foreign(view: SetView, mapping: MapSurvey, bits: BitmapSurvey | None = None) -> ForeignZones | None:
     """What says that the zone table is another drive's; None when it can be this one's.
 
@@ -70,14 +74,15 @@ def find_foreign(view: SetView, mapping: MapSurvey, bits: BitmapSurvey | None = 
     late = open_ones[bits.after_wp[open_ones] > 0] if bits is not None else _late(view, open_ones)
     empty = int(np.count_nonzero(geometry.wp_blocks[late] == 0))
     nr_zoned = sum(member.is_zoned for member in geometry.members)
-    holds = any(_holds_data(view, zone) for zone in late.tolist())
-    if not (holds or empty > nr_zoned or len(late) >= _MANY):
-        return None
     zones = np.flatnonzero(mapped)
+    if not len(late):
+        return None
     used = int(np.count_nonzero(bits.weight[zones])) if bits is not None else _in_use(view, zones)
-    if holds or empty > nr_zoned or 2 * len(late) > used:
-        return ForeignZones(len(late), empty, used, holds)
-    return None
+    is_proved = empty > nr_zoned or (len(late) >= _MANY and 2 * len(late) > used)
+    # This reads block by block: where numbers tell already, the first zones are enough to say that there are data.
+    asked = late[:_LOOKED_AT] if is_proved else late
+    holds = any(_holds_data(view, zone) for zone in asked.tolist())
+    return ForeignZones(len(late), empty, used, holds) if is_proved or holds else None
 
 
 def _late(view: SetView, zones: IntArray) -> IntArray:
