@@ -40,6 +40,7 @@ class Command:
         saves: whether an undo file is written first.
         gradual: whether a part of the work can stay, in zones or files that are new each for itself.
         adds: whether the work is one of many steps that a second run does once more (appending, replaying).
+        rescues: whether what cannot be read is left out, as it is from a damaged drive.
         kept: drives that the command only reads.
     """
 
@@ -53,6 +54,7 @@ class Command:
     saves: bool = True
     gradual: bool = False
     adds: bool = False
+    rescues: bool = False
     kept: tuple[str, ...] = ()
 
 
@@ -104,7 +106,7 @@ def drives() -> Iterator[Command]:
     )  # fmt: skip
     yield Command(
         "image convert", FILLED, "zoned image convert disk.img directory --quiet", ("disk.img", "directory"),
-        saves=False,
+        again="zoned check directory", saves=False,
     )  # fmt: skip
     for operation in ("reset", "finish"):
         yield Command(
@@ -142,13 +144,14 @@ def dm_zoned() -> Iterator[Command]:
     dumped = (*DM_FILLED, "zoned dump --keep-names disk.img -o dump.json", f"{DM_FORMAT} --force")
     yield Command("dm-zoned restore", dumped, "zoned restore disk.img -i dump.json")
     dump = "zoned dump --keep-names disk.img -o dump.json"
-    yield Command("dump", DM_FILLED, dump, results=("dump.json",), again=f"{dump} --force", saves=False)
+    yield Command("dump", DM_FILLED, dump, results=("dump.json",), again=f"{dump} --force", saves=False, rescues=True)
     yield Command(
         "dump --force",
         (*DM_FILLED, _content("dump.json", 8, 9000)),
         f"{dump} --force",
         results=("dump.json",),
         saves=False,
+        rescues=True,
     )
     export = "zoned export disk.img -o out.raw --quiet"
     yield Command(

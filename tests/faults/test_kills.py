@@ -11,7 +11,7 @@ from tests.faults.commands import all_commands
 from tests.faults.journey import Bench, Failures, MakeBench, chosen, every_point, is_change
 
 COMMANDS = all_commands(heavy=every_point())
-POINTS = 6
+POINTS = 5
 
 
 def check_kill(bench: Bench, number: int) -> None:
