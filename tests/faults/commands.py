@@ -39,7 +39,9 @@ class Command:
         again: the command line that finishes what was cut short; the same one unless it is said.
         saves: whether an undo file is written first.
         gradual: whether a part of the work can stay, in zones or files that are new each for itself.
-        adds: whether the work is one of many steps that a second run does once more (appending, replaying).
+        adds: whether a second run does some of the work once more (appending, replaying, another generation): then
+            a check finds nothing in the end.
+        where: options of that check.
         rescues: whether what cannot be read is left out, as it is from a damaged drive.
         kept: drives that the command only reads.
     """
@@ -54,6 +56,7 @@ class Command:
     saves: bool = True
     gradual: bool = False
     adds: bool = False
+    where: str = ""
     rescues: bool = False
     kept: tuple[str, ...] = ()
 
@@ -164,13 +167,13 @@ def zdm() -> Iterator[Command]:
     line = f"zdmadm --create --start 524288 --uuid {UUIDS[0]} disk.img"
     yield Command("zdmadm --create", (create,), line, again=f"{line} --force")
     clean = vector("zdm/pop-clean")
-    wipe = "zdmadm --wipe --force --reset-zones --start 524288 disk.img"
-    yield Command("zdmadm --wipe", (clean,), wipe, gradual=True)
     for name in ("ident-crc", "key-newest"):
         case = next(row for row in facts("zdm/corrupt-clean")["cases"] if row["name"] == name)
         repair = f"zoned check --start 524288 --repair {consents('zdm')} disk.img"
         damaged = (clean, partial(_zdm_damage, case))
-        yield Command(f"zdm check --repair, {name}", damaged, repair, success=(0, 1))
+        yield Command(
+            f"zdm check --repair, {name}", damaged, repair, success=(0, 1), adds=True, where="--start 524288 "
+        )
 
 
 def zonefs() -> Iterator[Command]:

@@ -195,7 +195,7 @@ class Bench:
         done = self.run(again)
         assert done.status in self.command.success, (again, done)
         if self.command.adds:
-            assert self.run(f"zoned check {' '.join(self.command.drives)}").status == 0
+            assert self.run(f"zoned check {self.command.where}{' '.join(self.command.drives)}").status == 0
         else:
             assert self.state(self.folder) == self.after, "after another run"
 
