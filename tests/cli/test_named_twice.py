@@ -67,6 +67,14 @@ def test_the_clone_refuses_too(program: Program, operation: str) -> None:
     assert result.err == "dmzadm: link.img: named twice (also as drive.img)\n"
 
 
+@pytest.mark.parametrize("verb", ["--create", "--check", "--wipe"])
+def test_zdmadm_refuses_before_the_first_device(folder: Path, program: Program, verb: str) -> None:
+    before = (folder / "drive.img").stat().st_mtime_ns
+    result = program("zdmadm", verb, "-F", "./drive.img", "link.img")
+    assert (result.status, result.err) == (1, "zdmadm: link.img: named twice (also as ./drive.img)\n")
+    assert (folder / "drive.img").stat().st_mtime_ns == before
+
+
 @pytest.mark.usefixtures("folder")
 def test_the_api_refuses_too() -> None:
     with pytest.raises(zoned_tools.UsageError, match="named twice"):

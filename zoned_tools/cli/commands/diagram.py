@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zoned_tools.cli.options import DevicePath, Force, Start
+from zoned_tools.cli.output import complain
 from zoned_tools.errors import DeviceError, LayoutError, ZonedError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def diagram(
             try:
                 zones_of = layout.zone_roles(target)
             except LayoutError as error:
-                print(error.render("zoned"), file=sys.stderr)
+                complain(error)
             except ZonedError:
                 pass  # a damaged layout still leaves the drive's own picture
         drawing = picture.draw(drive.zones(), layout.roles if layout else (), zones_of)

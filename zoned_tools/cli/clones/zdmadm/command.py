@@ -50,7 +50,14 @@ def run(words: Sequence[str]) -> int:
 
 
 def _administer(arguments: Arguments) -> int:
-    """Carry the verb out on each device; the status of the first one that failed."""
+    """Carry the verb out on each device; the status of the first one that failed.
+
+    Raises:
+        UsageError: one is named twice, which is told before any is opened.
+    """
+    from zoned_tools.device.opening import refuse_twice
+
+    refuse_twice(arguments.paths)
     status = 0
     documents: list[Mapping[str, object]] = []
     for path in arguments.paths:
@@ -78,7 +85,7 @@ def _failure(arguments: Arguments, path: str, error: ZonedError) -> Mapping[str,
 
 def _complain(error: ZonedError) -> None:
     sys.stdout.flush()
-    print(error.render("zdmadm"), file=sys.stderr)
+    write_line(error.render("zdmadm"), sys.stderr)
 
 
 def _print_documents(arguments: Arguments, documents: list[Mapping[str, object]]) -> None:
@@ -99,7 +106,8 @@ def _with_device(arguments: Arguments, path: str) -> tuple[int, Mapping[str, obj
     meta = arguments.values.get("meta")
     if meta == path:
         if not arguments.has("json"):
-            print("Meta data and data device are same", flush=True)
+            write_line("Meta data and data device are same")
+            sys.stdout.flush()
         raise UsageError("it is the metadata device, too", device=path)
     if "/" not in path and not os.path.exists(path):
         raise UsageError("Invalid argument", device=path)
