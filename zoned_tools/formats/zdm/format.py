@@ -183,11 +183,11 @@ def plan_wipe(place: Place, geometry: Geometry | None, *, reset_zones: bool = Fa
     ``reset_zones`` also empties the data zones of ``geometry``.
     """
     plan = Plan("wipe the ZDM")
-    write_wipe(plan, 0, place)
     if reset_zones and geometry is not None:
         zones = data_zones(place.volume, geometry)
         used = np.flatnonzero(zones.sequential & ~zones.dead & (zones.wp_blocks > 0))
         for first, end in runs(used):
             plan.manage(0, ZoneOperation.RESET, geometry.first_device_zone + first, end - first, "data zones")
         plan.flush(0)
+    write_wipe(plan, 0, place)  # last: without the identity nobody would know any more which zones are meant
     return plan

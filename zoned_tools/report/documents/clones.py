@@ -77,6 +77,10 @@ class ZdmadmFacts(TypedDict, total=False):
     error: str
 
 
+ZDMADM = "zoned.zdmadm/1"
+"""Of one device, or of several (specification of the format, 10.6)."""
+
+
 class ZdmadmDocument(ZdmadmFacts):
     """``zoned.zdmadm/1``."""
 
@@ -87,7 +91,7 @@ class ZdmadmDocument(ZdmadmFacts):
 
 def zdmadm_document(verb: str, device: str) -> ZdmadmDocument:
     """A run of zdmadm that has changed nothing yet."""
-    return {"schema": "zoned.zdmadm/1", "operation": verb, "device": device, "changed": False}
+    return {"schema": ZDMADM, "operation": verb, "device": device, "changed": False}
 
 
 class ZdmadmDevices(TypedDict):
@@ -100,7 +104,7 @@ class ZdmadmDevices(TypedDict):
 
 def zdmadm_devices(verb: str, devices: list[Mapping[str, object]]) -> ZdmadmDevices:
     """A run of zdmadm over several devices, one document each."""
-    return {"schema": "zoned.zdmadm/1", "operation": verb, "devices": devices}
+    return {"schema": ZDMADM, "operation": verb, "devices": devices}
 
 
 class MkzonefsDocument(TypedDict):
