@@ -291,6 +291,27 @@ ids = st.one_of(st.just(0xFFFFFFFF), st.integers(0, ZONES - 1), st.sampled_from(
 NR_CHUNKS = ZONES - 2 - 2
 
 
+def with_foreign_zones(
+    findings: list[tuple[str, dict[str, Any]]],
+    table: list[tuple[int, int]],
+    bits: list[set[int]],
+    wps: list[int | None],
+) -> list[tuple[str, dict[str, Any]]]:
+    """The findings, or what becomes of them when the write pointers cannot be this drive's."""
+    used = late = empty = 0
+    for zone in {data for data, _ in table if data < ZONES}:
+        wp, valid = wps[zone], {block for block in bits[zone] if block < ZONE_BLOCKS}
+        if wp is not None and valid:
+            used += 1
+            late += max(valid) >= wp
+            empty += wp == 0
+    if empty <= 1 and (late < 3 or 2 * late <= used):
+        return findings
+    replaced = ("bits-after-wp", "map-empty-seq", "zone-unmapped-not-empty")
+    kept = [finding for finding in findings if finding[0] not in replaced]
+    return [*kept, ("zones-foreign", {"zones": late, "empty": empty})]
+
+
 @settings(max_examples=120)
 @given(
     st.lists(st.tuples(ids, ids), min_size=NR_CHUNKS, max_size=NR_CHUNKS),
@@ -312,7 +333,7 @@ def test_rules_agree_with_a_slow_model(table: list[tuple[int, int]], bits: list[
         patch(device, layout.map_block(number) * BLOCK, raw_map)
         device.write(layout.bitmap_block(number) * BLOCK, raw_bits)
     wps = [None if zone < CONVENTIONAL else written[zone] for zone in range(ZONES)]
-    expected = model_findings(table, bits, wps, set(layout.metadata_zones))
+    expected = with_foreign_zones(model_findings(table, bits, wps, set(layout.metadata_zones)), table, bits, wps)
     own, other = split(check_target(target).findings)
     assert multiset(own) == multiset(expected)
     assert other == []
