@@ -12,7 +12,7 @@ from zoned_tools.formats.dm_zoned.layout import UNMAPPED
 from zoned_tools.formats.dm_zoned.open import stream_zones
 from zoned_tools.formats.dm_zoned.payload import holds_data, unpacked
 from zoned_tools.formats.dm_zoned.reclaim import judge_emptied
-from zoned_tools.formats.dm_zoned.repair_map import MapRepair, logical_ranges, used_words
+from zoned_tools.formats.dm_zoned.repair_claims import logical_ranges, used_words
 from zoned_tools.formats.dm_zoned.rules import RULES
 from zoned_tools.formats.dm_zoned.settings import OVERLAP, RECLAIM
 from zoned_tools.formats.dm_zoned.survey import keep_below, narrow, sound_pairs
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from zoned_tools.device.zones import BoolArray, IntArray
     from zoned_tools.formats.contract import Consents
+    from zoned_tools.formats.dm_zoned.repair_map import MapRepair
     from zoned_tools.formats.shared.columns import Column
     from zoned_tools.formats.shared.rules import ActionGroup
 

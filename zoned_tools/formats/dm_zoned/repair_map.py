@@ -7,25 +7,20 @@ are the bitmaps of the zones that it is about (:attr:`MapRepair.frozen`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from string import Formatter
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from zoned_tools.formats.contract import Consent, Consents
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, held_zones
 from zoned_tools.formats.dm_zoned.layout import UNMAPPED, MapArray
 from zoned_tools.formats.dm_zoned.pairing import Pairing
+from zoned_tools.formats.dm_zoned.repair_claims import Unshared, ZoneClaims, logical_ranges, used_words
 from zoned_tools.formats.dm_zoned.rules import RULES
 from zoned_tools.formats.dm_zoned.settings import BZONE
 from zoned_tools.formats.dm_zoned.survey import narrow
-from zoned_tools.formats.shared.columns import Computed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from zoned_tools.device.zones import BoolArray, IntArray
     from zoned_tools.formats.dm_zoned.survey import SetSurvey
     from zoned_tools.formats.shared.columns import Column
@@ -49,100 +44,6 @@ _SEVERAL = (
 _SEVERAL_BUFFERS = (
     "chunk {chunk} loses its buffer zone, %s: {rivals} zones without a chunk could be it (%s), and their bits stay"
 )
-
-
-def logical_ranges(geometry: TargetGeometry, chunks: npt.NDArray[np.integer]) -> dict[str, Column]:
-    """Columns of a sentence: the first and the last logical block of some chunks."""
-    blocks = geometry.zone_blocks
-
-    def column(offset: int) -> Computed:
-        return Computed(
-            len(chunks),
-            lambda rows: (chunks[rows.start : rows.stop].astype(np.int64) * blocks + offset).tolist(),
-        )
-
-    return {"first": column(0), "last": column(blocks - 1)}
-
-
-def used_words(sentence: str, words: Mapping[str, Column]) -> dict[str, Column]:
-    """The columns that a sentence names."""
-    names = {name for _, name, _, _ in Formatter().parse(sentence)}
-    return {name: column for name, column in words.items() if name in names}
-
-
-@dataclass(slots=True)
-class _Claims:
-    """What the chunks claim: their zones, and how often each zone is claimed."""
-
-    data: IntArray
-    buffer: IntArray
-    uses: IntArray
-
-    @classmethod
-    def of(cls, data: IntArray, buffer: IntArray, nr_zones: int) -> _Claims:
-        claims = cls(data.copy(), buffer.copy(), np.zeros(nr_zones, np.int64))
-        claims._count(data, 1)
-        claims._count(buffer, 1)
-        return claims
-
-    def copy(self) -> _Claims:
-        return _Claims(self.data.copy(), self.buffer.copy(), self.uses.copy())
-
-    def _count(self, zones: IntArray, step: int) -> None:
-        self.uses += step * np.bincount(zones[zones < len(self.uses)], minlength=len(self.uses))
-
-    def unmap(self, chunks: IntArray) -> None:
-        self._count(self.data[chunks], -1)
-        self.data[chunks] = UNMAPPED
-        self.drop_buffer(chunks)
-
-    def drop_buffer(self, chunks: IntArray) -> None:
-        self._count(self.buffer[chunks], -1)
-        self.buffer[chunks] = UNMAPPED
-
-    def promote(self, chunks: IntArray) -> None:
-        """The buffer zone becomes the data zone."""
-        self._count(self.data[chunks], -1)
-        self.data[chunks] = self.buffer[chunks]
-        self.buffer[chunks] = UNMAPPED
-
-    def move(self, chunks: IntArray, zones: IntArray, *, is_data: bool) -> None:
-        """Other zones in one role."""
-        column = self.data if is_data else self.buffer
-        self._count(column[chunks], -1)
-        column[chunks] = zones
-        self._count(zones, 1)
-
-    # One chunk at a time, for zones that are claimed twice.
-
-    def forget(self, zone: int) -> None:
-        if zone < len(self.uses):
-            self.uses[zone] -= 1
-
-    def last_claims(self, zones: IntArray) -> BoolArray:
-        """True for the last of each equal ``zones`` when nobody but their chunks claims the zone."""
-        last = np.zeros(len(zones), np.bool_)
-        sound = np.flatnonzero(zones < len(self.uses))
-        counts = np.bincount(zones[sound], minlength=len(self.uses))
-        _, from_end = np.unique(zones[sound][::-1], return_index=True)
-        last[sound[::-1][from_end]] = True
-        at = np.where(zones < len(self.uses), zones, 0)
-        last &= self.uses[at] == counts[at]
-        return last
-
-
-@dataclass(slots=True)
-class _Unshared:
-    """What becomes of the claims that a shared zone is not left to; one element of each list for a claim."""
-
-    unmapped: list[tuple[int, int, int]] = field(default_factory=list)  # chunk, zone, keeper
-    dropped: list[tuple[int, int, int]] = field(default_factory=list)
-    promoted: list[tuple[int, int, int]] = field(default_factory=list)
-    promoted_zones: list[int] = field(default_factory=list)
-    lost: list[tuple[int, int, int]] = field(default_factory=list)  # unmapped, with a buffer zone that holds something
-    lost_zones: list[int] = field(default_factory=list)
-    zones: list[int] = field(default_factory=list)
-    """Every zone of the chunks that a shared zone is about."""
 
 
 class MapRepair:
@@ -169,7 +70,7 @@ class MapRepair:
         self._allow = consents.allow
         self._drops = consents.settings.text(BZONE) == "drop"
         self._weight = survey.bits.weight
-        self._claims = _Claims.of(survey.map.data, survey.map.buffer, geometry.nr_zones)
+        self._claims = ZoneClaims.of(survey.map.data, survey.map.buffer, geometry.nr_zones)
         self._waits = np.zeros(len(survey.map.data), np.bool_)
         self.spared: BoolArray = np.zeros(geometry.nr_zones, np.bool_) if earlier is None else earlier.spared.copy()
         self._given_up_before = None if earlier is None else earlier.given_up
@@ -440,7 +341,7 @@ class MapRepair:
 
     def _unshare_certainly(self) -> None:
         """Leave a zone to the one chunk that it fits, where the others lose nothing."""
-        outcome = _Unshared()
+        outcome = Unshared()
         for zone, chunks in self._shared_zones():
             self._unshare_zone(self._claims, zone, chunks, outcome, certainly=True)
         self._note_unshared("map-zone-shared", outcome, Consent.CERTAIN, agreed=True)
@@ -449,7 +350,7 @@ class MapRepair:
         """Leave a zone to the lowest chunk that it fits, with consent."""
         code = "map-zone-shared"
         agreed = code in self._allow
-        outcome = _Unshared()
+        outcome = Unshared()
         claims = self._claims if agreed else self._claims.copy()
         for zone, chunks in self._shared_zones():
             self._unshare_zone(claims, zone, chunks, outcome, certainly=False)
@@ -459,7 +360,7 @@ class MapRepair:
             self.undecided = code
 
     def _unshare_zone(
-        self, claims: _Claims, zone: int, chunks: list[int], outcome: _Unshared, *, certainly: bool
+        self, claims: ZoneClaims, zone: int, chunks: list[int], outcome: Unshared, *, certainly: bool
     ) -> None:
         """Decide about one zone, in ``claims``; ``certainly`` only about chunks that it cannot belong to."""
         rivals = [(c, True) for c in dict.fromkeys(chunks) if claims.data[c] == zone]
@@ -478,13 +379,13 @@ class MapRepair:
         for chunk, is_data in rivals[1:]:
             self._give_up(claims, (chunk, zone, keeper), outcome, is_data=is_data)
 
-    def _loses_nothing(self, claims: _Claims, chunk: int, is_data: bool) -> bool:  # noqa: FBT001 - a rival's own pair
+    def _loses_nothing(self, claims: ZoneClaims, chunk: int, is_data: bool) -> bool:  # noqa: FBT001 - a rival's own pair
         """Whether no zone could belong to a chunk instead of a shared one, and no buffer zone of its own is lost."""
         buffer = int(claims.buffer[chunk])
         own = is_data and buffer < self.geometry.nr_zones and bool(self._weight[buffer])
         return not own and self._rivals[int(is_data), chunk] == 0
 
-    def _give_up(self, claims: _Claims, row: tuple[int, int, int], outcome: _Unshared, *, is_data: bool) -> None:
+    def _give_up(self, claims: ZoneClaims, row: tuple[int, int, int], outcome: Unshared, *, is_data: bool) -> None:
         """Take a zone away from a chunk."""
         chunk, buffer = row[0], int(claims.buffer[row[0]])
         if not is_data or claims.data[chunk] == UNMAPPED:
@@ -508,7 +409,7 @@ class MapRepair:
             claims.data[chunk] = UNMAPPED
         claims.buffer[chunk] = UNMAPPED
 
-    def _note_unshared(self, code: str, outcome: _Unshared, consent: Consent, *, agreed: bool) -> None:
+    def _note_unshared(self, code: str, outcome: Unshared, consent: Consent, *, agreed: bool) -> None:
         for sentence, rows, buffers in (
             (_UNMAPPED % (_KEPT, _NOTHING_LOST), outcome.unmapped, []),
             (_DROPPED % _KEPT, outcome.dropped, []),
