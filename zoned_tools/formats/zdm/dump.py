@@ -10,13 +10,13 @@ import numpy as np
 
 from zoned_tools.device.plan import Plan
 from zoned_tools.device.runs import mask_runs
-from zoned_tools.errors import MetadataError
+from zoned_tools.errors import MetadataError, RefusedError
 from zoned_tools.formats.shared.documents import DocumentPart
 from zoned_tools.formats.zdm import layout
 from zoned_tools.formats.zdm.inspect import inspect
 from zoned_tools.formats.zdm.layout import BLOCK_BYTES, Dialect, Geometry
 from zoned_tools.formats.zdm.open import State, load
-from zoned_tools.formats.zdm.volume import Volume
+from zoned_tools.formats.zdm.volume import Volume, metadata_zone_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -80,12 +80,16 @@ def restore(target: Target, document: Mapping[str, object]) -> Plan:
 
     Raises:
         MetadataError: the document is damaged, or from a partition of another size or place.
+        RefusedError: a metadata zone cannot be written.
     """
     volume = Volume.rest_of(target.device, target.start_bytes)
     part = DocumentPart.of(document, target.device.path)
     # Documents of older versions of this suite have their version under the first of these names.
     part.require_version(_OLD_VERSION_KEY if part.has(_OLD_VERSION_KEY) else "dump_version", VERSION)
     geometry = _geometry_of(volume, part)
+    unwritable = metadata_zone_refusal(volume, geometry)
+    if unwritable:
+        raise RefusedError(unwritable, device=target.device.path)
     rows = sorted(_rows_of(part, geometry), key=lambda row: row[0])
     plan = Plan("restore ZDM metadata")
     offset = volume.offset_bytes

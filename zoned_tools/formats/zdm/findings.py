@@ -193,13 +193,13 @@ def of_zones(state: State, survey: Survey) -> Iterator[FindingGroup]:
     recorded = (state.wp & layout.WP_MASK).astype(np.int64)
     tested = zones.sequential & ~zones.dead & (zones.wp_blocks >= 0)
     estimate = layout.ZONE_BLOCKS - (state.zf & layout.ZF_MASK).astype(np.int64)
-    # The estimates of a group with a wrong checksum say nothing.
+    # In a group with a wrong checksum they say nothing that could be an error.
     estimated = ~np.isin(np.arange(len(estimate)) // layout.GROUP_ZONES, np.array(state.zf_bad, np.int64))
     for code, mask in (
         ("wp.behind", tested & (recorded < zones.wp_blocks)),
         ("wp.ahead", tested & (recorded > zones.wp_blocks)),
         ("zf.low_live", estimated & (estimate < survey.live)),
-        ("zf.drift", estimated & (estimate > survey.live)),
+        ("zf.drift", estimate > survey.live),
         ("zone.cond", zones.dead & (survey.live > 0)),
     ):
         yield from _listed(code, np.flatnonzero(mask).tolist(), "data zone", "data_zones")

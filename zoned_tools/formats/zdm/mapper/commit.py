@@ -43,7 +43,8 @@ class GenerationWriter:
         self._uuid = sb_uuid
         current = state.current
         self._area = current.window if current else -1
-        self._number = max(state.generations.highest_number, layout.FIRST_GENERATION - 1)
+        # A first start records its empty zones one number ahead, in the area that the reference never reads.
+        self._number = max(state.generations.highest_number, layout.FIRST_GENERATION - 2)
         self._md_crcs: Words = (
             current.md_crcs.copy() if current else np.full(4096, layout.EMPTY_CRC_PAGE_CRC, np.uint16)
         )
