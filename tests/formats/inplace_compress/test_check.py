@@ -132,6 +132,10 @@ class Watched(Overlay):
         self.offsets.append(offset_bytes)
         return super().read(offset_bytes, length_bytes)
 
+    def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
+        self.offsets.append(offset_bytes)
+        super().read_into(offset_bytes, buffer)
+
 
 @pytest.mark.parametrize("name", ["p6-wb-crash.crash", "lzo-map-head-lost-2", "842-map-nibble", "lzo-tag-magic"])
 def test_a_repair_reads_no_payload_that_the_check_has_seen(name: str, tmp_path: Path) -> None:

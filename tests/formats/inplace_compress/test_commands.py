@@ -135,7 +135,7 @@ def test_repair(zoned: Program, image: Path, tmp_path: Path) -> None:
     image.write_bytes(corrupt_bytes("lzo-tag-magic"))
     left = zoned("inplace-compress", "repair", image)
     assert left.status == 4
-    assert "it waits for --set zero-unreadable=yes or --set salvage-raw=yes" in left.err
+    assert "it waits for --allow inplace-compress.EXT_TAG" in left.err
     assert image.read_bytes() == corrupt_bytes("lzo-tag-magic")
     assert zoned("inplace-compress", "repair", image, "--zero-unreadable", "--salvage-raw").status == 16
     assert zoned("inplace-compress", "repair", image, "--zero-unreadable").status == 1
@@ -250,7 +250,7 @@ def test_settings_that_cannot_be_meant(zoned: Program, image: Path, tmp_path: Pa
 def test_the_umbrella_takes_codes_and_finding_ids_as_consent(zoned: Program, image: Path, prefix: str) -> None:
     image.write_bytes(corrupt_bytes("lzo-map-stale-raw"))
     assert zoned("check", image, "--repair", "--allow", "NOT_A_CODE").status == 16
-    assert zoned("check", image, "--repair", "--allow", f"{prefix}RAW_SHADOW").status == 1
+    assert zoned("check", image, "--repair", "--deep", "--allow", f"{prefix}RAW_SHADOW").status == 1
     assert image.read_bytes() == image_bytes("p1-lzo")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.formats.inplace_compress.images import (
@@ -24,6 +25,7 @@ from zoned_tools.errors import UsageError
 from zoned_tools.formats.contract import Consent
 from zoned_tools.formats.inplace_compress import lzo1x
 from zoned_tools.formats.inplace_compress.compressors import Compressor
+from zoned_tools.formats.inplace_compress.entries import pack_entries
 from zoned_tools.formats.inplace_compress.layout import TAG_MAGIC
 from zoned_tools.formats.inplace_compress.open import open_volume
 from zoned_tools.formats.inplace_compress.rules import RULES, UNREADABLE_CODES
@@ -83,7 +85,7 @@ GUESSES: dict[str, Scenario] = {
     "RAW_SHADOW": vector("lzo-map-stale-raw"),
     "HOLE_SHADOW": vector("lzo-map-lost"),
 }
-"""What ``--allow CODE`` agrees to."""
+"""What waits because it guesses."""
 
 LOSES: dict[str, Scenario] = {
     "MAP_NIBBLE": without_payload,
@@ -92,7 +94,7 @@ LOSES: dict[str, Scenario] = {
     "EXT_DECOMP": vector("842-payload-flip"),
     "EXT_SHORT": short,
 }
-"""What no code agrees to, only a setting."""
+"""What waits because content is given up."""
 
 
 def test_every_declared_consent_has_its_scenario() -> None:
@@ -118,23 +120,26 @@ def test_a_guess_waits_for_its_code_alone(code: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", LOSES)
-def test_content_is_given_up_only_when_a_setting_says_so(code: str, tmp_path: Path) -> None:
+def test_content_is_given_up_for_its_code_alone(code: str, tmp_path: Path) -> None:
+    """``--allow`` makes zeroes of it, and a setting chooses otherwise."""
     device = LOSES[code](tmp_path)
     evidence = check_device(device, deep=True)
-    for allow in ((), tuple(RULES)):
+    for allow in ((), set(RULES) - {code}):
         plan = plan_for(evidence, {}, *allow)
         (group,) = plan.waiting
         assert (group.id, group.consent, plan.plan.steps) == (f"inplace-compress.{code}", Consent.LOSES, [])
         (sentence,) = group.sentences()
         assert sentence.startswith("block ")
         assert "the content of 1 block would be lost" in sentence
-        assert sentence.endswith("; it waits for --set zero-unreadable=yes or --set salvage-raw=yes")
-    for setting in ("zero-unreadable", "salvage-raw"):
-        agreed = plan_for(evidence, {setting: "yes"})
+        assert sentence.endswith(f"; it waits for --allow inplace-compress.{code}")
+    zeroed = plan_for(evidence, {}, code)
+    assert zeroed.plan.steps == plan_for(evidence, {"zero-unreadable": "yes"}).plan.steps
+    salvaged = plan_for(evidence, {"salvage-raw": "yes"})
+    assert salvaged.plan.steps == plan_for(evidence, {"salvage-raw": "yes"}, code).plan.steps != zeroed.plan.steps
+    for agreed in (zeroed, salvaged):
         assert agreed.waiting == []
         assert [(g.id, g.consent) for g in agreed.actions] == [(group.id, Consent.LOSES)]
-        assert agreed.plan.steps
-    apply_plan([device], agreed.plan.steps)
+    apply_plan([device], salvaged.plan.steps)
     assert not check_device(device).has_errors
     with pytest.raises(UsageError):
         plan_for(evidence, {"zero-unreadable": "yes", "salvage-raw": "yes"})
@@ -163,15 +168,58 @@ def test_relink_as_a_setting_covers_every_payload_that_verifies(tmp_path: Path) 
     assert [sentence.split(":")[0] for sentence in group.sentences()] == ["blocks 0 to 1"]
 
 
-def test_orphans_become_holes_without_consent_and_their_payload_asks_afterwards(tmp_path: Path) -> None:
+def test_orphans_become_holes_without_consent_and_their_payload_asks_in_the_same_plan(tmp_path: Path) -> None:
     device = in_memory(tmp_path, corrupt_bytes("lzo-map-head-lost"))
-    plan = plan_for(check_device(device, deep=True), {}, "MAP_ORPHAN")
-    assert [(g.id, g.consent) for g in plan.actions] == [("inplace-compress.MAP_ORPHAN", Consent.CERTAIN)]
-    apply_plan([device], plan.plan.steps)
-    left = check_device(device, deep=True)
-    assert left.findings.codes == {"HOLE_SHADOW"}
-    apply_plan([device], plan_for(left, {}, "HOLE_SHADOW").plan.steps)
+    evidence = check_device(device, deep=True)
+    plan = plan_for(evidence, {}, "MAP_ORPHAN")
+    assert [(g.id, g.waits) for g in plan.actions] == [
+        ("inplace-compress.MAP_ORPHAN", False),
+        ("inplace-compress.HOLE_SHADOW", True),
+    ]
+    agreed = plan_for(evidence, {}, "HOLE_SHADOW")
+    assert [g.id for g in agreed.actions] == [g.id for g in plan.actions]
+    apply_plan([device], agreed.plan.steps)
     assert device.read(0, 4 << 20) == image_bytes("p1-lzo")
+
+
+@pytest.mark.parametrize(("name", "code"), [("lzo-map-stale-raw", "RAW_SHADOW"), ("lzo-map-lost", "HOLE_SHADOW")])
+def test_what_only_a_deep_check_finds_is_not_done_without_one(name: str, code: str, tmp_path: Path) -> None:
+    device = in_memory(tmp_path, corrupt_bytes(name))
+    plan = plan_for(check_device(device), {}, code)
+    assert (plan.plan.steps, plan.actions) == ([], [])
+    (message,) = plan.plan.messages
+    assert message.startswith(f"--allow {code} agrees to nothing here: only a deep check")
+
+
+def test_every_payload_in_a_raw_extent_waits(tmp_path: Path) -> None:
+    """Two payloads behind each other, taken for one raw extent of four blocks."""
+    device = new_volume(tmp_path, 4 << 20, Compressor.LZO)
+    mapper = mapper_of(device, writable=True)
+    for block in (0, 2):
+        mapper.write(block, content(f"head:{block}:3000", 8192))
+    mapper.close()
+    wanted = device.read(0, 4 << 20)
+    patch(device, 4096, pack_entries(np.array([8, 24, 24, 24, 0, 0, 0, 0], np.uint8)))
+    evidence = check_device(device, deep=True)
+    (waiting,) = plan_for(evidence).waiting
+    assert [sentence.split(":")[0] for sentence in waiting.sentences()] == ["blocks 0 to 3", "blocks 2 to 3"]
+    plan = plan_for(evidence, {}, "RAW_SHADOW")
+    assert [len(action) for action in plan.actions] == [2]
+    apply_plan([device], plan.plan.steps)
+    assert device.read(0, 4 << 20) == wanted
+
+
+def test_bits_that_wait_survive_other_repairs_of_their_sector(tmp_path: Path) -> None:
+    device = doubtful_slack(tmp_path)
+    stored = device.read(4096, 512)
+    patch(device, 4096, bytes([stored[0] | 0x10]))  # the first block is marked as a tail
+    plan = plan_for(check_device(device))
+    assert [(g.id, g.waits) for g in plan.actions] == [
+        ("inplace-compress.MAP_TAIL0", False),
+        ("inplace-compress.MAP_SLACK", True),
+    ]
+    apply_plan([device], plan.plan.steps)
+    assert device.read(4096, 512) == stored
 
 
 def test_the_super_block_comes_last(tmp_path: Path) -> None:

@@ -32,11 +32,13 @@ class Bitmap:
     Args:
         volume: its bitmap is read when needed.
         page_bytes: unit of dirtiness and of writes, the host's page.
+        keeps_slack: bits behind the last entry are stored as they were read, not as zeroes.
     """
 
-    def __init__(self, volume: Volume, page_bytes: int = BLOCK_BYTES) -> None:
+    def __init__(self, volume: Volume, page_bytes: int = BLOCK_BYTES, *, keeps_slack: bool = False) -> None:
         self._volume = volume
         self._page_bytes = page_bytes
+        self._keeps_slack = keeps_slack
         self._area_bytes = volume.meta_blocks * BLOCK_BYTES
         self._parts: OrderedDict[int, Array] = OrderedDict()
         self._changed_parts: set[int] = set()
@@ -130,7 +132,7 @@ class Bitmap:
         return join(list(scan(chunks)))
 
     def encoded(self, offset_bytes: int, length_bytes: int) -> bytes:
-        """Bytes of the meta area as they are to be stored; zeroes behind the last entry."""
+        """Bytes of the meta area as they are to be stored."""
         first, last = offset_bytes // _PART_BYTES, (offset_bytes + length_bytes - 1) // _PART_BYTES
         raw = b"".join(pack_entries(self._trimmed(n)) for n in range(first, last + 1))
         if self._volume.reversed_words:
@@ -139,9 +141,9 @@ class Bitmap:
         return raw[skip : skip + length_bytes]
 
     def _trimmed(self, number: int) -> Array:
-        """A part whose entries behind the last data block are zero."""
+        """A part whose entries behind the last data block are zero, unless they are kept."""
         used = self._volume.data_blocks - number * _PART_ENTRIES
-        if used >= _PART_ENTRIES:
+        if used >= _PART_ENTRIES or self._keeps_slack:
             return self._part(number)
         part = np.zeros(_PART_ENTRIES, np.uint8)
         if used > 0:

@@ -28,6 +28,7 @@ class InplaceEvidence(Evidence):
         is_old_series: a volume of the 2013 series; nothing else was looked at.
         survey: None when the super block tells nothing and no size was given.
         other_byte_order: the bitmap makes sense only with its words reversed.
+        deep: whether payloads behind wrong entries were to be looked for.
     """
 
     super_block: SuperBlock | None = None
@@ -35,6 +36,7 @@ class InplaceEvidence(Evidence):
     is_old_series: bool = False
     survey: Survey | None = None
     other_byte_order: bool = False
+    deep: bool = False
 
 
 def check(target: Target, options: CheckOptions) -> InplaceEvidence:
@@ -49,7 +51,8 @@ def check(target: Target, options: CheckOptions) -> InplaceEvidence:
     super_block = read_super_block(device, target.start_bytes)
     if super_block is None:
         raise DeviceError("too small for a super block", device=device.path)
-    evidence = InplaceEvidence(target, super_block=super_block)
+    deep = options.deep or wants_shadows(options.settings)
+    evidence = InplaceEvidence(target, super_block=super_block, deep=deep)
     if is_old_series(device, target.start_bytes):
         evidence.is_old_series = True
         evidence.findings.add(RULES.finding("OLD_SERIES", offset_bytes=target.start_bytes))
@@ -109,7 +112,7 @@ def survey_volume(volume: Volume, settings: Settings, *, payloads: bool, deep: b
 
 def _check_volume(volume: Volume, options: CheckOptions, evidence: InplaceEvidence) -> None:
     settings = options.settings
-    deep = options.deep or wants_shadows(settings)
+    deep = evidence.deep
     survey = survey_volume(volume, settings, payloads=settings.on("payloads"), deep=deep)
     evidence.survey = survey
     evidence.facts |= _facts(survey)

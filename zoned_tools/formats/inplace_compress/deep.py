@@ -86,15 +86,15 @@ class Shadows:
             yield Shadow("RAW_SHADOW" if is_raw else "HOLE_SHADOW", payload.block, blocks, payload)
 
 
-def _candidate_blocks(volume: Volume, first_block: int, end_block: int) -> Array:
-    """Blocks at which a payload could start whose tag lies in the range, ascending and unique."""
+def tagged_blocks(volume: Volume) -> Array:
+    """Blocks at which a payload could start, by the tags alone (int64), ascending; reads the whole data area."""
     base = volume.data_offset_bytes
     found: list[Array] = []
-    begin, length = base + first_block * BLOCK_BYTES, (end_block - first_block) * BLOCK_BYTES
-    for offset, size in volume.device.data_extents(begin, length):
+    length_bytes = volume.data_blocks * BLOCK_BYTES
+    for offset, size in volume.device.data_extents(base, length_bytes):
         start = (offset - base) // SECTOR_BYTES * SECTOR_BYTES
         stop = -(-(offset + size - base) // SECTOR_BYTES) * SECTOR_BYTES
-        stop = min(stop, end_block * BLOCK_BYTES)
+        stop = min(stop, length_bytes)
         for at in range(start, stop, _PASS_BYTES):
             buffer = volume.device.read(base + at, min(_PASS_BYTES, stop - at))
             words = np.frombuffer(buffer, "<u4").reshape(-1, SECTOR_BYTES // 4)
@@ -106,30 +106,32 @@ def _candidate_blocks(volume: Volume, first_block: int, end_block: int) -> Array
     return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
 
 
-def find_shadows(volume: Volume, mistagged: frozenset[int] = frozenset()) -> Shadows:
-    """All shadows of a volume; reads its whole data area.
+def find_shadows(
+    volume: Volume, tagged: Array, mistagged: frozenset[int] = frozenset(), known: Payloads | None = None
+) -> Shadows:
+    """All shadows of a volume.
 
     Args:
+        tagged: where payloads could start (:func:`tagged_blocks`), whatever the bitmap says.
         mistagged: heads of raw extents that are reported as EXT_MISTAG already.
+        known: payloads that verify; they are not read again.
     """
-    return Shadows.of(_shadows(volume, mistagged))
+    return Shadows.of(_shadows(volume, tagged, mistagged, known))
 
 
-def _shadows(volume: Volume, mistagged: frozenset[int]) -> Iterator[Shadow]:
+def _shadows(volume: Volume, tagged: Array, mistagged: frozenset[int], known: Payloads | None) -> Iterator[Shadow]:
     end_of_last = 0
     for start in range(0, volume.data_blocks, CHUNK_ENTRIES):
         end = min(start + CHUNK_ENTRIES, volume.data_blocks)
-        # a payload that starts in this chunk can have its tag in the next one
-        blocks = _candidate_blocks(
-            volume, start, min(end + PAYLOAD_MAX_SECTORS // BLOCK_SECTORS + 1, volume.data_blocks)
-        )
-        blocks = blocks[(blocks >= start) & (blocks < end)]
+        first, last = np.searchsorted(tagged, (start, end))
+        blocks = tagged[first:last]
         if not len(blocks):
             continue
         for block, raw_blocks in _suspects(volume, blocks, start, end):
             if block < end_of_last or block in mistagged:
                 continue
-            shadow = _shadow(volume, block, raw_blocks)
+            payload = (known.at(block) if known is not None else None) or verifying_payload(volume, block)
+            shadow = _shadow(volume, raw_blocks, payload) if payload is not None else None
             if shadow is not None:
                 if shadow.code == "HOLE_SHADOW":
                     end_of_last = block + shadow.blocks
@@ -156,17 +158,15 @@ def _suspects(volume: Volume, blocks: Array, start: int, end: int) -> Iterator[t
 def raw_shadow(volume: Volume, block: int, blocks: int) -> Shadow | None:
     """The shadow of a raw extent of ``blocks`` blocks, None when nothing shorter than it verifies at its start."""
     payload = verifying_payload(volume, block) if blocks > 0 else None
-    if payload is None or payload.payload_sectors >= blocks * BLOCK_SECTORS:
-        return None
-    return Shadow("RAW_SHADOW", block, blocks, payload)
+    return _shadow(volume, blocks, payload) if payload is not None else None
 
 
-def _shadow(volume: Volume, block: int, raw_blocks: int) -> Shadow | None:
+def _shadow(volume: Volume, raw_blocks: int, payload: VerifyingPayload) -> Shadow | None:
+    """What a payload is the shadow of: a raw extent of ``raw_blocks`` blocks, or for 0 a hole."""
+    block = payload.block
     if raw_blocks:
-        return raw_shadow(volume, block, raw_blocks)
-    payload = verifying_payload(volume, block)
-    if payload is None:
-        return None
+        is_shorter = payload.payload_sectors < raw_blocks * BLOCK_SECTORS
+        return Shadow("RAW_SHADOW", block, raw_blocks, payload) if is_shorter else None
     aligned = block // 32 * 32
     count = min(block + payload.blocks + 1, volume.data_blocks) - aligned
     entries = volume.read_entries(aligned, count)[block - aligned :]

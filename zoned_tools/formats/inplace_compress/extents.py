@@ -15,6 +15,21 @@ if TYPE_CHECKING:
     from zoned_tools.formats.inplace_compress.entries import Array
 
 
+class Ranges:
+    """Ranges of blocks ``(first, end)`` in any order, some of which may overlap each other; none is empty."""
+
+    def __init__(self, pairs: Iterable[tuple[int, int]]) -> None:
+        rows = np.array(sorted(pairs), np.int64).reshape(-1, 2)
+        self._first, self._furthest = rows[:, 0], np.maximum.accumulate(rows[:, 1])
+
+    def overlap(self, first: Array, end: Array) -> Array:
+        """For each range ``first`` to ``end`` whether it overlaps one of these (bool)."""
+        if not len(self._first):
+            return np.zeros(len(first), bool)
+        before = np.searchsorted(self._first, end) - 1  # the last range that begins in front of the end
+        return np.asarray((before >= 0) & (self._furthest[before] > first))
+
+
 @dataclass(frozen=True, slots=True)
 class Extents:
     """Extents in ascending order; arrays of one length.
@@ -45,6 +60,10 @@ class Extents:
         return Extents(
             self.head[wanted], self.blocks[wanted], self.payload[wanted], self.bad_nibble[wanted], self.uneven[wanted]
         )
+
+    def touching(self, ranges: Ranges) -> Array:
+        """Mask of the extents that overlap one of ``ranges``."""
+        return ranges.overlap(self.head, self.head + self.blocks)
 
     @property
     def with_payload(self) -> Extents:

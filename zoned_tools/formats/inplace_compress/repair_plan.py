@@ -1,52 +1,39 @@
 """Plans repairs: the certain ones always, those that guess or lose data only with consent.
 
-Consent comes as a finding's code (``allow``), which covers that code alone and never gives content up, or as
-a setting: ``relink`` (use payloads that verify behind wrong entries, whatever the code), ``zero-unreadable``
-and ``salvage-raw`` (what becomes of unreadable extents without such a payload), ``decode-mistagged``,
-``swap-words``, ``clear-slack``.
+Consent comes as a finding's code (``allow``), which covers that code alone, or as a setting: ``relink`` (use
+payloads that verify behind wrong entries, whatever the code), ``zero-unreadable`` and ``salvage-raw`` (what becomes
+of unreadable extents without such a payload, zeroes where only a code agrees), ``decode-mistagged``, ``swap-words``,
+``clear-slack``. A plan leaves nothing for a second one: what its actions bring to light is in it.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from zoned_tools.device.plan import Plan
 from zoned_tools.formats.contract import Consent, Consents, RepairPlan
 from zoned_tools.formats.inplace_compress import layout
 from zoned_tools.formats.inplace_compress.bitmap import Bitmap
 from zoned_tools.formats.inplace_compress.check import InplaceEvidence, require_consistent, survey_volume
-from zoned_tools.formats.inplace_compress.deep import raw_shadow
-from zoned_tools.formats.inplace_compress.entries import extent_entries
 from zoned_tools.formats.inplace_compress.judge import BLOCKING
-from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, BLOCK_SECTORS, NIBBLE, SECTOR_BYTES, SuperBlock
+from zoned_tools.formats.inplace_compress.map_repair import MapRepair, agreed
 from zoned_tools.formats.inplace_compress.open import Volume, volume_of
-from zoned_tools.formats.inplace_compress.places import Phrases, count, place
+from zoned_tools.formats.inplace_compress.places import place
 from zoned_tools.formats.inplace_compress.recovery import find_super_block
 from zoned_tools.formats.inplace_compress.repair_writes import Changes, write_changes
-from zoned_tools.formats.inplace_compress.rules import RULES, UNREADABLE_CODES
+from zoned_tools.formats.inplace_compress.rules import RULES, SHADOW_CODES, UNREADABLE_CODES
 from zoned_tools.formats.inplace_compress.slack import Meaning, judge_slack
+from zoned_tools.formats.inplace_compress.survey import is_other_byte_order
 from zoned_tools.formats.inplace_compress.table import known_data_blocks
-from zoned_tools.formats.inplace_compress.verify import VerifyingPayload, verifying_payload
 
 if TYPE_CHECKING:
-    from zoned_tools.formats.inplace_compress.deep import Shadow
-    from zoned_tools.formats.inplace_compress.survey import Problem, Survey
+    from zoned_tools.formats.inplace_compress.layout import SuperBlock
+    from zoned_tools.formats.inplace_compress.survey import Survey
     from zoned_tools.formats.shared.rules import ActionGroup
 
-_SETTINGS = {"MAP_ENDIAN": "swap-words", "MAP_SLACK": "clear-slack", "EXT_MISTAG": "decode-mistagged"}
-"""Settings that agree to the repair of one code; all others have ``relink``."""
-
-_SHADOWS = ("RAW_SHADOW", "HOLE_SHADOW")
-_GIVE_UP = "--set zero-unreadable=yes or --set salvage-raw=yes"
-
-
-def agreed(consents: Consents, code: str) -> bool:
-    """Whether the user agreed to what the rule of ``code`` says."""
-    return code in consents.allow or consents.settings.on(_SETTINGS.get(code, "relink"))
+_MOST_SURVEYS = 8
+"""Byte order, compressor, size and entries can each ask for another look at everything, once or twice."""
 
 
 def plan_repair(evidence: InplaceEvidence, consents: Consents) -> RepairPlan:
@@ -59,9 +46,13 @@ def plan_repair(evidence: InplaceEvidence, consents: Consents) -> RepairPlan:
     """
     require_consistent(consents.settings)
     result = RepairPlan(Plan(f"repair {layout.NAME} metadata"))
+    blind = sorted(consents.allow.intersection(SHADOW_CODES)) if not evidence.deep else []
+    result.plan.messages += [
+        f"--allow {code} agrees to nothing here: only a deep check (--deep, or --set relink=yes) finds such payloads"
+        for code in blind
+    ]
     stored = evidence.super_block
-    wants_more = any(agreed(consents, code) for code in _SHADOWS)
-    if stored is None or evidence.is_old_series or not (len(evidence.findings) or wants_more):
+    if stored is None or evidence.is_old_series or not len(evidence.findings):
         return result
     wanted = stored
     if BLOCKING & set(evidence.faults):
@@ -69,17 +60,8 @@ def plan_repair(evidence: InplaceEvidence, consents: Consents) -> RepairPlan:
         if found is None:
             return result
         wanted = found
-    volume = volume_of(evidence.target.device, evidence.target.start_bytes, wanted)
-    changes = Changes(volume, stored)
-    if evidence.other_byte_order:
-        changes.swaps_words = agreed(consents, "MAP_ENDIAN")
-        sentence = "the bitmap's 32-bit words are reversed, for use on little-endian hosts only"
-        result.add(
-            RULES.action("MAP_ENDIAN", sentence, consent=Consent.GUESSES, agreed=changes.swaps_words,
-                         offset_bytes=volume.bitmap_offset_bytes)
-        )  # fmt: skip
-    else:
-        _plan_map(evidence, consents, result, changes)
+    changes = Changes.of(volume_of(evidence.target.device, evidence.target.start_bytes, wanted), stored)
+    _plan_volume(evidence, consents, result, changes)
     write_changes(result.plan, changes)
     return result
 
@@ -102,34 +84,67 @@ def _lost_super_block(evidence: InplaceEvidence, consents: Consents, result: Rep
     return found
 
 
-def _plan_map(evidence: InplaceEvidence, consents: Consents, result: RepairPlan, changes: Changes) -> None:
-    """Decide about compressor, number of data blocks, and every problem of the bitmap."""
-    shadows = any(agreed(consents, code) for code in _SHADOWS)
-    deep = shadows or (evidence.survey is not None and evidence.survey.shadows is not None)
-
-    def survey_again(volume: Volume) -> Survey:
-        return survey_volume(volume, consents.settings, payloads=True, deep=deep)
-
-    survey = evidence.survey
-    if survey is None or survey.volume != changes.volume or not survey.payloads:
-        survey = survey_again(changes.volume)  # the check had another volume before it, or did not read payloads
-    if survey.volume.compressor is None or survey.accepting:
-        changes.volume = _choose_compressor(survey, result)
-        if changes.volume.compressor is None:
+def _plan_volume(evidence: InplaceEvidence, consents: Consents, result: RepairPlan, changes: Changes) -> None:
+    """Decide about byte order, compressor, number of data blocks, and every problem of the bitmap."""
+    for attempt in range(_MOST_SURVEYS):
+        survey, is_of_check = _survey(evidence, consents, changes, first=attempt == 0)
+        if evidence.other_byte_order if is_of_check else is_other_byte_order(survey):
+            if not _swap_words(consents, result, changes):
+                return
+            continue
+        if survey.volume.compressor is None or survey.accepting:
+            chosen = _choose_compressor(survey, result)
+            if chosen.compressor is None:
+                return
+            if chosen != survey.volume:
+                changes.volume = chosen
+                continue
+        doubtful = False
+        if "MAP_SLACK" in survey.problems:
+            slack = judge_slack(changes.volume, known_data_blocks(consents.settings))
+            if slack.meaning is Meaning.ENTRIES:
+                result.add(_more_blocks(changes.volume, slack.volume))
+                changes.volume = slack.volume
+                continue
+            doubtful = slack.meaning is Meaning.DOUBTFUL
+        repair = MapRepair(survey, consents, result, changes, deep=evidence.deep, doubtful=doubtful)
+        repair.run()
+        if not _changes_the_whole(survey, repair):
+            repair.list_waiting()
             return
-        if changes.volume != survey.volume:
-            survey = survey_again(changes.volume)
-    slack_is_doubtful = False
-    if "MAP_SLACK" in survey.problems:
-        slack = judge_slack(survey.volume, known_data_blocks(consents.settings))
-        slack_is_doubtful = slack.meaning is Meaning.DOUBTFUL
-        if slack.meaning is Meaning.ENTRIES:
-            changes.volume = slack.volume
-            result.add(_more_blocks(survey.volume, slack.volume))
-            survey = survey_again(changes.volume)
-    if shadows:
-        survey.find_shadows()
-    _MapRepair(survey, consents, result, changes, slack_is_doubtful=slack_is_doubtful).run()
+
+
+def _survey(evidence: InplaceEvidence, consents: Consents, changes: Changes, *, first: bool) -> tuple[Survey, bool]:
+    """What is wrong with the volume as far as it is repaired; True when that is what the check saw."""
+    device, deep = evidence.target.device, evidence.deep
+    survey = evidence.survey
+    if first and survey is not None and survey.payloads and survey.volume == replace(changes.volume, device=device):
+        return replace(survey, volume=changes.volume), True
+    if not changes.is_view_unchanged:
+        return survey_volume(changes.volume, consents.settings, payloads=True, deep=deep), False
+    # the device itself can be read by several processes
+    found = survey_volume(replace(changes.volume, device=device), consents.settings, payloads=True, deep=deep)
+    return replace(found, volume=changes.volume), False
+
+
+def _changes_the_whole(survey: Survey, repair: MapRepair) -> bool:
+    """Whether what was done to some extents can change what the others, or bits behind the last entry, mean."""
+    if not repair.changed:
+        return False
+    waiting = {problem.code for problem in repair.waiting}
+    return "MAP_SLACK" in waiting or (not survey.good_compressed and not waiting.isdisjoint(UNREADABLE_CODES))
+
+
+def _swap_words(consents: Consents, result: RepairPlan, changes: Changes) -> bool:
+    is_agreed = agreed(consents, "MAP_ENDIAN")
+    sentence = "the bitmap's 32-bit words are reversed, for use on little-endian hosts only"
+    result.add(
+        RULES.action("MAP_ENDIAN", sentence, consent=Consent.GUESSES, agreed=is_agreed,
+                     offset_bytes=changes.volume.bitmap_offset_bytes)
+    )  # fmt: skip
+    if is_agreed:
+        changes.swap_words()
+    return is_agreed
 
 
 def _more_blocks(stored: Volume, found: Volume) -> ActionGroup:
@@ -156,189 +171,3 @@ def _choose_compressor(survey: Survey, result: RepairPlan) -> Volume:
     if volume.compressor is None:
         result.plan.messages.append("the compressor is left alone: not exactly one decodes every compressed extent")
     return volume
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """Actions that share a sentence."""
-
-    code: str
-    sentence: str
-    consent: Consent = Consent.CERTAIN
-    agreed: bool = True
-    needs: str = ""
-
-
-class _MapRepair:
-    """Changes of the bitmap in the making, ascending by block: what is decided in front may make room behind."""
-
-    def __init__(
-        self, survey: Survey, consents: Consents, result: RepairPlan, changes: Changes, *, slack_is_doubtful: bool
-    ) -> None:
-        self.survey = survey
-        self.volume = survey.volume
-        self.consents = consents
-        self.result = result
-        self.changes = changes
-        self.slack_is_doubtful = slack_is_doubtful
-        self.bitmap = Bitmap(survey.volume, SECTOR_BYTES)
-        changes.bitmap = self.bitmap
-        self._rows: defaultdict[_Kind, list[tuple[int, int, int]]] = defaultdict(list)
-
-    def run(self) -> None:
-        """Decide about everything, and list the actions."""
-        unreadable = frozenset(self.survey.unreadable_heads.tolist())
-        for problem in self.survey.in_order():
-            self._repair(problem, unreadable)
-        if self.survey.shadows is not None:
-            for shadow in self.survey.shadows:
-                found: Shadow | None = shadow
-                while found is not None:
-                    found = self._relink_shadow(found)
-        for kind, rows in self._rows.items():
-            block, blocks, payload_blocks = np.array(rows, np.int64).T
-            self.result.add(
-                RULES.actions(
-                    kind.code, kind.sentence, consent=kind.consent, agreed=kind.agreed, needs=kind.needs,
-                    words={
-                        "place": Phrases(place, block, blocks),
-                        "size": Phrases(count, blocks),
-                        "payload": Phrases(count, payload_blocks),
-                    },
-                    block=block, blocks=blocks,
-                )
-            )  # fmt: skip
-
-    def _note(self, kind: _Kind, block: int, blocks: int, payload_blocks: int = 0) -> None:
-        self._rows[kind].append((block, blocks, payload_blocks))
-
-    def _set_extent(self, block: int, blocks: int, payload_sectors: int, cleared_blocks: int = 0) -> None:
-        """Make an extent, and holes of the rest of ``cleared_blocks``."""
-        self.bitmap.put(block, extent_entries(blocks, payload_sectors))
-        if cleared_blocks > blocks:
-            self._clear(block + blocks, cleared_blocks - blocks)
-
-    def _clear(self, block: int, blocks: int) -> None:
-        self.bitmap.put(block, np.zeros(blocks, np.uint8))
-
-    def _repair(self, problem: Problem, unreadable: frozenset[int]) -> None:
-        match problem.code:
-            case "MAP_TAIL0":
-                self.bitmap.put(0, self.bitmap.entries(0, 1) & NIBBLE)
-                self._note(_Kind("MAP_TAIL0", "{place} becomes a head"), problem.block, problem.blocks)
-            case "MAP_ORPHAN":
-                self._repair_orphan(problem)
-            case "MAP_CANON" if problem.block not in unreadable:
-                self._set_extent(problem.block, problem.blocks, problem.payload_sectors)
-                sentence = "{place}: the payload's sectors are accounted to the first blocks"
-                self._note(_Kind("MAP_CANON", sentence), problem.block, problem.blocks)
-            case "MAP_SLACK":
-                self._clear_slack(problem)
-            case "EXT_MISTAG":
-                self._decode_mistagged(problem)
-            case code if code in UNREADABLE_CODES and not self._shorten(problem):
-                self._repair_unreadable(problem)
-
-    def _repair_orphan(self, problem: Problem) -> None:
-        """Turn tails without a payload into holes, or at once into the extent that lost its head."""
-        block, blocks = problem.block, problem.blocks
-        payload = verifying_payload(self.volume, block) if self.consents.settings.on("relink") else None
-        if payload is not None and self._fits(payload, blocks):
-            self._link(_Kind("HOLE_SHADOW", _LINKED, Consent.GUESSES), payload, blocks)
-        else:
-            self._clear(block, blocks)
-            self._note(_Kind("MAP_ORPHAN", "{place}: tails without a payload become holes"), block, blocks)
-
-    def _clear_slack(self, problem: Problem) -> None:
-        kind = _Kind("MAP_SLACK", "the bits behind the last entry are cleared")
-        if self.slack_is_doubtful:
-            is_agreed = agreed(self.consents, "MAP_SLACK")
-            sentence = (
-                f"the bits behind the last entry are cleared: block {problem.block} may hold raw data that the super "
-                "block left out, which is lost then; --set data-blocks=N tells how many blocks the volume has"
-            )
-            kind = _Kind("MAP_SLACK", sentence, Consent.LOSES, is_agreed)
-        if kind.agreed:
-            self.bitmap.touch(problem.block - 1)
-        self._note(kind, problem.block, problem.blocks)
-
-    def _decode_mistagged(self, problem: Problem) -> None:
-        is_agreed = agreed(self.consents, "EXT_MISTAG")
-        if is_agreed:
-            self.changes.decoded.append((problem.block, problem.blocks))
-        sentence = "{place}: the decoded content is stored in the place of the stream"
-        self._note(_Kind("EXT_MISTAG", sentence, Consent.GUESSES, is_agreed), problem.block, problem.blocks)
-
-    def _shorten(self, problem: Problem) -> bool:
-        """Cut an extent to what its payload decodes to; the rest reads as zeroes as before."""
-        if problem.code != "EXT_SHORT":
-            return False
-        blocks, rest = divmod(problem.decoded_bytes, BLOCK_BYTES)
-        if rest or blocks == 0 or problem.payload_sectors >= blocks * BLOCK_SECTORS:
-            return False
-        self._set_extent(problem.block, blocks, problem.payload_sectors, problem.blocks)
-        sentence = "{place}: made holes; the driver returned zeroes there"
-        self._note(_Kind("EXT_SHORT", sentence), problem.block + blocks, problem.blocks - blocks)
-        return True
-
-    def _repair_unreadable(self, problem: Problem) -> None:
-        code, block, blocks = problem.code, problem.block, problem.blocks
-        settings = self.consents.settings
-        payload = self.survey.find_verifying().at(block)
-        if payload is not None and not self._fits(payload, blocks):
-            payload = None
-        if payload is not None and agreed(self.consents, code):
-            self._link(_Kind(code, _LINKED, Consent.GUESSES), payload, blocks)
-        elif settings.on("zero-unreadable"):
-            self._clear(block, blocks)
-            sentence = "{place}: the content of {size} is lost, it becomes zeroes"
-            self._note(_Kind(code, sentence, Consent.LOSES), block, blocks)
-        elif settings.on("salvage-raw"):
-            self._set_extent(block, blocks, blocks * BLOCK_SECTORS)
-            sentence = "{place}: the content of {size} becomes the bytes as they are stored"
-            self._note(_Kind(code, sentence, Consent.LOSES), block, blocks)
-        elif payload is not None:
-            self._note(_Kind(code, _LINKED, Consent.GUESSES, agreed=False), block, blocks, payload.blocks)
-        else:
-            sentence = (
-                "{place}: nothing that verifies lies there; the content of {size} would be lost, or become "
-                "the bytes as they are stored"
-            )
-            self._note(_Kind(code, sentence, Consent.LOSES, agreed=False, needs=_GIVE_UP), block, blocks)
-
-    def _relink_shadow(self, shadow: Shadow) -> Shadow | None:
-        """Use the payload; blocks of a raw extent behind it stay raw, the shadow at their start is returned."""
-        payload, block = shadow.payload, shadow.block
-        is_raw = shadow.code == "RAW_SHADOW"
-        if not self._fits(payload, shadow.blocks if is_raw else 0):
-            if is_raw and agreed(self.consents, shadow.code):
-                self.result.plan.messages.append(
-                    f"{place(block, shadow.blocks)} (RAW_SHADOW): left alone, the payload reaches into other extents"
-                )
-            return None
-        kind = _Kind(shadow.code, _LINKED, Consent.GUESSES, agreed(self.consents, shadow.code))
-        if kind.agreed:
-            if payload.blocks < shadow.blocks:
-                rest = shadow.blocks - payload.blocks
-                self.bitmap.put(block + payload.blocks, extent_entries(rest, rest * BLOCK_SECTORS))
-            self.bitmap.put(block, extent_entries(payload.blocks, payload.payload_sectors))
-        self._note(kind, block, shadow.blocks, payload.blocks)
-        behind = block + payload.blocks
-        return raw_shadow(self.volume, behind, block + shadow.blocks - behind) if is_raw and kind.agreed else None
-
-    def _link(self, kind: _Kind, payload: VerifyingPayload, blocks: int) -> None:
-        self._set_extent(payload.block, payload.blocks, payload.payload_sectors, blocks)
-        self._note(kind, payload.block, blocks, payload.blocks)
-
-    def _fits(self, payload: VerifyingPayload, blocks: int) -> bool:
-        """Whether a payload lies in the ``blocks`` at its start and in holes behind them that nothing continues."""
-        first, end = payload.block + blocks, payload.block + payload.blocks
-        if end <= first:
-            return True
-        if end > self.volume.data_blocks:
-            return False
-        entries = self.bitmap.entries(first, min(end + 1, self.volume.data_blocks) - first)
-        return not entries[: end - first].any() and (len(entries) <= end - first or not entries[-1] & layout.TAIL)
-
-
-_LINKED = "{place}: linked to a payload that decodes to {payload}"

@@ -6,12 +6,15 @@ from zoned_tools.formats.inplace_compress.layout import NAME
 from zoned_tools.formats.shared.findings import Severity
 from zoned_tools.formats.shared.rules import Consent, Rule, Rules
 
-__all__ = ["RULES", "UNREADABLE_CODES"]
+__all__ = ["RULES", "SHADOW_CODES", "UNREADABLE_CODES"]
 
 _E, _W = Severity.ERROR, Severity.WARNING
 
 UNREADABLE_CODES = ("MAP_NIBBLE", "EXT_TAG", "EXT_LEN", "EXT_DECOMP", "EXT_SHORT")
 """Codes of extents that cannot be read."""
+
+SHADOW_CODES = ("RAW_SHADOW", "HOLE_SHADOW")
+"""Codes that only a deep check reports."""
 
 _LOST_UPDATE = "A crash: payloads and bitmap are written without any order between them."
 _KNOWN_SIZES = (
@@ -20,10 +23,12 @@ _KNOWN_SIZES = (
 )
 _RELINK = (
     "Point the bitmap at a payload that verifies at the extent's head, where there is one (--allow, or relink=yes). "
-    "Where there is none, content is given up only with zero-unreadable=yes (it becomes zeroes) or salvage-raw=yes "
-    "(it becomes the stored bytes)."
+    "Where there is none, the content is given up (--allow, or zero-unreadable=yes: it becomes zeroes; with "
+    "salvage-raw=yes the stored bytes)."
 )
-_SHADOW = "Point the bitmap at the payload (--allow, or relink=yes)."
+_SHADOW = (
+    "Point the bitmap at the payload (--allow, or relink=yes), when a deep check found it (--deep, or relink=yes)."
+)
 _SILENT = "The driver reads it without complaint."
 _EIO = "The driver returns EIO."
 _REFUSED = "The driver refuses activation (Super is invalid)."
@@ -87,8 +92,7 @@ RULES = Rules(
             _E,
             "Tails without a payload; a later write to their first block would swallow them.",
             "A bitmap sector that was lost in a crash.",
-            "Turn them into holes (the content stays zeroes); a payload that verifies there is a HOLE_SHADOW then, "
-            "which relink=yes uses at once.",
+            "Turn them into holes (the content stays zeroes); a payload that verifies there is a HOLE_SHADOW then.",
             kernel=_SILENT,
         ),
         "MAP_CANON": Rule(

@@ -56,8 +56,16 @@ SETTINGS = (
     switch("payloads", "read and decode what is stored", *_CHECK, default="yes"),
     number("processes", "how many processes decode, 0 for one on every core", *_CHECK, maximum=256, default="0"),
     switch("relink", "point the bitmap at payloads that verify behind wrong metadata", *_CHECK),
-    switch("zero-unreadable", "turn unreadable extents into zeroes: their content is lost", *_CHECK),
-    switch("salvage-raw", "turn unreadable extents into their bytes as they are stored", *_CHECK),
+    switch(
+        "zero-unreadable",
+        "turn unreadable extents without a payload that verifies into zeroes: their content is lost",
+        *_CHECK,
+    ),
+    switch(
+        "salvage-raw",
+        "turn unreadable extents without a payload that verifies into their bytes as they are stored",
+        *_CHECK,
+    ),
     switch("decode-mistagged", "store the decoded content of tagged raw extents", *_CHECK),
     switch("swap-words", "reverse the bitmap of a host of the other byte order", *_CHECK),
     switch("clear-slack", "clear bits behind the last entry that may be entries of raw data", *_CHECK),

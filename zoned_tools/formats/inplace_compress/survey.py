@@ -13,7 +13,7 @@ import numpy as np
 
 from zoned_tools.formats.inplace_compress import verify
 from zoned_tools.formats.inplace_compress.compressors import Compressor
-from zoned_tools.formats.inplace_compress.deep import Shadows, find_shadows
+from zoned_tools.formats.inplace_compress.deep import Shadows, find_shadows, tagged_blocks
 from zoned_tools.formats.inplace_compress.extents import Extents, scan
 from zoned_tools.formats.inplace_compress.layout import TAIL, WINDOW_MAX_BLOCKS
 from zoned_tools.formats.inplace_compress.rules import UNREADABLE_CODES
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from zoned_tools.formats.inplace_compress.entries import Array
+    from zoned_tools.formats.inplace_compress.extents import Ranges
     from zoned_tools.formats.inplace_compress.open import Volume
 
 _ORDER = ("MAP_TAIL0", "MAP_NIBBLE", "MAP_ORPHAN", "MAP_CANON", "MAP_LONG", *verify.RULE_NAMES[1:], "MAP_SLACK")
@@ -94,6 +95,7 @@ class Survey:
         good_compressed: compressed extents that can be read.
         accepting: other compressors that decode every compressed extent while the
             volume's own (if known) decodes none.
+        tagged: where payloads could start, by their tags; None when nobody has looked yet (:meth:`find_tagged`).
         shadows: from the deep check; None when it was not asked for.
         verifying: payloads that verify at the heads of unreadable extents; None when
             nobody has looked yet (:meth:`find_verifying`).
@@ -105,6 +107,7 @@ class Survey:
     problems: dict[str, Problems] = field(default_factory=dict)
     good_compressed: int = 0
     accepting: frozenset[Compressor] = frozenset()
+    tagged: Array | None = None
     shadows: Shadows | None = None
     verifying: Payloads | None = None
 
@@ -119,12 +122,18 @@ class Survey:
         heads = [problems.block for code, problems in self.problems.items() if code in UNREADABLE_CODES]
         return np.unique(np.concatenate(heads)) if heads else np.zeros(0, np.int64)
 
+    def find_tagged(self) -> Array:
+        """Where payloads could start, whatever the bitmap says; the data area is read once."""
+        if self.tagged is None:
+            self.tagged = tagged_blocks(self.volume)
+        return self.tagged
+
     def find_shadows(self) -> Shadows:
         """Payloads behind entries that say something else; looked for once."""
         if self.shadows is None:
             mistagged = self.problems.get("EXT_MISTAG")
             heads = frozenset() if mistagged is None else frozenset(mistagged.block.tolist())
-            self.shadows = find_shadows(self.volume, heads)
+            self.shadows = find_shadows(self.volume, self.find_tagged(), heads)
         return self.shadows
 
     def find_verifying(self) -> Payloads:
@@ -235,6 +244,18 @@ def take_survey(volume: Volume, *, payloads: bool = True, deep: bool = False, ju
     if deep:
         survey.find_shadows()
     return survey
+
+
+def survey_ranges(volume: Volume, ranges: Ranges) -> list[Problem]:
+    """What is wrong with the extents that overlap ``ranges``, in the order of :meth:`Survey.in_order`."""
+    survey, found = Survey(volume, Statistics(volume.data_blocks), payloads=True), _Collector()
+    for batch in scan(volume.entry_chunks()):
+        extents = batch.select(batch.touching(ranges))
+        found.add_structure(extents)
+        for judged in verify.judge(volume, extents.with_payload):
+            found.add_judged(judged)
+    survey.problems = found.finish()
+    return list(survey.in_order())
 
 
 def verifies(volume: Volume) -> bool:
