@@ -21,6 +21,9 @@ MAX_ROOT_TESTS = 4096
 """Super blocks whose roots are tried when a good one is looked for; those of older ones are gone anyway."""
 
 
+_COMMIT_FIELDS = ("generation", "root", "chunk_root", "log_root", "fsid")
+"""What two copies of one commit have in common."""
+
 # -- the kernel's choice
 
 
@@ -61,9 +64,22 @@ def _checksum_fault(survey: MirrorSurvey, head: Copy, at: str) -> tuple[str, str
     return "head-csum", f"{at} (generation {generation}) has a bad checksum"
 
 
+def _takes_newest(survey: MirrorSurvey) -> bool:
+    """Whether the kernel's choice is the newest valid super block: that copy, or a copy of the same commit.
+
+    A repair writes a good block again, and where the two stand at the starts of both zones their order is a tie.
+    """
+    if survey.newest is None or not survey.head_is_valid:
+        return False
+    head, newest = survey.head, survey.newest_copy
+    assert head is not None
+    assert newest is not None
+    return survey.head_row == survey.newest or all(head[name] == newest[name] for name in _COMMIT_FIELDS)
+
+
 def wrong_choice(survey: MirrorSurvey) -> bool:
     """Whether a damaged last block makes the kernel take another than the newest valid super block."""
-    if not survey.slots_decide() or survey.newest is None or survey.head_row == survey.newest:
+    if not survey.slots_decide() or survey.newest is None or _takes_newest(survey):
         return False
     pair = survey.mirror.pair
     assert pair is not None
