@@ -69,12 +69,14 @@ def _print_supers(target: Target, full: tuple[int, int | None] | None, *, roots:
 
 def _print_latest(target: Target, mirror: int, *, json: bool) -> int:
     from zoned_tools.formats.btrfs.latest import find_latest
-    from zoned_tools.formats.btrfs.supers import copy_as_json
+    from zoned_tools.formats.btrfs.supers import copy_as_json, list_supers, refuse_nothing
     from zoned_tools.report.btrfs import latest_line
     from zoned_tools.report.documents.btrfs import btrfs_latest_document
     from zoned_tools.report.stream import write_line
 
     row = find_latest(target.device, target.start_bytes, mirror)
+    if row is None or not row["valid"]:
+        refuse_nothing(list_supers(target))
     copy = None if row is None else copy_as_json(row)
     path = target.device.path
     if json:

@@ -11,6 +11,7 @@ from zoned_tools.errors import MetadataError, RefusedError
 from zoned_tools.formats.btrfs.judge import Good, make_good, rows_newest_first
 from zoned_tools.formats.btrfs.repair_writes import place_good
 from zoned_tools.formats.btrfs.ring import Fill
+from zoned_tools.formats.btrfs.supers import refuse_nothing
 from zoned_tools.formats.btrfs.survey import FileSystem, MirrorSurvey, survey_file_system
 
 if TYPE_CHECKING:
@@ -28,10 +29,12 @@ def plan_rollback(target: Target, generation: int, *, drop_log: bool = False) ->
         drop_log: clear the tree log instead of leaving it to be replayed at the next mount.
 
     Raises:
-        MetadataError: no valid super block has the generation.
+        MetadataError: a device holds no super block at all, or no valid one of the generation.
         RefusedError: its roots cannot be read, or the tree log it names cannot.
     """
     fs = survey_file_system(target)
+    for survey in fs.surveys:
+        refuse_nothing(survey)
     plan = Plan(f"roll btrfs back to generation {generation}")
     for index in range(len(fs.surveys)):
         _plan_device(fs, index, generation, plan, drop_log=drop_log)

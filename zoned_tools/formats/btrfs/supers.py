@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from zoned_tools.device.zones import condition_name
+from zoned_tools.device.zones import condition_name, written_sectors
 from zoned_tools.errors import MetadataError, UsageError
 from zoned_tools.formats.btrfs.copies import Copies, Copy, Csum, Magic, read_block
 from zoned_tools.formats.btrfs.judge import rows_newest_first
+from zoned_tools.formats.btrfs.ring import RingState
 from zoned_tools.formats.btrfs.survey import DeviceSurvey, MirrorSurvey, survey_file_system
 
 if TYPE_CHECKING:
@@ -74,14 +75,23 @@ def list_supers(target: Target, *, roots: bool = False) -> DeviceSurvey:
 
 
 def refuse_nothing(survey: DeviceSurvey) -> None:
-    """A regular device without any magic is no btrfs; an empty ring of a zoned one is worth seeing.
+    """Refuse a device without any magic; a ring in dead zones, or an empty one in front of zones that hold
+    something, is worth seeing.
 
     Raises:
-        MetadataError: it is a regular device without any.
+        MetadataError: there is no trace of a btrfs.
     """
-    zoned = survey.device.geometry.is_zoned or survey.placement.derived
-    if not survey.mirrors or not (zoned or any(m.copies["magic"].any() for m in survey.mirrors)):
-        raise MetadataError("no btrfs super block", device=survey.device.path)
+    if any(mirror.is_dead or mirror.copies["magic"].any() for mirror in survey.mirrors) or _lost_its_ring(survey):
+        return
+    raise MetadataError("no btrfs super block", device=survey.device.path)
+
+
+def _lost_its_ring(survey: DeviceSurvey) -> bool:
+    """Whether the ring of mirror 0 is empty and other zones are not: a file system whose ring was reset looks so."""
+    first = survey.mirror(0)
+    if first is None or first.state is not RingState.ABSENT or not survey.device.geometry.is_zoned:
+        return False
+    return bool((written_sectors(survey.device.zones()) > 0).any())
 
 
 def chosen_block(survey: DeviceSurvey, mirror: int, at: int | None = None) -> bytes:
