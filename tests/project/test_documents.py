@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import ast
-import importlib
-import pkgutil
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, is_typeddict
+from typing import TYPE_CHECKING
 
 import pytest
 
 import zoned_tools
-from zoned_tools.report import documents
+from zoned_tools.report.schemas import generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,9 +20,9 @@ PACKAGE = Path(zoned_tools.__file__).parent
 SCHEMA = re.compile(r"zoned\.[a-z][a-z.-]*/[0-9]+")
 
 FILES = {
-    "zoned.dump/1": ["engine/documents.py"],
-    "zoned.undo/1": ["device/undo_format.py", "report/documents/undo.py"],
-    "zoned.undo/2": ["device/undo_format.py"],
+    "zoned.dump/1": {"engine/documents.py", "report/documents/targets.py"},
+    "zoned.undo/1": {"device/undo_format.py", "report/documents/undo.py"},
+    "zoned.undo/2": {"device/undo_format.py"},
 }
 """What lower floors store and read back: their names stand where they are read.
 
@@ -47,20 +45,20 @@ def _names(path: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def places() -> dict[str, list[str]]:
-    """Schema name to the files in which it stands, once for each time."""
-    found: dict[str, list[str]] = defaultdict(list)
+def places() -> dict[str, set[str]]:
+    """Schema name to the files in which it stands."""
+    found: dict[str, set[str]] = defaultdict(set)
     for path in sorted(PACKAGE.rglob("*.py")):
         for name in _names(path):
-            found[name].append(path.relative_to(PACKAGE).as_posix())
+            found[name].add(path.relative_to(PACKAGE).as_posix())
     return found
 
 
-def _is_document(files: list[str]) -> bool:
-    return len(files) == 1 and files[0].startswith("report/documents/")
+def _is_document(files: set[str]) -> bool:
+    return len(files) == 1 and next(iter(files)).startswith("report/documents/")
 
 
-def test_each_schema_name_is_written_once_and_in_report(places: dict[str, list[str]]) -> None:
+def test_each_schema_name_stands_in_one_module_of_documents(places: dict[str, set[str]]) -> None:
     wrong = {
         name: files
         for name, files in places.items()
@@ -71,17 +69,10 @@ def test_each_schema_name_is_written_once_and_in_report(places: dict[str, list[s
     assert places.keys() >= FILES.keys()
 
 
-def _definitions() -> Iterator[tuple[str, str]]:
-    """``(module, docstring)`` of every typed definition below ``report.documents``."""
-    for info in pkgutil.iter_modules(documents.__path__):
-        module = importlib.import_module(f"{documents.__name__}.{info.name}")
-        for thing in vars(module).values():
-            if is_typeddict(thing):
-                yield info.name, thing.__doc__ or ""
-
-
-def test_each_document_has_a_typed_definition(places: dict[str, list[str]]) -> None:
-    """A definition names its schema in its docstring, in the module that makes the document."""
-    defined = {name for _, text in _definitions() for name in SCHEMA.findall(text)}
-    free_of_form = {"zoned.inspect/1"}  # the layout's own tree
-    assert places.keys() - {"zoned.undo/2"} - free_of_form <= defined
+def test_each_document_has_a_typed_definition(places: dict[str, set[str]]) -> None:
+    """A definition has its schema's name as the type of its key ``schema``, and leads with it."""
+    defined = generator.definitions()
+    assert defined.keys() == places.keys() - {"zoned.undo/2"}  # which only undo files carry
+    for name, forms in defined.items():
+        assert f"``{name}``" in (forms[0].__doc__ or "") or len(forms) > 1
+        assert len({form.__name__ for form in forms}) == len(forms)

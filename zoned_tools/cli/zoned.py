@@ -25,6 +25,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "metrics": (f"{_HERE}.metrics:metrics", "Print Prometheus metrics of drives and their layouts."),
     "diagram": (f"{_HERE}.diagram:diagram", "Draw the zones of a drive and what lives in them."),
     "explain": (f"{_HERE}.explain:explain", "Explain what a finding means."),
+    "schema": (f"{_HERE}.schema:schema", "Print the JSON Schema of a document."),
     "zonefs": (f"{_HERE}.zonefs:app", "List, read, write, check and mount the files of a zonefs volume."),
     "zdm": (f"{_HERE}.zdm:app", "Status, zone counters and drive zones of a ZDM."),
     "btrfs": (f"{_HERE}.btrfs:app", "List the super blocks of a zoned btrfs, and go back to an older one."),

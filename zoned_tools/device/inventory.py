@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zoned_tools.device.sysfs import BlockSysfs, read_attribute
@@ -27,9 +27,6 @@ class Disk:
     max_active_zones: int
     vendor: str
     holders: list[str]
-
-    def as_json(self) -> dict[str, object]:
-        return asdict(self)
 
 
 def list_disks() -> Iterator[Disk]:

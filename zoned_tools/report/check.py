@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zoned_tools.engine.rehearsing import Rehearsal
     from zoned_tools.formats.contract import RepairPlan
     from zoned_tools.formats.shared.findings import Finding, FindingGroup, Findings
+    from zoned_tools.report.documents.targets import RehearsalRow
 
 FIRST_PLACES = 3
 """Findings of one code that are shown; ``--all`` shows every one."""
@@ -148,21 +149,24 @@ def _row(outcome: Outcome) -> Iterator[str]:
     yield "}"
 
 
-def _rehearsal(rehearsal: Rehearsal) -> dict[str, object]:
+def _rehearsal(rehearsal: Rehearsal) -> RehearsalRow:
     """What the plan came to on a copy-on-write view."""
-    row: dict[str, object] = {
-        "verdict": str(rehearsal.evidence.verdict),
+    row: RehearsalRow = {
+        "verdict": rehearsal.evidence.verdict,
         "errors": rehearsal.evidence.findings.count(Severity.ERROR),
         "codes": sorted(rehearsal.evidence.findings.codes),
         "rounds": rehearsal.rounds,
     }
     difference = rehearsal.difference
     if difference is not None:
-        counts = {"changed": difference.moved, "readable": difference.gained, "lost": difference.lost}
-        row |= {f"blocks_{name}": count for name, count in counts.items()}
-        row["ranges"] = [
-            {"logical_block": first, "blocks": blocks, "what": what} for first, blocks, what in difference.ranges
-        ]
+        row |= {
+            "blocks_changed": difference.moved,
+            "blocks_readable": difference.gained,
+            "blocks_lost": difference.lost,
+            "ranges": [
+                {"logical_block": first, "blocks": blocks, "what": what} for first, blocks, what in difference.ranges
+            ],
+        }
     return row
 
 

@@ -7,11 +7,21 @@ from zoned_tools.formats.contract import Settings, Target
 from zoned_tools.formats.inplace_compress import layout
 from zoned_tools.formats.inplace_compress.extents import scan
 from zoned_tools.formats.inplace_compress.open import known_compressor, open_volume
-from zoned_tools.formats.inplace_compress.statistics import Statistics
+from zoned_tools.formats.inplace_compress.statistics import Statistics, StatisticsRow
 from zoned_tools.formats.inplace_compress.table import table_line
 
 
-def statistics(target: Target, window_blocks: int = layout.WINDOWS[0]) -> dict[str, object]:
+class VolumeRow(StatisticsRow):
+    """The sums beside what the super block says; the table line is null where the driver could not use one."""
+
+    compressor: str
+    data_blocks: int
+    meta_blocks: int
+    logical_bytes: int
+    table: str | None
+
+
+def statistics(target: Target, window_blocks: int = layout.WINDOWS[0]) -> VolumeRow:
     """Sizes, ratio, histograms of extents and payloads, holes, and the table line.
 
     Args:
@@ -30,14 +40,15 @@ def statistics(target: Target, window_blocks: int = layout.WINDOWS[0]) -> dict[s
     sums = Statistics(volume.data_blocks, window_blocks=window_blocks)
     for extents in scan(volume.entry_chunks()):
         sums.add(extents)
-    facts: dict[str, object] = {
+    try:
+        table = table_line(target, Settings()).line
+    except UsageError:
+        table = None
+    return {
         "compressor": known_compressor(volume).label,
         "data_blocks": volume.data_blocks,
         "meta_blocks": volume.meta_blocks,
         "logical_bytes": volume.data_blocks * layout.BLOCK_BYTES,
+        "table": table,
+        **sums.as_json(),
     }
-    try:
-        facts["table"] = table_line(target, Settings()).line
-    except UsageError:
-        facts["table"] = None
-    return {**facts, **sums.as_json()}

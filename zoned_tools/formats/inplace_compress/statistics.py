@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -23,6 +23,25 @@ def _eighths() -> Array:
 
 def _lengths() -> Array:
     return np.zeros(_LENGTHS, np.int64)
+
+
+class StatisticsRow(TypedDict):
+    """The sums as in the documents; histograms leave out what does not occur, the ratio is null without content."""
+
+    written_blocks: int
+    hole_blocks: int
+    raw_blocks: int
+    compressed_blocks: int
+    raw_extents: int
+    compressed_extents: int
+    invalid_extents: int
+    window_blocks: int
+    foreign_extents: int
+    content_bytes: int
+    stored_bytes: int
+    ratio: float | None
+    extents_by_blocks: dict[str, int]
+    blocks_by_payload_sectors_per_block: dict[str, int]
 
 
 @dataclass(slots=True)
@@ -81,7 +100,7 @@ class Statistics:
             return None
         return self.payload_sectors * SECTOR_BYTES / (self.written_blocks * BLOCK_BYTES)
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> StatisticsRow:
         """JSON values with units in their names."""
         lengths = {
             (str(n) if n < _LENGTHS - 1 else f">{WINDOW_MAX_BLOCKS}"): int(count)

@@ -1,13 +1,13 @@
 """Every document that programs read: its name, its typed definition, and how it is made.
 
-A schema's name is written once, here. The definitions are TypedDicts: keys that name a unit are in that unit, bytes
-are integers, enumerations are the words of the text output.
+A schema's name is the type of the key ``schema`` in its typed definition, and mypy holds what makes the document to
+it. The definitions are TypedDicts: keys that name a unit are in that unit, bytes are integers, enumerations are the
+words of the text output. JSON Schemas are generated from them (:mod:`zoned_tools.report.schemas`).
 
 ==================  ===================================================
 `drives`            zone reports, emulated drives, lists, probes
 `targets`           what commands over any layout print
 `undo`              what is undone, and the undo files that there are
-`files`             what is stored and read back: dumps, undo files
 `zdm` `zonefs`      what the commands of one layout print
 `btrfs`
 `inplace_compress`
@@ -16,3 +16,16 @@ are integers, enumerations are the words of the text output.
 """
 
 from __future__ import annotations
+
+from typing import TypeVar
+
+_Definition = TypeVar("_Definition", bound=type)
+
+COMPLETED_BY_LAYOUTS: set[type] = set()
+"""Definitions that name only some of their document's keys."""
+
+
+def layout_adds_keys(definition: _Definition) -> _Definition:
+    """Mark a definition to which each layout adds keys of its own."""
+    COMPLETED_BY_LAYOUTS.add(definition)
+    return definition

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
     from zoned_tools.device.plan import Plan
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class BtrfsSupersDocument(TypedDict):
     """``zoned.btrfs.supers/1``; ``derived``: a raw copy whose zones are derived from the content."""
 
-    schema: str
+    schema: Literal["zoned.btrfs.supers/1"]
     device: str
     model: str
     derived: bool
@@ -52,7 +52,7 @@ def btrfs_super_document(survey: DeviceSurvey, block: bytes) -> BtrfsSuperDocume
 class BtrfsLatestDocument(TypedDict):
     """``zoned.btrfs.latest/1``; ``kernel_choice`` is null where the kernel finds none."""
 
-    schema: str
+    schema: Literal["zoned.btrfs.latest/1"]
     device: str
     mirror: int
     kernel_choice: CopyRow | None
@@ -66,7 +66,7 @@ def btrfs_latest_document(device: str, mirror: int, copy: CopyRow | None) -> Btr
 class BtrfsRollbackDocument(TypedDict):
     """``zoned.btrfs.rollback/1``."""
 
-    schema: str
+    schema: Literal["zoned.btrfs.rollback/1"]
     devices: list[str]
     generation: int
     changed: bool

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from zoned_tools.device.plan import Plan
     from zoned_tools.device.zones import ZoneTable
     from zoned_tools.formats.contract import Target
     from zoned_tools.formats.dm_zoned.format import FormatResult
     from zoned_tools.formats.zonefs.layout import SuperBlock
     from zoned_tools.formats.zonefs.open import Volume
+    from zoned_tools.report.documents.targets import CheckedRow
 
 
 class DmzadmFormatDocument(TypedDict):
     """``zoned.dmzadm.format/1``; ``primary_block`` and ``secondary_block`` are the super blocks' places."""
 
-    schema: str
+    schema: Literal["zoned.dmzadm.format/1"]
     changed: bool
     devices: list[str]
     metadata_version: int
@@ -84,7 +83,7 @@ ZDMADM = "zoned.zdmadm/1"
 class ZdmadmDocument(ZdmadmFacts):
     """``zoned.zdmadm/1``."""
 
-    schema: str
+    schema: Literal["zoned.zdmadm/1"]
     operation: str
     device: str
 
@@ -97,12 +96,12 @@ def zdmadm_document(verb: str, device: str) -> ZdmadmDocument:
 class ZdmadmDevices(TypedDict):
     """``zoned.zdmadm/1`` of several devices."""
 
-    schema: str
+    schema: Literal["zoned.zdmadm/1"]
     operation: str
-    devices: list[Mapping[str, object]]
+    devices: list[ZdmadmDocument | CheckedRow]
 
 
-def zdmadm_devices(verb: str, devices: list[Mapping[str, object]]) -> ZdmadmDevices:
+def zdmadm_devices(verb: str, devices: list[ZdmadmDocument | CheckedRow]) -> ZdmadmDevices:
     """A run of zdmadm over several devices, one document each."""
     return {"schema": ZDMADM, "operation": verb, "devices": devices}
 
@@ -110,7 +109,7 @@ def zdmadm_devices(verb: str, devices: list[Mapping[str, object]]) -> ZdmadmDevi
 class MkzonefsDocument(TypedDict):
     """``zoned.mkzonefs/1``; ``files`` counts those of each directory."""
 
-    schema: str
+    schema: Literal["zoned.mkzonefs/1"]
     device: str
     changed: bool
     uuid: str

@@ -1,8 +1,11 @@
-"""Documents about drives: ``zoned.report``, ``zoned.image``, ``zoned.list``, ``zoned.probe``."""
+"""Documents about drives: ``zoned.report``, ``zoned.image``, ``zoned.list``, ``zoned.probe``.
+
+Zone reports are streamed by :mod:`zoned_tools.report.zones`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -10,15 +13,30 @@ if TYPE_CHECKING:
     from zoned_tools.device.base import Geometry
     from zoned_tools.device.inventory import Disk
     from zoned_tools.device.sidecar_repair import SidecarRepair
+    from zoned_tools.device.zones import Model
     from zoned_tools.formats.contract import Probed
 
 
-class DriveFacts(TypedDict):
-    """A drive ahead of its zones, in ``zoned.report/1``."""
+class ZoneRow(TypedDict):
+    """One zone of ``zoned.report/1``; the write pointer is null where the zone has none."""
 
-    schema: str
+    zone: int
+    start_bytes: int
+    length_bytes: int
+    capacity_bytes: int
+    wp_bytes: int | None
+    type: str
+    condition: str
+    reset_recommended: bool
+    non_seq: bool
+
+
+class DriveFacts(TypedDict):
+    """A drive ahead of its zones; a limit of 0 is none."""
+
+    schema: Literal["zoned.report/1"]
     device: str
-    model: str
+    model: Model
     vendor: str
     size_bytes: int
     zone_size_bytes: int
@@ -30,7 +48,36 @@ class DriveFacts(TypedDict):
     max_active_zones: int
 
 
-REPORT = "zoned.report/1"
+class ReportDocument(DriveFacts):
+    """``zoned.report/1`` of one drive."""
+
+    zones: list[ZoneRow]
+
+
+class ReportSummary(TypedDict):
+    """Counts of zones by type and condition."""
+
+    zones: int
+    capacity_bytes: int
+    written_sequential_bytes: int
+    types: dict[str, int]
+    conditions: dict[str, int]
+
+
+class ReportSummaryDocument(DriveFacts):
+    """``zoned.report/1`` of ``--summary``."""
+
+    summary: ReportSummary
+
+
+class ReportsDocument(TypedDict):
+    """``zoned.report/1`` of several drives, each as it is by itself."""
+
+    schema: Literal["zoned.report/1"]
+    drives: list[ReportDocument | ReportSummaryDocument]
+
+
+REPORT: Final = "zoned.report/1"
 
 
 def drive_facts(path: str, geometry: Geometry) -> DriveFacts:
@@ -38,7 +85,7 @@ def drive_facts(path: str, geometry: Geometry) -> DriveFacts:
     return {
         "schema": REPORT,
         "device": path,
-        "model": str(geometry.model),
+        "model": geometry.model,
         "vendor": geometry.vendor,
         "size_bytes": geometry.size_bytes,
         "zone_size_bytes": geometry.zone_bytes,
@@ -54,9 +101,9 @@ def drive_facts(path: str, geometry: Geometry) -> DriveFacts:
 class ImageDocument(TypedDict):
     """``zoned.image/1``."""
 
-    schema: str
+    schema: Literal["zoned.image/1"]
     device: str
-    model: str
+    model: Model
     vendor: str
     size_bytes: int
     zone_size_bytes: int
@@ -73,7 +120,7 @@ def image_document(path: str, geometry: Geometry, nr_conventional: int) -> Image
     return {
         "schema": "zoned.image/1",
         "device": path,
-        "model": str(geometry.model),
+        "model": geometry.model,
         "vendor": geometry.vendor,
         "size_bytes": geometry.size_bytes,
         "zone_size_bytes": geometry.zone_bytes,
@@ -89,7 +136,7 @@ def image_document(path: str, geometry: Geometry, nr_conventional: int) -> Image
 class SidecarDocument(TypedDict):
     """``zoned.image.repair/1``."""
 
-    schema: str
+    schema: Literal["zoned.image.repair/1"]
     device: str
     sidecar: str
     changed: bool
@@ -109,23 +156,53 @@ def sidecar_document(path: str, result: SidecarRepair, *, dry_run: bool) -> Side
     }
 
 
-class ListDocument(TypedDict):
-    """``zoned.list/1``: each device as :class:`zoned_tools.device.inventory.Disk`."""
+class DiskRow(TypedDict):
+    """One device of ``zoned.list/1``, as the kernel describes it; a limit of 0 is none."""
 
-    schema: str
-    devices: list[dict[str, object]]
+    device: str
+    model: str
+    size_bytes: int
+    zone_size_bytes: int
+    nr_zones: int
+    logical_block_bytes: int
+    max_open_zones: int
+    max_active_zones: int
+    vendor: str
+    holders: list[str]
+
+
+class ListDocument(TypedDict):
+    """``zoned.list/1``."""
+
+    schema: Literal["zoned.list/1"]
+    devices: list[DiskRow]
+
+
+def _disk_row(disk: Disk) -> DiskRow:
+    return {
+        "device": disk.device,
+        "model": disk.model,
+        "size_bytes": disk.size_bytes,
+        "zone_size_bytes": disk.zone_size_bytes,
+        "nr_zones": disk.nr_zones,
+        "logical_block_bytes": disk.logical_block_bytes,
+        "max_open_zones": disk.max_open_zones,
+        "max_active_zones": disk.max_active_zones,
+        "vendor": disk.vendor,
+        "holders": disk.holders,
+    }
 
 
 def list_document(disks: Iterable[Disk]) -> ListDocument:
     """The machine's drives."""
-    return {"schema": "zoned.list/1", "devices": [disk.as_json() for disk in disks]}
+    return {"schema": "zoned.list/1", "devices": [_disk_row(disk) for disk in disks]}
 
 
 class ProbeRow(TypedDict):
     """One device of ``zoned.probe/1``; ``layout`` is null where nothing is recognised."""
 
     device: str
-    model: str
+    model: Model
     emulated: bool
     layout: str | None
     version: str
@@ -137,7 +214,7 @@ class ProbeRow(TypedDict):
 class ProbeDocument(TypedDict):
     """``zoned.probe/1``."""
 
-    schema: str
+    schema: Literal["zoned.probe/1"]
     devices: list[ProbeRow]
 
 
@@ -146,7 +223,7 @@ def probe_row(probed: Probed) -> ProbeRow:
     device, identity = probed.device, probed.identity
     return {
         "device": device.path,
-        "model": str(device.geometry.model),
+        "model": device.geometry.model,
         "emulated": device.emulated,
         "layout": identity.layout if identity else None,
         "version": identity.version if identity else "",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+from zoned_tools.formats.inplace_compress.stat import VolumeRow
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from zoned_tools.formats.inplace_compress.import_ import ImportResult
 
 
@@ -27,7 +27,7 @@ def compress_table(line: str | None) -> CompressTable:
 class CompressFormatDocument(CompressTable):
     """``zoned.inplace-compress.format/1``."""
 
-    schema: str
+    schema: Literal["zoned.inplace-compress.format/1"]
     dry_run: bool
     device: str
     compressor: str
@@ -53,7 +53,7 @@ def compress_format_document(
 class CompressImportDocument(CompressTable):
     """``zoned.inplace-compress.import/1``."""
 
-    schema: str
+    schema: Literal["zoned.inplace-compress.import/1"]
     device: str
     source: str
     compressor: str
@@ -86,14 +86,13 @@ def compress_import_document(
     }
 
 
-class CompressStatDocument(TypedDict):
-    """``zoned.inplace-compress.stat/1``; the layout adds its sums and histograms."""
+class CompressStatDocument(VolumeRow):
+    """``zoned.inplace-compress.stat/1``."""
 
-    schema: str
+    schema: Literal["zoned.inplace-compress.stat/1"]
     device: str
 
 
-def compress_stat_document(device: str, facts: Mapping[str, object]) -> dict[str, object]:
+def compress_stat_document(device: str, facts: VolumeRow) -> CompressStatDocument:
     """How well a volume compresses."""
-    head: CompressStatDocument = {"schema": "zoned.inplace-compress.stat/1", "device": device}
-    return {**head, **facts}
+    return {"schema": "zoned.inplace-compress.stat/1", "device": device, **facts}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
-from zoned_tools.report.documents.files import DUMP, DumpFile
+from zoned_tools.report.documents import layout_adds_keys
 from zoned_tools.report.stream import array, document, encode
 
 if TYPE_CHECKING:
@@ -14,25 +14,71 @@ if TYPE_CHECKING:
     from zoned_tools.engine.export import ExportResult
     from zoned_tools.engine.logical import MappedRun
     from zoned_tools.engine.replay import ReplayOptions, ReplayResult
-    from zoned_tools.formats.contract import Mapper, Rule, TableLine, Target
+    from zoned_tools.formats.contract import Mapper, Rule, TableLine, Target, Verdict
+    from zoned_tools.formats.shared.findings import Finding, Severity
+    from zoned_tools.formats.shared.rules import Consent
 
-CHECK = "zoned.check/1"
+CHECK: Final = "zoned.check/1"
 
 
 class FindingRow(TypedDict):
     """One finding of ``zoned.check/1``; ``where`` has the rule's own columns."""
 
     id: str
-    severity: str
+    severity: Severity
     where: dict[str, object]
     message: str
     repair: str
 
 
+def _finding_row(finding: Finding) -> FindingRow:
+    return {
+        "id": finding.id,
+        "severity": finding.severity,
+        "where": dict(finding.where),
+        "message": finding.message,
+        "repair": finding.repair,
+    }
+
+
+class ActionRow(TypedDict):
+    """One action of a repair; it ``waits`` until its ``consent`` is given with ``--allow``."""
+
+    id: str
+    consent: Consent
+    waits: bool
+    where: dict[str, object]
+    message: str
+
+
+class RangeRow(TypedDict):
+    """A range of the logical device that a repair changes."""
+
+    logical_block: int
+    blocks: int
+    what: str
+
+
+class _RehearsalRow(TypedDict):
+    verdict: Verdict
+    errors: int
+    codes: list[str]
+    rounds: int
+
+
+class RehearsalRow(_RehearsalRow, total=False):
+    """What a plan came to on a copy-on-write view; how lookups differ where the layout has a mapper."""
+
+    blocks_changed: int
+    blocks_readable: int
+    blocks_lost: int
+    ranges: list[RangeRow]
+
+
 class _CheckedRow(TypedDict):
     devices: list[str]
     layout: str | None
-    verdict: str
+    verdict: Verdict
     findings: list[FindingRow]
 
 
@@ -45,17 +91,17 @@ class CheckedRow(_CheckedRow, total=False):
 
     error: str
     facts: dict[str, object]
-    actions: list[dict[str, object]]
+    actions: list[ActionRow]
     plan: list[str]
-    rehearsal: dict[str, object]
+    rehearsal: RehearsalRow
     undo: str | None
     repaired: list[FindingRow]
 
 
 class CheckDocument(TypedDict):
-    """``zoned.check/1``, written by :func:`zoned_tools.report.check.check_document`."""
+    """``zoned.check/1``: targets in the order given."""
 
-    schema: str
+    schema: Literal["zoned.check/1"]
     changed: bool
     devices: list[CheckedRow]
 
@@ -64,19 +110,19 @@ class RuleRow(TypedDict):
     """One rule of ``zoned.explain/1``; ``allow``: what a consent agrees to; ``consent`` is null without a repair."""
 
     id: str
-    severity: str
+    severity: Severity
     meaning: str
     causes: str
     kernel: str
     repair: str
     allow: str
-    consent: str | None
+    consent: Consent | None
 
 
 class ExplainDocument(TypedDict):
     """``zoned.explain/1``."""
 
-    schema: str
+    schema: Literal["zoned.explain/1"]
     codes: list[RuleRow]
 
 
@@ -85,13 +131,13 @@ def explain_document(rules: Mapping[str, Rule]) -> ExplainDocument:
     rows: list[RuleRow] = [
         {
             "id": name,
-            "severity": str(rule.severity),
+            "severity": rule.severity,
             "meaning": rule.meaning,
             "causes": rule.causes,
             "kernel": rule.kernel,
             "repair": rule.repair,
             "allow": rule.allow,
-            "consent": None if rule.consent is None else str(rule.consent),
+            "consent": rule.consent,
         }
         for name, rule in rules.items()
     ]
@@ -101,36 +147,53 @@ def explain_document(rules: Mapping[str, Rule]) -> ExplainDocument:
 class TargetFacts(TypedDict):
     """What every document about one target begins with."""
 
-    schema: str
     devices: list[str]
     layout: str
 
 
-def _facts(name: str, target: Target) -> TargetFacts:
-    return {"schema": name, "devices": list(target.paths), "layout": target.layout}
+def _facts(target: Target) -> TargetFacts:
+    return {"devices": list(target.paths), "layout": target.layout}
+
+
+@layout_adds_keys
+class InspectDocument(TargetFacts):
+    """``zoned.inspect/1``: the layout's own tree beside the facts."""
+
+    schema: Literal["zoned.inspect/1"]
 
 
 def inspect_document(target: Target, tree: Mapping[str, object]) -> dict[str, object]:
-    """``zoned.inspect/1``: the layout's own tree beside the facts."""
-    return {**_facts("zoned.inspect/1", target), **tree}
+    """:class:`InspectDocument` with what the layout adds."""
+    facts: InspectDocument = {"schema": "zoned.inspect/1", **_facts(target)}
+    return {**facts, **tree}
+
+
+@layout_adds_keys
+class DumpFile(TypedDict):
+    """``zoned.dump/1``, what ``zoned restore`` reads."""
+
+    schema: Literal["zoned.dump/1"]
+    layout: str
+    devices: list[str]
 
 
 def dump_document(target: Target, content: Mapping[str, object]) -> dict[str, object]:
-    """:class:`zoned_tools.report.documents.files.DumpFile`: the layout's own document beside the facts."""
-    facts: DumpFile = {"schema": DUMP, "layout": target.layout, "devices": list(target.paths)}
+    """:class:`DumpFile` with what the layout adds."""
+    facts: DumpFile = {"schema": "zoned.dump/1", "layout": target.layout, "devices": list(target.paths)}
     return {**facts, **content}
 
 
 class TableDocument(TargetFacts):
     """``zoned.table/1``."""
 
+    schema: Literal["zoned.table/1"]
     table: str
     warning: str
 
 
 def table_document(target: Target, line: TableLine) -> TableDocument:
     """A table line and what to tell with it."""
-    return {**_facts("zoned.table/1", target), "table": line.line, "warning": line.warning}
+    return {"schema": "zoned.table/1", **_facts(target), "table": line.line, "warning": line.warning}
 
 
 class LostRow(TypedDict):
@@ -144,6 +207,7 @@ class LostRow(TypedDict):
 class ExportDocument(TargetFacts):
     """``zoned.export/1``."""
 
+    schema: Literal["zoned.export/1"]
     output: str
     size_bytes: int
     data_bytes: int
@@ -157,7 +221,8 @@ def export_document(target: Target, output: str, result: ExportResult) -> Export
         for row in result.lost
     ]
     return {
-        **_facts("zoned.export/1", target),
+        "schema": "zoned.export/1",
+        **_facts(target),
         "output": output,
         "size_bytes": result.size_bytes,
         "data_bytes": result.data_bytes,
@@ -168,6 +233,7 @@ def export_document(target: Target, output: str, result: ExportResult) -> Export
 class ServeDocument(TargetFacts):
     """``zoned.serve/1``: one line when clients can connect."""
 
+    schema: Literal["zoned.serve/1"]
     uri: str
     size_bytes: int
     read_only: bool
@@ -176,7 +242,8 @@ class ServeDocument(TargetFacts):
 def serve_document(target: Target, mapper: Mapper, uri: str) -> ServeDocument:
     """Where clients find the server."""
     return {
-        **_facts("zoned.serve/1", target),
+        "schema": "zoned.serve/1",
+        **_facts(target),
         "uri": uri,
         "size_bytes": mapper.size_blocks * 4096,
         "read_only": not mapper.writable,
@@ -207,14 +274,25 @@ def map_row(run: MappedRun) -> MapRow:
     }
 
 
+class MapDocument(TypedDict):
+    """``zoned.map/1``, written piece by piece."""
+
+    schema: Literal["zoned.map/1"]
+    extents: list[MapRow]
+
+
+MAP: Final = "zoned.map/1"
+
+
 def map_document(runs: Iterable[MappedRun]) -> Iterator[str]:
     """The pieces of a ``zoned.map/1`` document; a fragmented drive has millions of extents."""
-    return document({"schema": "zoned.map/1", "extents": array(encode(map_row(run)) for run in runs)})
+    return document({"schema": MAP, "extents": array(encode(map_row(run)) for run in runs)})
 
 
 class ReplayDocument(TargetFacts):
     """``zoned.replay/1``; ``device`` counts what reached the devices, ``verdict`` is the last check's."""
 
+    schema: Literal["zoned.replay/1"]
     dry_run: bool
     crashed: bool
     last_request: str
@@ -224,8 +302,8 @@ class ReplayDocument(TargetFacts):
     reclaim_steps: int
     free_zones: dict[str, int]
     checks: int
-    verdict: str | None
-    findings: list[dict[str, object]]
+    verdict: Verdict | None
+    findings: list[FindingRow]
     seconds: float
 
 
@@ -233,7 +311,8 @@ def replay_document(target: Target, options: ReplayOptions, result: ReplayResult
     """What a trace did."""
     evidence = result.evidence
     return {
-        **_facts("zoned.replay/1", target),
+        "schema": "zoned.replay/1",
+        **_facts(target),
         "dry_run": options.dry_run,
         "crashed": result.crashed,
         "last_request": result.last_place,
@@ -243,7 +322,7 @@ def replay_document(target: Target, options: ReplayOptions, result: ReplayResult
         "reclaim_steps": result.reclaim_steps,
         "free_zones": result.free_zones,
         "checks": result.checks,
-        "verdict": None if evidence is None else str(evidence.verdict),
-        "findings": [] if evidence is None else [finding.as_json() for finding in evidence.findings],
+        "verdict": None if evidence is None else evidence.verdict,
+        "findings": [] if evidence is None else [_finding_row(finding) for finding in evidence.findings],
         "seconds": round(result.seconds, 3),
     }

@@ -1,8 +1,8 @@
-"""Documents of ``zoned undo``; the files themselves are in :mod:`zoned_tools.report.documents.files`."""
+"""Documents of ``zoned undo``; the header of the files is in :mod:`zoned_tools.device.undo_format`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class UndoDocument(TypedDict):
     """``zoned.undo/1``; ``saved_from`` names the devices as they were when the file was saved."""
 
-    schema: str
+    schema: Literal["zoned.undo/1"]
     changed: bool
     title: str
     devices: list[str]
@@ -48,7 +48,7 @@ class UndoFileRow(TypedDict):
 class UndoListDocument(TypedDict):
     """``zoned.undo.list/1``."""
 
-    schema: str
+    schema: Literal["zoned.undo.list/1"]
     files: list[UndoFileRow]
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
     from zoned_tools.device.zones import ZoneTable
     from zoned_tools.formats.zdm.open import State
+    from zoned_tools.report.documents.drives import ZoneRow
 
 
 class ZdmStatusDocument(TypedDict):
     """``zoned.zdm.status/1``: the figures of zdm-status, in blocks; ``generation`` is null without a usable one."""
 
-    schema: str
+    schema: Literal["zoned.zdm.status/1"]
     device: str
     generation: int | None
     dirty: bool
@@ -64,7 +65,7 @@ class ZdmZoneRow(TypedDict):
 class ZdmZonesDocument(TypedDict):
     """``zoned.zdm.zones/1``."""
 
-    schema: str
+    schema: Literal["zoned.zdm.zones/1"]
     device: str
     zones: list[ZdmZoneRow]
 
@@ -87,9 +88,9 @@ def zdm_zones_document(device: str, state: State) -> ZdmZonesDocument:
 class ZdmReportDocument(TypedDict):
     """``zoned.zdm.report/1``: each zone as in ``zoned.report/1``."""
 
-    schema: str
+    schema: Literal["zoned.zdm.report/1"]
     device: str
-    zones: list[dict[str, object]]
+    zones: list[ZoneRow]
 
 
 def zdm_report_document(device: str, table: ZoneTable) -> ZdmReportDocument:
@@ -100,5 +101,5 @@ def zdm_report_document(device: str, table: ZoneTable) -> ZdmReportDocument:
 
     from zoned_tools.report.zones import json_lines
 
-    rows = [json.loads(line) for line in json_lines(table, np.arange(len(table)))]
+    rows: list[ZoneRow] = [json.loads(line) for line in json_lines(table, np.arange(len(table)))]
     return {"schema": "zoned.zdm.report/1", "device": device, "zones": rows}

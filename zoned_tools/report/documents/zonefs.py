@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
 from zoned_tools.formats.zonefs.mapper.tree import StatFsRow
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from zoned_tools.formats.zonefs.transfer import Put
 
 
-ZONEFS_LIST = "zoned.zonefs.ls/1"
+ZONEFS_LIST: Final = "zoned.zonefs.ls/1"
 
 
 class ZonefsEntry(TypedDict):
     """A file or directory, as in ``zoned.zonefs.ls/1``; null where a directory has no zone."""
 
     path: str
-    type: str
+    type: Literal["file", "dir"]
     ino: int
     size_bytes: int
     capacity_bytes: int | None
@@ -38,7 +38,7 @@ class ZonefsEntry(TypedDict):
 class ZonefsListDocument(TypedDict):
     """``zoned.zonefs.ls/1``; ``statfs`` as in ``zoned.zonefs.statfs/1``."""
 
-    schema: str
+    schema: Literal["zoned.zonefs.ls/1"]
     entries: list[ZonefsEntry]
     statfs: StatFsRow
 
@@ -46,7 +46,7 @@ class ZonefsListDocument(TypedDict):
 class ZonefsStatDocument(ZonefsEntry):
     """``zoned.zonefs.stat/1``: an entry by itself."""
 
-    schema: str
+    schema: Literal["zoned.zonefs.stat/1"]
 
 
 def zonefs_entry(entry: Stat) -> ZonefsEntry:
@@ -88,7 +88,7 @@ class ZonefsFigures(StatFsRow):
 class ZonefsStatFsDocument(ZonefsFigures):
     """``zoned.zonefs.statfs/1``."""
 
-    schema: str
+    schema: Literal["zoned.zonefs.statfs/1"]
 
 
 def zonefs_figures(tree: ZonefsTree) -> ZonefsFigures:
@@ -104,7 +104,7 @@ def zonefs_statfs_document(figures: ZonefsFigures) -> ZonefsStatFsDocument:
 class ZonefsPutDocument(TypedDict):
     """``zoned.zonefs.put/1``; the length includes padding."""
 
-    schema: str
+    schema: Literal["zoned.zonefs.put/1"]
     changed: bool
     path: str
     offset_bytes: int

@@ -14,9 +14,11 @@ from zoned_tools.errors import UsageError, ZonedError
 from zoned_tools.report.stream import write_line, write_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from zoned_tools.cli.clones.zdmadm.session import Session
+    from zoned_tools.report.documents.clones import ZdmadmDocument
+    from zoned_tools.report.documents.targets import CheckedRow
 
 WRITING = ("create", "wipe", "set", "restore")
 """Verbs that open the device for writing."""
@@ -59,7 +61,7 @@ def _administer(arguments: Arguments) -> int:
 
     refuse_twice(arguments.paths)
     status = 0
-    documents: list[Mapping[str, object]] = []
+    documents: list[ZdmadmDocument | CheckedRow] = []
     for path in arguments.paths:
         try:
             found, document = _with_device(arguments, path)
@@ -77,7 +79,7 @@ def _administer(arguments: Arguments) -> int:
     return status
 
 
-def _failure(arguments: Arguments, path: str, error: ZonedError) -> Mapping[str, object]:
+def _failure(arguments: Arguments, path: str, error: ZonedError) -> ZdmadmDocument:
     from zoned_tools.report.documents.clones import zdmadm_document
 
     return {**zdmadm_document(arguments.verb, path), "error": str(error)}
@@ -88,7 +90,7 @@ def _complain(error: ZonedError) -> None:
     write_line(error.render("zdmadm"), sys.stderr)
 
 
-def _print_documents(arguments: Arguments, documents: list[Mapping[str, object]]) -> None:
+def _print_documents(arguments: Arguments, documents: list[ZdmadmDocument | CheckedRow]) -> None:
     from zoned_tools.cli.output import print_json
     from zoned_tools.report.documents.clones import zdmadm_devices
 
@@ -98,7 +100,7 @@ def _print_documents(arguments: Arguments, documents: list[Mapping[str, object]]
         print_json(documents[0])
 
 
-def _with_device(arguments: Arguments, path: str) -> tuple[int, Mapping[str, object]]:
+def _with_device(arguments: Arguments, path: str) -> tuple[int, ZdmadmDocument]:
     """Exit status and document of one device."""
     from zoned_tools.cli.clones.zdmadm.session import Session
     from zoned_tools.device.opening import open_device
