@@ -76,10 +76,6 @@ class ZdmadmFacts(TypedDict, total=False):
     error: str
 
 
-ZDMADM = "zoned.zdmadm/1"
-"""Of one device, or of several (specification of the format, 10.6)."""
-
-
 class ZdmadmDocument(ZdmadmFacts):
     """``zoned.zdmadm/1``."""
 
@@ -90,7 +86,7 @@ class ZdmadmDocument(ZdmadmFacts):
 
 def zdmadm_document(verb: str, device: str) -> ZdmadmDocument:
     """A run of zdmadm that has changed nothing yet."""
-    return {"schema": ZDMADM, "operation": verb, "device": device, "changed": False}
+    return {"schema": "zoned.zdmadm/1", "operation": verb, "device": device, "changed": False}
 
 
 class ZdmadmDevices(TypedDict):
@@ -103,7 +99,7 @@ class ZdmadmDevices(TypedDict):
 
 def zdmadm_devices(verb: str, devices: list[ZdmadmDocument | CheckedRow]) -> ZdmadmDevices:
     """A run of zdmadm over several devices, one document each."""
-    return {"schema": ZDMADM, "operation": verb, "devices": devices}
+    return {"schema": "zoned.zdmadm/1", "operation": verb, "devices": devices}
 
 
 class MkzonefsDocument(TypedDict):
