@@ -9,8 +9,9 @@ import numpy as np
 
 from zoned_tools.formats.btrfs.checksum import seal
 from zoned_tools.formats.btrfs.copies import Copy, Csum, Magic, copy_fsid
-from zoned_tools.formats.btrfs.layout import SUPER_BLOCK_OFFSETS
+from zoned_tools.formats.btrfs.layout import SUPER_BLOCK_OFFSETS, parse
 from zoned_tools.formats.btrfs.ring import Fill, RingState, older_zone, smallest_generations
+from zoned_tools.formats.btrfs.validate import field_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,6 +130,11 @@ class Good:
     readable: bool | None
     passed_over: int | None = None
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether it has a field for which the kernel refuses it."""
+        return any(field_faults(parse(self.block)))
+
     def without_log(self) -> Good:
         """The same without its tree log."""
         return replace(self, block=without_log(self.block))
@@ -175,16 +181,22 @@ def choose_good(fs: FileSystem, index: int, survey: MirrorSurvey) -> Good | None
     """The super block to write again to a mirror: the newest with readable roots.
 
     The mirror's own copies are preferred; another mirror's newest is taken when its
-    generation is higher or the mirror has none. If no roots can be read at all, the newest
-    valid one is taken. None when no mirror of the device has a valid copy.
+    generation is higher or the mirror has none. What is gone back to has no field for which the
+    kernel refuses it. If no roots can be read at all, the newest valid one is taken. None when no
+    mirror of the device has a valid copy.
     """
-    newest: tuple[MirrorSurvey, int] | None = None
+    newest: Good | None = None
     for source, row in _candidates(fs, index, survey):
-        if fs.readability(index, source, row).readable is not False:
-            good = make_good(fs, index, source, row, survey.mirror.bytenr)
-            return good if newest is None else replace(good, passed_over=newest[0].generation(newest[1]))
-        newest = newest or (source, row)
-    return None if newest is None else make_good(fs, index, *newest, survey.mirror.bytenr)
+        readable = fs.readability(index, source, row).readable is not False
+        if newest is not None and not readable:
+            continue
+        good = make_good(fs, index, source, row, survey.mirror.bytenr)
+        if newest is None and readable:
+            return good
+        if newest is not None and not good.is_refused:
+            return replace(good, passed_over=newest.generation)
+        newest = newest or good
+    return newest
 
 
 def _candidates(fs: FileSystem, index: int, survey: MirrorSurvey) -> Iterator[tuple[MirrorSurvey, int]]:

@@ -106,6 +106,8 @@ class _DeviceRepair:
                 self._note(mirror, " cannot be repaired: one of its zones has room for fewer than two super blocks")
             elif good is None:
                 self._note(mirror, " cannot be repaired: no mirror holds a valid super block")
+            elif mirror.head_is_valid and good.is_refused:
+                self._note(mirror, f" is left: the kernel refuses generation {good.generation}, its newest valid one")
             else:
                 broken.append(_Broken(code, mirror, good))
                 if not mirror.mirror.capacity_known:
