@@ -39,6 +39,10 @@ BASES = {
     "p11-conv-sb": 2,
     "p21-emulated-regular": 1,
     "p08-full0-inuse1-again": 1,
+    "g01-dup-healthy": 2,
+    "g17-conv9-mixed-behind": 1,
+    "g18-raid1-two-healthy": 2,
+    "g20-raid0-two-healthy": 1,
 }
 
 _RINGS: dict[str, tuple[list[int], list[int]]] = {
@@ -52,7 +56,8 @@ _RINGS: dict[str, tuple[list[int], list[int]]] = {
 
 def _load(name: str) -> Base:
     if name not in _RINGS:
-        return base_of_archive("btrfs-zoned", name)
+        files = ("disk.img", "disk2.img") if "-two-" in name else ("disk.img",)
+        return base_of_archive("btrfs-zoned", name, files)
     table = make_table(12 * _TINY_ZONE // 512, _TINY_ZONE // 512, capacity_sectors=16 * PAGE // 512)
     unit = 512 if name == "ring-512" else PAGE
     geometry = Geometry(Model.HOST_MANAGED, 12 * _TINY_ZONE, _TINY_ZONE, 12, unit, unit, unit)

@@ -99,7 +99,6 @@ def test_fields_that_are_only_doubtful(changes: dict[str, Any], field: str, own_
         ({"dev_item__bytes_used": 1 << 40}, "device-item", 4),
         ({"dev_item__total_bytes": 1 << 40}, "device-too-small", 4),
         ({"dev_item__uuid": uuid.UUID(int=5)}, "device-uuid", 4),
-        ({"num_devices": 3}, "device-missing", 0),
         ({"sys_chunk_array": bytes(2048)}, "chunk-array", 4),
     ],
 )
@@ -132,7 +131,7 @@ def chunk_array(
         ({"length": 8 * MIB}, "zone-size-mismatch"),
         ({"offset": 8 * MIB + 65536}, "chunk-unaligned"),
         ({"offset": 4 * MIB}, "chunk-in-reserved-zone"),
-        ({"kind": 2 | 1 << 3}, "profile-unsupported"),
+        ({"kind": 2 | 1 << 7}, "profile-unsupported"),
     ],
 )
 def test_where_chunks_may_be(fields: dict[str, int], code: str, own_image: Image, program: Program) -> None:
@@ -247,7 +246,15 @@ def test_one_device_of_three(tmp_path: Path, program: Program) -> None:
     paths = several(tmp_path, count=3)
     found = program("zoned", "check", "--json", paths[1]).json["devices"][0]["findings"]
     [missing] = [f for f in found if f["id"] == "btrfs.device-missing"]
-    assert missing["where"] == {"given": 1, "needed": 3}
+    assert missing["severity"] == "warning"
+    assert missing["where"] == {"given": 1, "needed": 3, "devids": [1], "block_groups": [512 * MIB]}
+
+
+def test_the_device_items_say_how_many_devices_there_are(own_image: Image, program: Program) -> None:
+    """The super block's own number counts only where the chunk tree cannot be read."""
+    image = own_image("p02-inuse0")
+    append_head(image, num_devices=3)
+    assert "device-missing" not in findings(program, image)
 
 
 # -- hostile content
@@ -315,6 +322,12 @@ def test_any_tree_node(tmp_path_factory: pytest.TempPathFactory, vector_image: I
             "chunk-unaligned",
             "chunk-in-reserved-zone",
             "nodatacow",
+            "device-missing",
+            "node-lost",
+            "bg-unmatched",
+            "bg-used-differs",
+            "bg-extents-beyond-wp",
+            "zone-orphan",
         }
 
 

@@ -45,8 +45,8 @@ def test_rooms() -> None:
 def test_every_code_of_the_rules_is_made_somewhere() -> None:
     package = Path(zoned_tools.formats.btrfs.__file__).parent
     made: set[str] = set()
-    for module in ("findings.py", "ring_findings.py", "judge.py", "validate.py"):
-        made |= set(re.findall(r'"([a-z0-9]+(?:-[a-z0-9]+)*)"', (package / module).read_text()))
+    for module in ("check", "findings", "ring_findings", "judge", "validate", "tree_findings", "block_group_findings"):
+        made |= set(re.findall(r'"([a-z0-9]+(?:-[a-z0-9]+)*)"', (package / f"{module}.py").read_text()))
     assert set(RULES) <= made
 
 

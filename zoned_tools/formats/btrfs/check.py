@@ -1,13 +1,25 @@
-"""Check of the super blocks of a btrfs: rings, mirrors, features, geometry; nothing is written."""
+"""Check of a btrfs: super blocks, devices, trees, and block groups against zones; nothing is written."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from zoned_tools.formats.btrfs.block_group_findings import block_group_findings, told_zones
+from zoned_tools.formats.btrfs.block_groups import block_groups_of
 from zoned_tools.formats.btrfs.findings import findings_of
 from zoned_tools.formats.btrfs.survey import FileSystem, survey_file_system
+from zoned_tools.formats.btrfs.tree_findings import node_findings, root_findings, roots_finding
+from zoned_tools.formats.btrfs.tree_survey import TreeSurvey, lost_root, survey_trees
 from zoned_tools.formats.contract import CheckOptions, Evidence, Target
 from zoned_tools.formats.shared.findings import Findings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.formats.btrfs.layout import SuperBlock
+    from zoned_tools.formats.btrfs.survey import Where
+    from zoned_tools.formats.shared.findings import FindingGroup
 
 
 @dataclass(slots=True, kw_only=True)
@@ -16,28 +28,74 @@ class BtrfsEvidence(Evidence):
 
     Attributes:
         survey: every device's super blocks, and the reader of the trees with what it read so far.
+        trees: those of the super block that the kernel would mount; None where its roots cannot be read.
     """
 
     survey: FileSystem
+    trees: TreeSurvey | None = None
 
 
 def check(target: Target, options: CheckOptions) -> BtrfsEvidence:
     """Check all devices of one file system.
 
-    With ``options.deep`` also every inode of the file system is looked at.
+    With ``options.deep`` every tree is read to its leaves; without, what block groups are compared with.
 
     Raises:
         DeviceError: a super block that was read before cannot be read again.
     """
     fs = survey_file_system(target)
-    findings = Findings(findings_of(fs, deep=options.deep))
-    return BtrfsEvidence(target, findings, _facts(fs), survey=fs)
+    evidence = BtrfsEvidence(target, Findings(findings_of(fs)), survey=fs)
+    evidence.findings += _tree_findings(evidence, deep=options.deep)
+    evidence.facts = _facts(evidence)
+    return evidence
 
 
-def _facts(fs: FileSystem) -> dict[str, object]:
+def _facts(evidence: BtrfsEvidence) -> dict[str, object]:
+    fs, trees = evidence.survey, evidence.trees
     facts: dict[str, object] = {}
     newest = fs.newest
     if newest is not None:
         facts.update(fsid=str(newest.fsid), generation=newest.generation)
     facts["valid_super_blocks"] = sum(int(m.copies["valid"].sum()) for s in fs.surveys for m in s.mirrors)
+    if trees is not None:
+        facts.update(trees_checked="all" if trees.deep else "roots", nodes_read=len(trees.walk.good))
     return facts
+
+
+def _tree_findings(evidence: BtrfsEvidence, *, deep: bool) -> Iterator[FindingGroup]:
+    """What the trees of one super block say of themselves and of the zones."""
+    fs = evidence.survey
+    chosen = _mounted(fs)
+    if chosen is None:
+        return
+    block, where = chosen
+    where["generation"] = block.generation
+    roots = fs.reader.roots_readable(block)
+    if roots.readable is False:
+        lost = lost_root(fs.reader, block, fs.zone_states(block))
+        yield roots_finding(f"generation {block.generation}: {roots.reason}", where, lost)
+    if not roots.readable:  # untold only where a device is missing, which is a finding
+        return
+    zones = fs.zone_states(block)
+    trees = evidence.trees = survey_trees(fs.reader, block, zones, deep=deep)
+    yield from root_findings(fs, block, where, trees)
+    told = set()
+    if block.is_zoned:
+        found = block_groups_of(trees, zones)
+        told = told_zones(found)
+        yield from block_group_findings(fs, trees, zones, found)
+    yield from node_findings(block, trees, told)
+
+
+def _mounted(fs: FileSystem) -> tuple[SuperBlock, Where] | None:
+    """The super block whose trees count, and its place: what the kernel would mount, of the first device with a
+    valid head; where no device has one, the newest valid, which a repair makes the head."""
+    for index, survey in enumerate(fs.surveys):
+        first = survey.mirror(0)
+        if first is not None and first.valid_head is not None:
+            return survey.super_block(first.valid_head), fs.where(index, first)
+    for index, survey in enumerate(fs.surveys):
+        best = survey.best
+        if best is not None:
+            return survey.super_block(best[1]), fs.where(index, best[0])
+    return None

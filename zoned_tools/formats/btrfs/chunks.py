@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from construct import Int8ul, Int16ul, Int32ul, Int64ul, Struct
 
@@ -30,6 +30,8 @@ KEY = Struct("objectid" / Int64ul, "type" / Int8ul, "offset" / Int64ul)
 
 CHUNK_ITEM_TYPE = 228
 FIRST_CHUNK_TREE_OBJECTID = 256
+ROW_BYTES = 65536
+"""Bytes that go to one stripe of RAID0 or RAID10 before the next one's turn (btrfs-zoned.md 8.2)."""
 
 BLOCK_GROUP_TYPES = {0: "DATA", 1: "SYSTEM", 2: "METADATA"}
 PROFILES = {
@@ -44,6 +46,8 @@ PROFILES = {
 }
 COPY_PROFILES = frozenset({"single", "DUP", "RAID1", "RAID1C3", "RAID1C4"})
 """Profiles whose every stripe holds the whole chunk."""
+ROW_PROFILES = frozenset({"RAID0", "RAID10"})
+"""Profiles that deal a chunk out in rows, over its stripes or over pairs of them."""
 
 
 def profile_name(chunk_type: int) -> str:
@@ -69,6 +73,14 @@ class Stripe:
     dev_uuid: uuid.UUID
 
 
+class Place(NamedTuple):
+    """One copy of a range of logical addresses; ``stripe`` is the position in the chunk item."""
+
+    devid: int
+    stripe: int
+    offset_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """One chunk: ``length_bytes`` of logical addresses from ``logical``, and where they are."""
@@ -87,6 +99,35 @@ class Chunk:
     @property
     def profile(self) -> str:
         return profile_name(self.type)
+
+    @property
+    def copies(self) -> int:
+        """Stripes that hold the same bytes: all, one, or two of RAID10."""
+        if self.profile in COPY_PROFILES:
+            return len(self.stripes)
+        return 2 if self.profile == "RAID10" and len(self.stripes) % 2 == 0 else 1
+
+    @property
+    def stripe_bytes(self) -> int:
+        """Length of one stripe on its device: a whole zone."""
+        return self.length_bytes * self.copies // len(self.stripes)
+
+    def places(self, inside: int, length_bytes: int) -> list[Place] | None:
+        """Every copy of a range that begins ``inside`` bytes into the chunk, in stripe order.
+
+        None where the profile deals it out in a way that is not followed, or over several stripes.
+        """
+        first, at = 0, inside
+        if self.profile in ROW_PROFILES:
+            row, rest = divmod(inside, ROW_BYTES)
+            if rest + length_bytes > ROW_BYTES:
+                return None
+            turns, turn = divmod(row, len(self.stripes) // self.copies)
+            first, at = turn * self.copies, turns * ROW_BYTES + rest
+        elif self.profile not in COPY_PROFILES:
+            return None
+        stripes = enumerate(self.stripes[first : first + self.copies], first)
+        return [Place(stripe.devid, number, stripe.offset_bytes + at) for number, stripe in stripes]
 
     @classmethod
     def decode(cls, logical: int, raw: bytes) -> tuple[Chunk, int]:

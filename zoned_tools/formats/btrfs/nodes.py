@@ -7,9 +7,10 @@ logical address and its generation.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from construct import Bytes, Int8ul, Int32ul, Int64ul, Padding, Struct
 
 from zoned_tools.codec.fields import Uuid, dtype_of
@@ -57,13 +58,47 @@ ROOT_ITEM = Struct(
 
 ROOT_ITEM_TYPE = 132
 
+NodeTable: TypeAlias = npt.NDArray[np.void]
+"""1-D array of :data:`LEAF_ITEM_DTYPE` or :data:`NODE_POINTER_DTYPE`."""
+
 
 class NodeError(ValueError):
-    """A tree node cannot be used."""
+    """A tree node cannot be used.
+
+    Attributes:
+        why: one word for it (``checksum``, ``generation``, ``zeroes``...), as findings tell it of each copy.
+    """
+
+    def __init__(self, message: str, why: str = "content") -> None:
+        super().__init__(message)
+        self.why = why
 
 
 class UnknownPlaceError(NodeError):
     """A node lies on a device that was not given, or in a profile that cannot be followed."""
+
+    def __init__(self, message: str, why: str = "missing") -> None:
+        super().__init__(message, why)
+
+
+class NodePointer(NamedTuple):
+    """What names a node: its address, and what it must say of itself.
+
+    Attributes:
+        tree: id of the tree that it is reached through, signed.
+        generation: None accepts any (a chunk root generation of 0).
+        level: None accepts any.
+    """
+
+    tree: int
+    logical: int
+    generation: int | None
+    level: int | None
+
+
+def signed_tree(objectid: int) -> int:
+    """A tree's id as it is spoken of: -6 for a log, -8 and -9 for relocation (btrfs-zoned.md 10)."""
+    return objectid - (1 << 64) if objectid >> 63 else objectid
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,26 +130,47 @@ class LeafItem:
     data: bytes
 
 
-def check_node(node: bytes, rules: NodeRules, logical: int, generation: int, level: int | None) -> None:
+def check_node(node: bytes, rules: NodeRules, logical: int, generation: int | None, level: int | None) -> None:
     """Raises :class:`NodeError` unless the node is the one that a pointer with these numbers means."""
     head = np.frombuffer(node, NODE_HEADER_DTYPE, 1)[0]
     if not any(node):
-        raise NodeError(f"the node at {logical} is gone (zeroes)")
-    if bytes(head["fsid"]) != rules.fsid or not csum_matches(node, rules.csum_type):
-        raise NodeError(f"the node at {logical} is damaged or of another file system")
+        raise NodeError(f"the node at {logical} is gone (zeroes)", "zeroes")
+    if not csum_matches(node, rules.csum_type):
+        raise NodeError(f"the node at {logical} is damaged or of another file system", "checksum")
+    if bytes(head["fsid"]) != rules.fsid:
+        raise NodeError(f"the node at {logical} is damaged or of another file system", "fsid")
     if head["bytenr"] != logical:
-        raise NodeError(f"the node at {logical} was written for address {head['bytenr']}")
-    if head["generation"] != generation:
-        raise NodeError(f"the node at {logical} has generation {head['generation']} instead of {generation}")
+        raise NodeError(f"the node at {logical} was written for address {head['bytenr']}", "address")
+    if generation is not None and head["generation"] != generation:
+        sentence = f"the node at {logical} has generation {head['generation']} instead of {generation}"
+        raise NodeError(sentence, "generation")
     if level is not None and (head["level"] != level or level >= MAX_LEVEL):
-        raise NodeError(f"the node at {logical} has level {head['level']} instead of {level}")
+        raise NodeError(f"the node at {logical} has level {head['level']} instead of {level}", "level")
 
 
-def _table(node: bytes, logical: int, dtype: np.dtype[np.void]) -> np.ndarray:
+def node_table(node: bytes, logical: int, dtype: np.dtype[np.void]) -> NodeTable:
+    """The items of a leaf or the pointers of an inner node, as they stand in it.
+
+    Raises:
+        NodeError: it claims more than there is room for.
+    """
     count = int(np.frombuffer(node, NODE_HEADER_DTYPE, 1)["nritems"][0])
     if NODE_HEADER_BYTES + count * dtype.itemsize > len(node):
         raise NodeError(f"the node at {logical} claims {count} items, more than there is room for")
     return np.frombuffer(node, dtype, count, NODE_HEADER_BYTES)
+
+
+def leaf_table(node: bytes, logical: int) -> NodeTable:
+    """The keys of a leaf (:data:`LEAF_ITEM_DTYPE`) and where the items' bytes are.
+
+    Raises:
+        NodeError: one lies outside the node.
+    """
+    table = node_table(node, logical, LEAF_ITEM_DTYPE)
+    ends = table["data_offset"].astype(np.int64) + table["data_bytes"]
+    if ends.max(initial=0) > len(node) - NODE_HEADER_BYTES:
+        raise NodeError(f"an item of the node at {logical} lies outside it")
+    return table
 
 
 def leaf_items(node: bytes, logical: int) -> Iterator[LeafItem]:
@@ -123,14 +179,12 @@ def leaf_items(node: bytes, logical: int) -> Iterator[LeafItem]:
     Raises:
         NodeError: one lies outside the node.
     """
-    for objectid, kind, offset, data_offset, data_bytes in _table(node, logical, LEAF_ITEM_DTYPE).tolist():
+    for objectid, kind, offset, data_offset, data_bytes in leaf_table(node, logical).tolist():
         start = NODE_HEADER_BYTES + data_offset
-        if start + data_bytes > len(node):
-            raise NodeError(f"an item of the node at {logical} lies outside it")
         yield LeafItem(objectid, kind, offset, node[start : start + data_bytes])
 
 
 def child_pointers(node: bytes, logical: int) -> list[tuple[int, int]]:
     """``(logical address, generation)`` of every child of an inner node."""
-    table = _table(node, logical, NODE_POINTER_DTYPE)
+    table = node_table(node, logical, NODE_POINTER_DTYPE)
     return [(int(block), int(generation)) for _, _, _, block, generation in table.tolist()]

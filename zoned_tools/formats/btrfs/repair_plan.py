@@ -28,7 +28,8 @@ def plan_repair(evidence: BtrfsEvidence, consents: Consents) -> RepairPlan:
     whose roots can be read) and ``log-unreadable`` (drop the tree log).
 
     Raises:
-        RefusedError: going back is agreed to, and a ring has a zone that is read-only or offline.
+        RefusedError: going back is agreed to, and a ring has a zone that is read-only or offline; that or dropping
+            the tree log is, and a device of the file system was not given.
     """
     repair = RepairPlan(Plan("repair btrfs super blocks"))
     for index in range(len(evidence.survey.surveys)):
@@ -163,6 +164,8 @@ class _DeviceRepair:
         good = self._way_back()
         assert good is not None
         agreed = "roots-unreadable" in self.allow
+        if agreed:
+            self.fs.refuse_missing("going back")
         if good.generation < given_up:
             consent = Consent.LOSES
             sentence = (
@@ -208,6 +211,8 @@ class _DeviceRepair:
         if reader.roots_readable(fields).readable is False or reader.log_readable(fields).readable is not False:
             return
         agreed = "log-unreadable" in self.allow
+        if agreed:
+            self.fs.refuse_missing("dropping the tree log")
         sentence = (
             f"{self.path}: drops the tree log at {fields.log_root}; what was only synced with fsync "
             f"since the commit of generation {fields.generation} is lost"

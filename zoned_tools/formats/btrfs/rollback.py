@@ -13,6 +13,7 @@ from zoned_tools.formats.btrfs.repair_writes import place_good
 from zoned_tools.formats.btrfs.ring import Fill
 from zoned_tools.formats.btrfs.supers import refuse_nothing
 from zoned_tools.formats.btrfs.survey import FileSystem, MirrorSurvey, survey_file_system
+from zoned_tools.formats.btrfs.tree_survey import survey_trees
 
 if TYPE_CHECKING:
     from zoned_tools.formats.btrfs.layout import SuperBlock
@@ -30,11 +31,12 @@ def plan_rollback(target: Target, generation: int, *, drop_log: bool = False) ->
 
     Raises:
         MetadataError: a device holds no super block at all, or no valid one of the generation.
-        RefusedError: its roots cannot be read, or the tree log it names cannot.
+        RefusedError: a device is missing, the roots cannot be read, or the tree log that it names cannot.
     """
     fs = survey_file_system(target)
     for survey in fs.surveys:
         refuse_nothing(survey)
+    fs.refuse_missing("rolling back")
     plan = Plan(f"roll btrfs back to generation {generation}")
     for index in range(len(fs.surveys)):
         _plan_device(fs, index, generation, plan, drop_log=drop_log)
@@ -108,7 +110,8 @@ def _explain(fs: FileSystem, index: int, block: SuperBlock, plan: Plan, *, drop_
                 hint="--drop-log clears it",
             )
         plan.messages.append(f"the next mount replays the tree log at {block.log_root} (--drop-log clears it)")
-    plan.messages.extend(f"the kernel will refuse to mount it: {lost}" for lost in fs.reader.lost_trees(block))
+    lost_trees = survey_trees(fs.reader, block, fs.zone_states(block)).lost_root_sentences()
+    plan.messages.extend(f"the kernel will refuse to mount it: {lost}" for lost in lost_trees)
 
 
 def _warn_of_comparison(path: str, survey: MirrorSurvey, good: Good, plan: Plan) -> None:

@@ -174,6 +174,73 @@ RULES = Rules(
             kernel="It replays the log at every mount, read-only ones too, unless mounted with rescue=nologreplay.",
             asks=Consent.LOSES,
         ),
+        "node-lost": Rule(
+            _ERROR,
+            "No copy of a tree node can be read; what lies below it is not reached.",
+            "Its zone was reset, went dead, or is damaged.",
+            kernel="It mounts while no tree that mounting needs is concerned; the files that the node holds give EIO.",
+        ),
+        "node-copy-lost": Rule(
+            _WARNING,
+            "One copy of a tree node cannot be read, another can.",
+            "Its zone was reset or is damaged.",
+            kernel="It reads the other copy; btrfs scrub mends it by relocating the whole block group.",
+        ),
+        # block groups and zones
+        "bg-wp-differs": Rule(
+            _ERROR,
+            "The zones of a mirrored block group are not written equally far: mounting fails.",
+            "A power cut between the writes of the copies, or a program reset, finished or wrote one of the zones.",
+            kernel="write pointer offset mismatch of zones in the profile: it refuses every mount but rescue=all.",
+        ),
+        "bg-zone-dead": Rule(
+            _ERROR,
+            "A zone of a block group is read-only or offline.",
+            "The drive gave the zone up.",
+            kernel="It refuses every mount but ro,rescue=all; stripes of RAID1 other than the first are passed over.",
+        ),
+        "bg-extents-beyond-wp": Rule(
+            _ERROR,
+            "Extents of a block group lie where its zone was never written.",
+            "The zone was reset, or an image was cut short.",
+            kernel="It mounts single and equal copies, and the next data write to the group ends in a failed commit; "
+            "beside a conventional copy it refuses (write pointer offset mismatch).",
+        ),
+        "bg-striping": Rule(
+            _ERROR,
+            "The zones of a striped block group are not written in the order of its rows.",
+            _CUT,
+            kernel=_REFUSED,
+        ),
+        "bg-wp-over-capacity": Rule(
+            _ERROR,
+            "A block group reaches behind the capacity of its zone.",
+            _OTHER_DRIVE,
+            kernel="invalid write pointer: " + _REFUSED[0].lower() + _REFUSED[1:],
+        ),
+        "bg-unmatched": Rule(
+            _ERROR,
+            "A chunk has no block group item, or a block group item no chunk.",
+            _OVERWRITTEN,
+            kernel=_REFUSED,
+        ),
+        "bg-used-differs": Rule(
+            _WARNING,
+            "The extents of a block group are not what its item says to be in use.",
+            "A fault in a kernel, or damage; btrfs check looks further.",
+        ),
+        "active-zones-exceeded": Rule(
+            _ERROR,
+            "More zones are active than the drive allows; finishing zones of full block groups helps.",
+            "The image is restored to a drive with another limit.",
+            kernel=_REFUSED,
+        ),
+        "zone-orphan": Rule(
+            _INFO,
+            "A zone that nothing owns is not empty.",
+            "mkfs.btrfs -m dup leaves one; or another program wrote it.",
+            kernel="The allocator skips it for ever.",
+        ),
         # features
         "zoned-flag-clear": Rule(
             _ERROR,
@@ -184,7 +251,9 @@ RULES = Rules(
         "not-zoned": Rule(_INFO, "The file system is on a regular device and does not use the ZONED feature."),
         "mixed-groups": Rule(_ERROR, "Mixed block groups do not work in zoned mode.", _MADE_WRONG, kernel=_REFUSED),
         "raid56": Rule(_ERROR, "RAID5 and RAID6 do not work in zoned mode.", _MADE_WRONG),
-        "profile-unsupported": Rule(_ERROR, "A chunk has a profile that does not work in zoned mode.", _MADE_WRONG),
+        "profile-unsupported": Rule(
+            _ERROR, "A chunk has a profile that does not work in zoned mode.", _MADE_WRONG, kernel=_REFUSED
+        ),
         "feature-unknown": Rule(
             _ERROR, "Incompatible features are on that nobody knows.", "Damage, or a newer kernel.", kernel=_REFUSED
         ),
@@ -230,7 +299,10 @@ RULES = Rules(
         "device-duplicate": Rule(_ERROR, "Two devices have the same number.", "A device was copied."),
         "device-foreign": Rule(_ERROR, "A device belongs to another file system.", "The wrong device was named."),
         "device-missing": Rule(
-            _INFO, "Not all devices of the file system were given; trees on the others were not checked."
+            _WARNING,
+            "Not all devices of the file system were given; block groups on the others were not checked.",
+            "A device is not connected, or was not named.",
+            kernel="It refuses the mount without the option degraded.",
         ),
         "device-behind": Rule(
             _WARNING,

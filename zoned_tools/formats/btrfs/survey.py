@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
+from zoned_tools.errors import RefusedError
 from zoned_tools.formats.btrfs.copies import COPY_DTYPE, Copies, Copy, Scanner, decode_one, read_block
 from zoned_tools.formats.btrfs.layout import SUPER_BYTES, RootFields, SuperBlock, parse
+from zoned_tools.formats.btrfs.nodes import NodeError
 from zoned_tools.formats.btrfs.open import Mirror, Placement, locate
 from zoned_tools.formats.btrfs.ring import (
     Fill,
@@ -18,7 +20,9 @@ from zoned_tools.formats.btrfs.ring import (
     ring_state,
     write_position,
 )
-from zoned_tools.formats.btrfs.trees import Readability, TreeReader
+from zoned_tools.formats.btrfs.trees import ChunkMap, Readability, TreeReader
+from zoned_tools.formats.btrfs.validate import known_sys_chunks, zone_size_fault
+from zoned_tools.formats.btrfs.zone_states import ZoneStates
 
 if TYPE_CHECKING:
     from zoned_tools.device.base import Device
@@ -153,6 +157,19 @@ class DeviceSurvey:
         """One copy, parsed."""
         return parse(self.block(copy))
 
+    def zone_bytes(self, block: SuperBlock) -> int:
+        """Size of real zones, or of emulated ones, which is that of the first stripe; 0 when there are none."""
+        system = known_sys_chunks(block)
+        emulated = system[0].stripe_bytes if system and block.is_zoned else 0
+        return self.placement.zone_bytes or emulated
+
+    def zone_states(self, block: SuperBlock) -> ZoneStates | None:
+        """The zones as block groups see them; None where their size is not possible, which is a finding."""
+        zone_bytes = self.zone_bytes(block)
+        if not zone_bytes or zone_size_fault(zone_bytes):
+            return None
+        return ZoneStates.of(self.device, self.start_bytes, zone_bytes)
+
     @property
     def best(self) -> tuple[MirrorSurvey, Copy] | None:
         """The newest valid copy: mirror 0's while the kernel finds a valid one there, else the highest generation's.
@@ -164,6 +181,27 @@ class DeviceSurvey:
             return first, first.copies[first.newest]
         found = max(self.mirrors, key=lambda m: m.newest_generation, default=None)
         return None if found is None or found.newest is None else (found, found.copies[found.newest])
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Devices of a file system that were not given.
+
+    Attributes:
+        needed: how many the file system has.
+        devids: those that it names and that are not there.
+        block_groups: logical addresses of those with a stripe on one of them.
+    """
+
+    given: int
+    needed: int
+    devids: list[int]
+    block_groups: list[int]
+
+    @property
+    def sentence(self) -> str:
+        numbers = f"; not there: {', '.join(map(str, self.devids))}" if self.devids else ""
+        return f"{self.given} of {self.needed} devices given{numbers}"
 
 
 @dataclass(slots=True)
@@ -195,6 +233,52 @@ class FileSystem:
         if survey is not None:
             where["mirror"] = survey.number
         return where
+
+    def path_of(self, devid: int) -> str | None:
+        """Path of the device with this number; None where it was not given."""
+        device = self.reader.devices.get(devid)
+        return None if device is None else device.path
+
+    def missing(self) -> Missing | None:
+        """What was not given, after the newest super block's chunk tree, or its own number where that is lost."""
+        block = self.newest
+        if block is None:
+            return None
+        given = {one.dev_item.devid for one in self.supers if one is not None and one.fsid == block.fsid}
+        try:
+            chunks = self.reader.chunk_map(block)
+        except NodeError:  # told as roots that cannot be read; the number of devices is all that is known then
+            chunks = ChunkMap(known_sys_chunks(block))
+        named = {stripe.devid for chunk in chunks.chunks for stripe in chunk.stripes} | set(chunks.devices)
+        needed = len(chunks.devices) or block.num_devices
+        absent = named - given
+        if len(given) >= needed and not absent:
+            return None
+        groups = [c.logical for c in chunks.chunks if any(stripe.devid in absent for stripe in c.stripes)]
+        return Missing(len(given), needed, sorted(absent), groups)
+
+    def refuse_missing(self, doing: str) -> None:
+        """Refuse what needs every device: the kernel takes the one with the highest generation (chapter 12).
+
+        Raises:
+            RefusedError: one was not given.
+        """
+        missing = self.missing()
+        if missing is not None:
+            raise RefusedError(
+                f"{doing} needs all devices: {missing.sentence}",
+                device=self.target.device.path,
+                hint="the next mount would undo it from the device with the highest generation",
+            )
+
+    def zone_states(self, block: SuperBlock) -> dict[int, ZoneStates]:
+        """devid -> the zones of the device, for those whose zone size is possible."""
+        found: dict[int, ZoneStates] = {}
+        for survey, own in zip(self.surveys, self.supers, strict=True):
+            states = None if own is None or own.fsid != block.fsid else survey.zone_states(own)
+            if own is not None and states is not None:
+                found.setdefault(own.dev_item.devid, states)
+        return found
 
     def readability(self, index: int, survey: MirrorSurvey, row: int) -> Readability:
         """Whether the roots of one copy can be read; the verdict is kept in the survey."""

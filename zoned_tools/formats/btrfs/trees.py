@@ -13,19 +13,17 @@ from typing import TYPE_CHECKING
 from zoned_tools.errors import DeviceError
 from zoned_tools.formats.btrfs.chunks import (
     CHUNK_ITEM_TYPE,
-    COPY_PROFILES,
     FIRST_CHUNK_TREE_OBJECTID,
     Chunk,
     ChunkError,
+    Place,
     sys_chunks,
 )
 from zoned_tools.formats.btrfs.layout import Roots, metadata_uuid
-from zoned_tools.formats.btrfs.names import TREE_NAMES
 from zoned_tools.formats.btrfs.nodes import (
-    ROOT_ITEM,
-    ROOT_ITEM_TYPE,
     LeafItem,
     NodeError,
+    NodePointer,
     NodeRules,
     UnknownPlaceError,
     check_node,
@@ -38,6 +36,9 @@ if TYPE_CHECKING:
 
     from zoned_tools.device.base import Device
 
+DEV_ITEM_KEY = (1, 216)
+"""Objectid and type of the chunk tree's device items; the key's offset is the devid."""
+
 MAX_TREE_NODES = 1 << 20
 """More nodes than the chunk or root tree of any file system has."""
 
@@ -49,29 +50,37 @@ MAX_VERDICTS = 8192
 
 
 class ChunkMap:
-    """Logical addresses to places on devices."""
+    """Logical addresses to places on devices.
 
-    def __init__(self, chunks: Iterator[Chunk] | list[Chunk]) -> None:
+    Attributes:
+        chunks: by logical address.
+        devices: devid -> bytes, from the device items of the chunk tree; empty where only system chunks are known.
+    """
+
+    def __init__(self, chunks: Iterator[Chunk] | list[Chunk], devices: Mapping[int, int] | None = None) -> None:
         self.chunks = sorted(chunks, key=lambda chunk: chunk.logical)
+        self.devices: Mapping[int, int] = devices or {}
         self._starts = [chunk.logical for chunk in self.chunks]
 
-    def places(self, logical: int, length_bytes: int) -> list[tuple[int, int]]:
-        """``(devid, offset)`` of every copy of a range.
+    def copies(self, logical: int, length_bytes: int) -> list[Place]:
+        """Every copy of a range, in stripe order.
 
         Raises:
             NodeError: no chunk holds the range.
             UnknownPlaceError: the chunk's profile spreads it in a way that is not followed.
         """
         index = bisect.bisect_right(self._starts, logical) - 1
-        if index < 0:
-            raise NodeError(f"no chunk holds logical address {logical}")
-        chunk = self.chunks[index]
-        inside = logical - chunk.logical
-        if inside + length_bytes > chunk.length_bytes:
-            raise NodeError(f"no chunk holds logical address {logical}")
-        if chunk.profile not in COPY_PROFILES:
-            raise UnknownPlaceError(f"logical address {logical} is in a {chunk.profile} chunk")
-        return [(stripe.devid, stripe.offset_bytes + inside) for stripe in chunk.stripes]
+        chunk = self.chunks[index] if index >= 0 else None
+        if chunk is None or logical - chunk.logical + length_bytes > chunk.length_bytes:
+            raise NodeError(f"no chunk holds logical address {logical}", "address")
+        places = chunk.places(logical - chunk.logical, length_bytes)
+        if places is None:
+            raise UnknownPlaceError(f"logical address {logical} is in a {chunk.profile} chunk", "profile")
+        return places
+
+    def places(self, logical: int, length_bytes: int) -> list[tuple[int, int]]:
+        """``(devid, offset)`` of every copy of a range; raises as :meth:`copies`."""
+        return [(place.devid, place.offset_bytes) for place in self.copies(logical, length_bytes)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,39 +109,50 @@ class TreeReader:
     _chunk_maps: dict[tuple[object, ...], ChunkMap | NodeError] = field(default_factory=dict)
     _verdicts: dict[tuple[object, ...], Readability] = field(default_factory=dict)
 
-    def node(self, chunks: ChunkMap, rules: NodeRules, logical: int, generation: int, level: int | None) -> bytes:
+    def node(
+        self, chunks: ChunkMap, rules: NodeRules, logical: int, generation: int | None, level: int | None
+    ) -> bytes:
         """The node at a logical address, from the first copy that passes every test.
 
         Raises:
             NodeError: no copy does; the message is that of the last one.
             UnknownPlaceError: so, and at least one copy is on a device that was not given.
         """
-        failure: NodeError = NodeError(f"no chunk holds logical address {logical}")
+        pointer = NodePointer(0, logical, generation, level)
+        failure: NodeError = NodeError(f"no chunk holds logical address {logical}", "address")
         missing = False
-        for devid, offset in chunks.places(logical, rules.nodesize):
-            device = self.devices.get(devid)
-            if device is None:
-                missing = True
-                failure = UnknownPlaceError(f"the node at {logical} is on device {devid}, which is not there")
-                continue
+        for place in chunks.copies(logical, rules.nodesize):
             try:
-                node = self._read(device, offset, rules.nodesize)
-                check_node(node, rules, logical, generation, level)
-                return node
+                return self.copy(place, rules, pointer)
             except NodeError as error:
+                missing = missing or isinstance(error, UnknownPlaceError)
                 failure = error
         if missing and not isinstance(failure, UnknownPlaceError):
             raise UnknownPlaceError(f"{failure}; another copy is on a device that is not there")
         raise failure
 
+    def copy(self, place: Place, rules: NodeRules, pointer: NodePointer) -> bytes:
+        """One copy of a node.
+
+        Raises:
+            NodeError: it cannot be read, or is not what the pointer means.
+            UnknownPlaceError: it is on a device that was not given.
+        """
+        device = self.devices.get(place.devid)
+        if device is None:
+            raise UnknownPlaceError(f"the node at {pointer.logical} is on device {place.devid}, which is not there")
+        node = self._read(device, place.offset_bytes, rules.nodesize)
+        check_node(node, rules, pointer.logical, pointer.generation, pointer.level)
+        return node
+
     def _read(self, device: Device, offset_bytes: int, length_bytes: int) -> bytes:
         at = self.start_bytes + offset_bytes
         if at + length_bytes > device.geometry.size_bytes:
-            raise NodeError(f"a node at byte {at} lies behind the end of {device.path}")
+            raise NodeError(f"a node at byte {at} lies behind the end of {device.path}", "outside")
         try:
             return device.read(at, length_bytes)
         except DeviceError as error:
-            raise NodeError(error.message) from None
+            raise NodeError(error.message, "unreadable") from None
 
     def chunk_map(self, super_block: Roots) -> ChunkMap:
         """All chunks: those of the super block's array, and those of the chunk tree.
@@ -166,23 +186,25 @@ class TreeReader:
 
     def _read_chunk_tree(self, super_block: Roots) -> ChunkMap:
         rules = NodeRules.of(super_block)
+        devices: dict[int, int] = {}
         try:
             system = ChunkMap(sys_chunks(super_block))
             chunks = {chunk.logical: chunk for chunk in system.chunks}
-            root = (super_block.chunk_root, super_block.chunk_root_generation, super_block.chunk_root_level)
-            for item in self.items(system, rules, *root):
+            for item in self.items(system, rules, *chunk_root(super_block)[1:]):
                 if item.type == CHUNK_ITEM_TYPE and item.objectid == FIRST_CHUNK_TREE_OBJECTID:
                     chunks[item.offset] = Chunk.decode(item.offset, item.data)[0]
+                elif (item.objectid, item.type) == DEV_ITEM_KEY and len(item.data) >= 16:
+                    devices[item.offset] = int.from_bytes(item.data[8:16], "little")
         except ChunkError as error:
             raise NodeError(str(error)) from None
         except UnknownPlaceError as error:
             raise UnknownPlaceError(f"chunk tree: {error}") from None
         except NodeError as error:
-            raise NodeError(f"chunk tree: {error}") from None
-        return ChunkMap(list(chunks.values()))
+            raise NodeError(f"chunk tree: {error}", error.why) from None
+        return ChunkMap(list(chunks.values()), devices)
 
     def items(
-        self, chunks: ChunkMap, rules: NodeRules, logical: int, generation: int, level: int
+        self, chunks: ChunkMap, rules: NodeRules, logical: int, generation: int | None, level: int
     ) -> Iterator[LeafItem]:
         """Every item of a tree, in order.
 
@@ -230,33 +252,10 @@ class TreeReader:
             return Readability(readable=False, reason=str(error))
         return Readability(readable=True)
 
-    def lost_trees(self, super_block: Roots) -> list[str]:
-        """Trees that the kernel reads at mount and whose root node is gone, with the reason.
 
-        Walks the root tree; empty when every tree listed there has its root node.
-        """
-        lost = []
-        try:
-            chunks, rules = self.chunk_map(super_block), NodeRules.of(super_block)
-            root = (super_block.root, super_block.generation, super_block.root_level)
-            for item in self.items(chunks, rules, *root):
-                if item.type != ROOT_ITEM_TYPE or item.objectid not in TREE_NAMES:
-                    continue
-                if len(item.data) < ROOT_ITEM.sizeof():
-                    lost.append(f"{TREE_NAMES[item.objectid]}: its root item is cut off")
-                    continue
-                entry = ROOT_ITEM.parse(item.data)
-                try:
-                    self.node(chunks, rules, entry.bytenr, entry.generation, entry.level)
-                except UnknownPlaceError:
-                    continue
-                except NodeError as error:
-                    lost.append(f"{TREE_NAMES[item.objectid]}: {error}")
-        except UnknownPlaceError:
-            return lost
-        except NodeError as error:
-            lost.append(f"root tree: {error}")
-        return lost
+def chunk_root(super_block: Roots) -> tuple[int, int, int | None, int]:
+    """``(tree, address, generation, level)`` of the chunk tree's root; a generation of 0 accepts any (chapter 4.1)."""
+    return 3, super_block.chunk_root, super_block.chunk_root_generation or None, super_block.chunk_root_level
 
 
 def _chunk_key(super_block: Roots) -> tuple[object, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoned_tools.formats.btrfs.checksum import ALGORITHMS
-from zoned_tools.formats.btrfs.chunks import COPY_PROFILES, Chunk, ChunkError, sys_chunks
+from zoned_tools.formats.btrfs.chunks import Chunk, ChunkError, sys_chunks
 from zoned_tools.formats.btrfs.layout import (
     ALL_ONES,
     COMPAT_RO_BLOCK_GROUP_TREE,
@@ -152,12 +152,30 @@ def chunk_array_fault(block: SuperBlock) -> str:
     return ""
 
 
-def profile_faults(chunks: list[Chunk], incompat_flags: int) -> Iterator[str]:
-    """Profiles of chunks that zoned mode does not support."""
-    if incompat_flags & INCOMPAT_RAID_STRIPE_TREE:
-        return
-    for profile in sorted({chunk.profile for chunk in chunks} - COPY_PROFILES):
-        yield f"profile {profile} does not work in zoned mode without a raid stripe tree"
+def known_sys_chunks(block: SuperBlock) -> list[Chunk]:
+    """The system chunks; none where the array cannot be decoded, which :func:`chunk_array_fault` tells."""
+    try:
+        return sys_chunks(block)
+    except ChunkError:
+        return []
+
+
+_PARITY_PROFILES = frozenset({"RAID5", "RAID6"})
+_DATA = 1
+
+
+def profile_faults(chunks: list[Chunk], incompat_flags: int) -> Iterator[tuple[int, str]]:
+    """``(logical address, sentence)`` of chunks whose profile zoned mode does not support (btrfs-zoned.md 8.2).
+
+    Metadata and system chunks may have every profile but those with parity.
+    """
+    stripe_tree = incompat_flags & INCOMPAT_RAID_STRIPE_TREE
+    for chunk in chunks:
+        profile = chunk.profile
+        if profile in _PARITY_PROFILES:
+            yield chunk.logical, f"chunk {chunk.logical}: profile {profile} does not work in zoned mode"
+        elif chunk.type & _DATA and profile != "single" and not stripe_tree:
+            yield chunk.logical, f"chunk {chunk.logical}: data in profile {profile} needs a raid stripe tree"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +200,7 @@ def misplaced(chunks: list[Chunk], devid: int, size_bytes: int, zone_bytes: int,
         zone_bytes: 0 when it is not known: then zones are not looked at.
     """
     here = [
-        (chunk.logical, stripe.offset_bytes, chunk.length_bytes)
+        (chunk.logical, stripe.offset_bytes, chunk.stripe_bytes)
         for chunk in chunks
         for stripe in chunk.stripes
         if stripe.devid == devid
