@@ -75,13 +75,14 @@ def list_supers(target: Target, *, roots: bool = False) -> DeviceSurvey:
 
 
 def refuse_nothing(survey: DeviceSurvey) -> None:
-    """Refuse a device without any magic; a ring in dead zones, or an empty one in front of zones that hold
+    """Refuse a device without any magic; a ring that cannot be read, or an empty one in front of zones that hold
     something, is worth seeing.
 
     Raises:
         MetadataError: there is no trace of a btrfs.
     """
-    if any(mirror.is_dead or mirror.copies["magic"].any() for mirror in survey.mirrors) or _lost_its_ring(survey):
+    unread = any(mirror.is_dead or mirror.copies["unreadable"].any() for mirror in survey.mirrors)
+    if unread or any(mirror.copies["magic"].any() for mirror in survey.mirrors) or _lost_its_ring(survey):
         return
     raise MetadataError("no btrfs super block", device=survey.device.path)
 
