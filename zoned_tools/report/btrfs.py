@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from zoned_tools.formats.btrfs.ring import RingZone
     from zoned_tools.formats.btrfs.supers import CopyRow
     from zoned_tools.formats.btrfs.survey import DeviceSurvey, MirrorSurvey
+    from zoned_tools.formats.btrfs.zone_accounts import DeviceRow, ZoneAccounts, ZoneRow
 
 # -- the list
 
@@ -209,3 +210,40 @@ def latest_line(path: str, mirror: int, copy: CopyRow) -> str:
 def rollback_line(paths: Sequence[str], generation: int, *, changed: bool) -> str:
     """Which super block is the newest now."""
     return f"{', '.join(paths)}: generation {generation} is the newest {'now' if changed else 'already'}"
+
+
+# -- zones
+
+_ZONE_ROW = "%7s %-13s %-13s %-11s %12s %12s %12s %12s %s"
+_ZONE_HEADER = _ZONE_ROW % ("zone", "type", "condition", "owner", "written", "used", "unusable", "free", "")
+
+
+def zone_lines(accounts: ZoneAccounts) -> Iterator[str]:
+    """One line for each zone, in bytes, and totals for each device."""
+    for device in accounts.devices:
+        yield f"{device['device']}: device {device['devid']}, zones of {device['zone_size_bytes']} bytes"
+        yield _ZONE_HEADER.rstrip()
+        yield from (_zone_line(row) for row in device["zones"])
+        yield _zone_totals(device)
+
+
+def _zone_line(row: ZoneRow) -> str:
+    numbers = [row["written_bytes"], row.get("used_bytes"), row.get("unusable_bytes"), row.get("free_bytes")]
+    words = ["-" if number is None else number for number in numbers]
+    note = f"mirror {row['mirror']}" if "mirror" in row else ""
+    if "block_group" in row:
+        note = f"block group {row['block_group']}, {row['kind']}, {row['profile']}, stripe {row['stripe']}"
+    return (_ZONE_ROW % (row["zone"], row["type"], row["condition"], row["owner"], *words, note)).rstrip()
+
+
+def _zone_totals(device: DeviceRow) -> str:
+    zones = device["zones"]
+    used = sum(row.get("used_bytes") or 0 for row in zones)
+    unusable = sum(row.get("unusable_bytes") or 0 for row in zones)
+    free = sum(row.get("free_bytes") or 0 for row in zones)
+    owners = [row["owner"] for row in zones]
+    limit = f" of {device['max_active_zones']}" if device["max_active_zones"] else ""
+    return (
+        f"in block groups {used} bytes used, {unusable} unusable, {free} free; {owners.count('orphan')} orphans, "
+        f"{owners.count('free')} free zones; {device['active_zones']}{limit} zones active"
+    )

@@ -109,6 +109,31 @@ def test_what_is_measured(name: str, images: Images) -> None:
     assert rows == STATES[name]["block_groups"]
 
 
+@pytest.mark.parametrize("name", STATES)
+def test_zones_and_who_owns_them(name: str, images: Images, program: Program) -> None:
+    document = program("zoned", "btrfs", "zones", "--json", *images(name)).json
+    assert (document["schema"], document["generation"]) == ("zoned.btrfs.zones/1", STATES[name]["generation"])
+    for device, wanted in zip(document["devices"], STATES[name]["zones"], strict=True):
+        assert (device["devid"], device["active_zones"]) == (wanted["devid"], wanted["active_zones"])
+        rows = {row["zone"]: row for row in device["zones"]}
+        assert sorted(rows) == list(range(device["nr_zones"]))
+        for row in wanted["zones"]:
+            assert {key: rows[row["zone"]].get(key) for key in row} == row
+        others = set(rows) - {row["zone"] for row in wanted["zones"]}
+        assert {rows[zone]["owner"] for zone in others} <= {"free"}
+
+
+def test_zones_as_text(images: Images, program: Program) -> None:
+    text = program("zoned", "btrfs", "zones", *images("g01-dup-healthy")).out
+    lines = text.splitlines()
+    assert lines[0].endswith("device 1, zones of 4194304 bytes")
+    numbers = " ".join(lines[6].split())
+    group = "block group 16777216, data, single, stripe 0"
+    assert numbers == f"4 seq-required implicit-open block-group 135168 135168 0 4059136 {group}"
+    assert lines[-1].endswith("1 orphans, 21 free zones; 7 zones active")
+    assert len(lines) == 32 + 3
+
+
 def wp_text(stripe: Any) -> int | str:
     words = {-1: "conv", -2: {0xF: "offline", 0xD: "read-only"}.get(int(stripe["condition"]), "?")}
     return words.get(int(stripe["written"]), int(stripe["written"]))

@@ -20,6 +20,8 @@ COMMANDS = (
     ("supers", "--roots"),
     ("supers", "--latest"),
     ("supers", "--latest", "--json"),
+    ("zones",),
+    ("zones", "--json"),
     ("rollback", "--to-generation", 7),
     ("rollback", "--to-generation", 7, "--dry-run", "--json"),
 )

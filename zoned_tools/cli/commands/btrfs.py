@@ -14,7 +14,7 @@ from zoned_tools.errors import MetadataError, UsageError
 if TYPE_CHECKING:
     from zoned_tools.formats.contract import Target
 
-app = new_app("List the super blocks of a zoned btrfs, and go back to an older one.")
+app = new_app("List the super blocks and zones of a zoned btrfs, and go back to an older super block.")
 
 
 @app.command("supers")
@@ -85,6 +85,26 @@ def _print_latest(target: Target, mirror: int, *, json: bool) -> int:
         raise MetadataError(f"the kernel finds no super block in mirror {mirror}", device=path)
     else:
         write_line(latest_line(path, mirror, copy))
+    return 0
+
+
+@app.command("zones")
+def zones(devices: DevicePaths, json: Json = False, start: Start = None) -> int:
+    """List who owns each zone: super blocks, block groups with what they use, orphans, and what is free."""
+    from zoned_tools.engine.opening import opened_target
+    from zoned_tools.formats.btrfs.supers import list_supers, refuse_nothing
+    from zoned_tools.formats.btrfs.zone_accounts import account_zones
+    from zoned_tools.report.btrfs import zone_lines
+    from zoned_tools.report.documents.btrfs import btrfs_zones_document
+    from zoned_tools.report.stream import write_lines
+
+    with opened_target(devices, start, "btrfs", only_own=True) as target:
+        refuse_nothing(list_supers(target))
+        accounts = account_zones(target)
+        if json:
+            print_json(btrfs_zones_document(accounts))
+        else:
+            write_lines(zone_lines(accounts))
     return 0
 
 

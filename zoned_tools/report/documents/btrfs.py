@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from zoned_tools.device.plan import Plan
     from zoned_tools.formats.btrfs.supers import CopyRow, RingRow
     from zoned_tools.formats.btrfs.survey import DeviceSurvey
+    from zoned_tools.formats.btrfs.zone_accounts import DeviceRow, ZoneAccounts
     from zoned_tools.formats.contract import Target
 
 
@@ -61,6 +62,25 @@ class BtrfsLatestDocument(TypedDict):
 def btrfs_latest_document(device: str, mirror: int, copy: CopyRow | None) -> BtrfsLatestDocument:
     """What the kernel takes for the newest super block."""
     return {"schema": "zoned.btrfs.latest/1", "device": device, "mirror": mirror, "kernel_choice": copy}
+
+
+class BtrfsZonesDocument(TypedDict):
+    """``zoned.btrfs.zones/1``: who owns each zone, and how much of it is in use."""
+
+    schema: Literal["zoned.btrfs.zones/1"]
+    fsid: str
+    generation: int
+    devices: list[DeviceRow]
+
+
+def btrfs_zones_document(accounts: ZoneAccounts) -> BtrfsZonesDocument:
+    """Every zone of every device."""
+    return {
+        "schema": "zoned.btrfs.zones/1",
+        "fsid": str(accounts.block.fsid),
+        "generation": accounts.block.generation,
+        "devices": accounts.devices,
+    }
 
 
 class BtrfsRollbackDocument(TypedDict):

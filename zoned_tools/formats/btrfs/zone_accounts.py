@@ -1,0 +1,153 @@
+"""Who owns each zone, and how much of it is in use, lost to freed blocks, and free (btrfs-zoned.md 9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NotRequired, TypedDict
+
+from zoned_tools.device.zones import ACTIVE_CONDITIONS, condition_name, type_name
+from zoned_tools.errors import MetadataError
+from zoned_tools.formats.btrfs.block_groups import UNKNOWN, block_groups_of
+from zoned_tools.formats.btrfs.chunks import BLOCK_GROUP_TYPES, ROW_PROFILES, profile_name
+from zoned_tools.formats.btrfs.layout import MIRROR_BYTENR, mirrors_on
+from zoned_tools.formats.btrfs.survey import survey_file_system
+from zoned_tools.formats.btrfs.tree_survey import survey_trees
+from zoned_tools.formats.btrfs.zone_states import CONVENTIONAL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+
+    from zoned_tools.device.base import Device
+    from zoned_tools.formats.btrfs.block_groups import BlockGroups
+    from zoned_tools.formats.btrfs.layout import SuperBlock
+    from zoned_tools.formats.btrfs.zone_states import ZoneStates
+    from zoned_tools.formats.contract import Target
+
+
+class ZoneRow(TypedDict):
+    """One zone; ``written_bytes`` is null without a write pointer, the others where the profile does not tell."""
+
+    zone: int
+    start_bytes: int
+    capacity_bytes: int
+    type: str
+    condition: str
+    owner: str
+    written_bytes: int | None
+    mirror: NotRequired[int]
+    block_group: NotRequired[int]
+    kind: NotRequired[str]
+    profile: NotRequired[str]
+    stripe: NotRequired[int]
+    used_bytes: NotRequired[int | None]
+    last_extent_end_bytes: NotRequired[int | None]
+    unusable_bytes: NotRequired[int | None]
+    free_bytes: NotRequired[int | None]
+
+
+class DeviceRow(TypedDict):
+    """One device and its zones; ``max_active_zones`` is 0 without a limit."""
+
+    device: str
+    devid: int
+    zone_size_bytes: int
+    nr_zones: int
+    active_zones: int
+    max_active_zones: int
+    zones: list[ZoneRow]
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneAccounts:
+    """The zones of a file system's devices, after its newest super block."""
+
+    block: SuperBlock
+    devices: list[DeviceRow]
+
+
+def account_zones(target: Target) -> ZoneAccounts:
+    """Account for every zone of every device.
+
+    Raises:
+        MetadataError: no super block is valid, its roots cannot be read, or its zone size is not possible.
+    """
+    fs = survey_file_system(target)
+    block = fs.newest
+    if block is None:
+        raise MetadataError("no valid super block", device=target.device.path)
+    roots = fs.reader.roots_readable(block)
+    if not roots.readable:
+        sentence = f"the trees of generation {block.generation} cannot be read: {roots.reason}"
+        raise MetadataError(sentence, device=target.device.path)
+    zones = fs.zone_states(block)
+    if not zones:
+        raise MetadataError("a file system without zones", device=target.device.path)
+    found = block_groups_of(survey_trees(fs.reader, block, zones), zones)
+    rows = [_device(fs.reader.devices[devid], devid, states, found) for devid, states in zones.items()]
+    return ZoneAccounts(block, rows)
+
+
+def _device(device: Device, devid: int, states: ZoneStates, found: BlockGroups) -> DeviceRow:
+    geometry = device.geometry
+    zones = list(_zones(device, devid, states, found))
+    active = {condition_name(condition) for condition in ACTIVE_CONDITIONS}
+    return {
+        "device": device.path,
+        "devid": devid,
+        "zone_size_bytes": states.zone_bytes,
+        "nr_zones": len(zones),
+        "active_zones": sum(row["condition"] in active for row in zones),
+        "max_active_zones": geometry.max_active_zones,
+        "zones": zones,
+    }
+
+
+def _zones(device: Device, devid: int, states: ZoneStates, found: BlockGroups) -> Iterator[ZoneRow]:
+    """The rows of one device; the first owner of super-ring, block-group, super-place, orphan and free counts."""
+    is_zoned = device.geometry.is_zoned
+    count = len(states.written)
+    pairs = mirrors_on(count, states.zone_bytes) if is_zoned else []
+    rings = {zone: mirror for mirror, first in pairs for zone in (first, first + 1)}
+    places = {place // states.zone_bytes: mirror for mirror, place in reversed(list(enumerate(MIRROR_BYTENR)))}
+    stripes = {int(row["zone"]): row for row in found.stripes if row["devid"] == devid and row["zone"] >= 0}
+    types = device.zones()["type"].tolist() if is_zoned else [1] * count
+    columns = (states.written.tolist(), states.capacity.tolist(), states.condition.tolist())
+    for zone, (kind, written, capacity, condition) in enumerate(zip(types, *columns, strict=True)):
+        row: ZoneRow = {
+            "zone": zone,
+            "start_bytes": zone * states.zone_bytes,
+            "capacity_bytes": capacity,
+            "type": type_name(kind),
+            "condition": condition_name(condition),
+            "owner": "free",
+            "written_bytes": written if written >= 0 else None,
+        }
+        if zone in rings:
+            row["owner"], row["mirror"] = "super-ring", rings[zone]
+        elif zone in stripes:
+            row["owner"] = "block-group"
+            _add_block_group(row, stripes[zone], found, written)
+        elif zone in places:
+            row["owner"], row["mirror"] = "super-place", places[zone]
+        elif written > 0:
+            row["owner"] = "orphan"
+        yield row
+
+
+def _add_block_group(row: ZoneRow, stripe: np.void, found: BlockGroups, written: int) -> None:
+    """The keys of a zone that belongs to a block group; each copy carries the figures of the whole group."""
+    group = found.groups[stripe["group"]]
+    kind, used, last = int(group["type"]), int(group["used"]), int(group["last"])
+    row["block_group"] = int(group["logical"])
+    row["kind"] = "+".join(name.lower() for bit, name in BLOCK_GROUP_TYPES.items() if kind >> bit & 1)
+    row["profile"] = profile_name(kind)
+    row["stripe"] = int(stripe["stripe"])
+    known = used != UNKNOWN and row["profile"] not in ROW_PROFILES
+    row["used_bytes"] = used if known else None
+    row["last_extent_end_bytes"] = last if known else None
+    pointer = last if written == CONVENTIONAL else written
+    counted = known and pointer >= 0
+    row["unusable_bytes"] = max(pointer - used, 0) if counted else None
+    row["free_bytes"] = row["capacity_bytes"] - pointer if counted else None
