@@ -111,7 +111,8 @@ def format_volume(
         meta, data = volume_sizes(drive, begin, wanted.data_blocks)
         plan = plan_volume(drive, compressor=wanted.compressor, start_bytes=begin, data_blocks=data)
         _refuse_content(drive, force=force)
-        execute(plan, [drive], dry_run=dry_run, undo=undo, no_undo=no_undo, identity_after=NAME)
+        if not (dry_run and json):
+            execute(plan, [drive], dry_run=dry_run, undo=undo, no_undo=no_undo, identity_after=NAME)
     name, line = wanted.compressor.label, _line(device, start, table) if not dry_run else None
     made = compress_table(line)
     if json:

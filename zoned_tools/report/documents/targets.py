@@ -144,10 +144,13 @@ def explain_document(rules: Mapping[str, Rule]) -> ExplainDocument:
     return {"schema": "zoned.explain/1", "codes": rows}
 
 
-class TargetFacts(TypedDict):
+class _TargetFacts(TypedDict):
+    devices: list[str]
+
+
+class TargetFacts(_TargetFacts):
     """What every document about one target begins with."""
 
-    devices: list[str]
     layout: str
 
 
@@ -156,9 +159,10 @@ def _facts(target: Target) -> TargetFacts:
 
 
 @layout_adds_keys
-class InspectDocument(TargetFacts):
-    """``zoned.inspect/1``: the layout's own tree beside the facts."""
+class InspectDocument(_TargetFacts):
+    """``zoned.inspect/1``: the layout's own tree beside the facts; that of dm-zoned has its places under ``layout``."""
 
+    layout: str | dict[str, object]
     schema: Literal["zoned.inspect/1"]
 
 
