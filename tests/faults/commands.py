@@ -145,7 +145,7 @@ def dm_zoned() -> Iterator[Command]:
     line = f"dmzadm --format --force disk.img --seq=2 --label=aware {DM_UUIDS}"
     yield Command("dmzadm --format of a host-aware drive", aware, line)
     dumped = (*DM_FILLED, "zoned dump --keep-names disk.img -o dump.json", f"{DM_FORMAT} --force")
-    yield Command("dm-zoned restore", dumped, "zoned restore disk.img -i dump.json")
+    yield Command("dm-zoned restore", dumped, "zoned restore disk.img -i dump.json --force")
     dump = "zoned dump --keep-names disk.img -o dump.json"
     yield Command("dump", DM_FILLED, dump, results=("dump.json",), again=f"{dump} --force", saves=False, rescues=True)
     yield Command(
@@ -187,7 +187,7 @@ def zonefs() -> Iterator[Command]:
         success=(0, 1),
     )  # fmt: skip
     dumped = (*FILLED, "zoned dump --keep-names disk.img -o dump.json", forced)
-    yield Command("zonefs restore", dumped, "zoned restore disk.img -i dump.json")
+    yield Command("zonefs restore", dumped, "zoned restore disk.img -i dump.json --force")
     loop = (*FILLED, "zoned image convert disk.img directory --quiet")
     yield Command(
         "mkzonefs of a zloop directory", loop, forced.replace("disk.img", "directory"), ("directory",),
@@ -251,7 +251,7 @@ def inplace_compress() -> Iterator[Command]:
     forced = (*filled, raw)
     yield Command("inplace-compress import --force", forced, f"{importing} --force", saves=False, gradual=True)
     dumped = (*filled, "zoned dump --keep-names disk.img -o dump.json", f"{line} --force --compressor 842")
-    yield Command("inplace-compress restore", dumped, "zoned restore disk.img -i dump.json")
+    yield Command("inplace-compress restore", dumped, "zoned restore disk.img -i dump.json --force")
     damaged = (vector("inplace-compress/p1-lzo"), _inplace_damage)
     repair = f"zoned check --repair {consents('inplace-compress')} disk.img"
     yield Command("inplace-compress check --repair", damaged, repair, success=(0, 1))
