@@ -26,7 +26,9 @@ def own_devices(name: str, directory: Path) -> list[Path]:
     found = [path for path in (directory / "disk.img", directory / "disk2.img") if path.exists()]
     for path in found:
         path.chmod(0o644)
-        path.with_name(f"{path.name}.zones").chmod(0o644)
+        zones = path.with_name(f"{path.name}.zones")
+        if zones.exists():
+            zones.chmod(0o644)
     return found
 
 

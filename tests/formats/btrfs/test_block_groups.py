@@ -12,6 +12,7 @@ from tests.formats.btrfs.images import MIB, change_zones, poke
 from tests.formats.btrfs.nodes import edit_root, item_places, own_devices
 from zoned_tools.device.image import open_image
 from zoned_tools.device.zones import SECTOR_BYTES, ZoneCondition
+from zoned_tools.formats.btrfs import zone_accounts
 from zoned_tools.formats.btrfs.block_groups import GROUP_DTYPE, STRIPE_DTYPE, UNJUDGED, BlockGroups
 from zoned_tools.formats.btrfs.constants import NAME
 from zoned_tools.formats.btrfs.survey import survey_file_system
@@ -250,3 +251,27 @@ def test_a_damaged_log_is_one_finding(tmp_path: Path, program: Program) -> None:
         [(_, place)] = fs.reader.chunk_map(block).places(block.log_root, block.nodesize)
     poke(image, place + 200, b"damage")
     assert [code for code, _ in findings(program, "--deep", image)] == ["log-unreadable"]
+
+
+def test_a_sparse_file_with_more_emulated_zones_than_any_drive(
+    tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checked without a table of them; a list of them is refused."""
+    [image] = own_devices("p21-emulated-regular", tmp_path)
+    with open(image, "r+b") as file:
+        file.truncate(1 << 43)
+    assert {code for code, _ in findings(program, image)} == {"head-none"}  # of a mirror that the file begins to have
+    assert program("zoned", "btrfs", "zones", image).status == 0
+    monkeypatch.setattr(zone_accounts, "MAX_ZONES", 1 << 14)
+    refused = program("zoned", "btrfs", "zones", image)
+    assert refused.status == 8
+    assert "32768 zones of 268435456 bytes are too many to list" in refused.err
+
+
+def test_zones_of_a_file_system_whose_roots_are_lost(tmp_path: Path, program: Program) -> None:
+    [image] = own_devices("g01-dup-healthy", tmp_path)
+    change_zones(image, lambda table: table["condition"].__setitem__([7, 8], ZoneCondition.OFFLINE))
+    refused = program("zoned", "btrfs", "zones", image)
+    assert (refused.status, refused.out) == (8, "")
+    assert "the trees of generation 11 cannot be read" in refused.err
+    assert len(refused.err.splitlines()) == 1

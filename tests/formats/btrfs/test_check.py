@@ -282,6 +282,7 @@ def test_any_super_block(tmp_path_factory: pytest.TempPathFactory, data: st.Data
         ["probe"],
         ["btrfs", "supers", "--roots"],
         ["btrfs", "supers", "--full"],
+        ["btrfs", "zones"],
         ["inspect", "--layout", "btrfs"],
         ["check", "--deep", "--layout", "btrfs"],
         ["check", "--repair", "--layout", "btrfs", "--allow", "roots-unreadable"],

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from zoned_tools.formats.contract import Target
 
 
+MAX_ZONES = 1 << 22
+"""More than any drive has: emulated zones are as many as a sparse file claims."""
+
+
 class ZoneRow(TypedDict):
     """One zone; ``written_bytes`` is null without a write pointer, the others where the profile does not tell."""
 
@@ -71,7 +75,8 @@ def account_zones(target: Target) -> ZoneAccounts:
     """Account for every zone of every device.
 
     Raises:
-        MetadataError: no super block is valid, its roots cannot be read, or its zone size is not possible.
+        MetadataError: no super block is valid, its roots cannot be read, its zone size is not possible, or there
+            are more than :data:`MAX_ZONES`.
     """
     fs = survey_file_system(target)
     block = fs.newest
@@ -84,6 +89,10 @@ def account_zones(target: Target) -> ZoneAccounts:
     zones = fs.zone_states(block)
     if not zones:
         raise MetadataError("a file system without zones", device=target.device.path)
+    for devid, states in zones.items():
+        if len(states.written) > MAX_ZONES:
+            sentence = f"{len(states.written)} zones of {states.zone_bytes} bytes are too many to list"
+            raise MetadataError(sentence, device=fs.path_of(devid) or target.device.path)
     found = block_groups_of(survey_trees(fs.reader, block, zones), zones)
     rows = [_device(fs.reader.devices[devid], devid, states, found) for devid, states in zones.items()]
     return ZoneAccounts(block, rows)
