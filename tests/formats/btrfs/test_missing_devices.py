@@ -109,6 +109,18 @@ def test_repairs_that_lose_commits_need_all_devices(
     assert digests(first, second) == before
 
 
+def test_trees_are_those_of_the_device_with_the_highest_generation(pair: tuple[Path, Path], program: Program) -> None:
+    """As a mount takes them: the first device's newest super block is older, and its roots are lost."""
+    with open_image(str(pair[0]), writable=True) as drive:
+        survey = survey_device(drive)
+        head = head_of(survey.mirrors[0])
+        block = make_super(int(head["generation"]) - 1, base=survey.block(head), chunk_root=1 << 50)
+        drive.write(int(head["offset_bytes"]) + SUPER_BYTES, block)
+    [row] = program("zoned", "check", "--json", *pair).json["devices"]
+    assert row["verdict"] == "clean"
+    assert row["facts"]["trees_checked"] == "roots"
+
+
 def test_a_torn_head_is_repaired_on_one_device(pair: tuple[Path, Path], program: Program) -> None:
     """The same generation is written again: nothing of the other device's is lost."""
     first, _ = pair

@@ -88,14 +88,13 @@ def _tree_findings(evidence: BtrfsEvidence, *, deep: bool) -> Iterator[FindingGr
 
 
 def _mounted(fs: FileSystem) -> tuple[SuperBlock, Where] | None:
-    """The super block whose trees count, and its place: what the kernel would mount, of the first device with a
-    valid head; where no device has one, the newest valid, which a repair makes the head."""
+    """The super block whose trees count, and its place: what the kernel would mount, which is the valid head with the
+    highest generation of all devices; where no device has one, the newest valid, which a repair makes the head."""
+    heads, others = [], []
     for index, survey in enumerate(fs.surveys):
-        first = survey.mirror(0)
+        first, best = survey.mirror(0), survey.best
         if first is not None and first.valid_head is not None:
-            return survey.super_block(first.valid_head), fs.where(index, first)
-    for index, survey in enumerate(fs.surveys):
-        best = survey.best
-        if best is not None:
-            return survey.super_block(best[1]), fs.where(index, best[0])
-    return None
+            heads.append((survey.super_block(first.valid_head), fs.where(index, first)))
+        elif best is not None:
+            others.append((survey.super_block(best[1]), fs.where(index, best[0])))
+    return max(heads or others, key=lambda one: one[0].generation, default=None)

@@ -289,17 +289,19 @@ class FileSystem:
 
 
 def survey_file_system(target: Target) -> FileSystem:
-    """Survey every device of a target."""
+    """Survey every device of a target; trees are read from those that belong to the newest super block's."""
     surveys = tuple(survey_device(device, target.start_bytes) for device in target.devices)
     supers: list[SuperBlock | None] = []
-    by_devid: dict[int, Device] = {}
     for survey in surveys:
         best = survey.best
-        block = None if best is None else survey.super_block(best[1])
-        supers.append(block)
-        if block is not None:
+        supers.append(None if best is None else survey.super_block(best[1]))
+    by_devid: dict[int, Device] = {}
+    fs = FileSystem(target, surveys, tuple(supers), TreeReader(by_devid, target.start_bytes))
+    newest = fs.newest
+    for survey, block in zip(surveys, supers, strict=True):
+        if block is not None and newest is not None and block.fsid == newest.fsid:
             by_devid.setdefault(block.dev_item.devid, survey.device)
-    return FileSystem(target, surveys, tuple(supers), TreeReader(by_devid, target.start_bytes))
+    return fs
 
 
 def survey_device(device: Device, start_bytes: int = 0) -> DeviceSurvey:
