@@ -117,10 +117,10 @@ def _zdm() -> Iterator[Sample]:
             ("check/1", f"zdmadm --check {where}"),
             ("zdmadm/1", f"zdmadm --check {where} none.img"),
             ("zdmadm/1", f"zdmadm --probe {where} none.img"),
-            ("zdmadm/1", f"zdmadm --restore --dry-run {where}"),
+            ("?zdmadm/1", f"zdmadm --restore --dry-run {where}"),
             ("zdmadm/1", f"zdmadm --unload --dry-run {where}"),
             ("zdmadm/1", f"zdmadm --wipe --force --dry-run {where}"),
-            ("zdmadm/1", f"zdmadm --create --force --dry-run {where}"),
+            ("?zdmadm/1", f"zdmadm --create --force --dry-run {where}"),
             ("?zdmadm/1", f"zdmadm --set --gc off {where}"),
         )
         lines = (*_read("disk.img", start), *_change("disk.img", start), *own)
@@ -345,6 +345,15 @@ def test_every_key_was_met() -> None:
         for part, definition in json.loads(schemas.schema_text(name))["$defs"].items():
             left[part] = left.get(part, set(definition["properties"])) - met
     assert {part: keys for part, keys in left.items() if keys} == NEEDS_A_KERNEL
+
+
+def test_a_line_of_a_zone_report_is_a_row_of_its_document(directory: Path, zoned: Program) -> None:
+    assert zoned(*shlex.split(CREATE.format("a.img"))[1:]).status == 0
+    schema = json.loads(schemas.schema_text("zoned.report/1"))
+    row = Draft202012Validator({"$ref": "#/$defs/ZoneRow", "$defs": schema["$defs"]})
+    lines = zoned("report", directory / "a.img", "--format", "jsonl").out.splitlines()
+    assert len(lines) == 24
+    assert all(row.is_valid(json.loads(line)) for line in lines)
 
 
 def test_a_wrong_document_has_faults(zoned: Program) -> None:
