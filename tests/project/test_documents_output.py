@@ -167,6 +167,7 @@ def _btrfs() -> Iterator[Sample]:
             ("?btrfs.supers/1", "zoned btrfs supers disk.img"),
             ("?btrfs.supers/1", "zoned btrfs supers --roots --full disk.img"),
             ("?btrfs.latest/1", "zoned btrfs supers --latest disk.img"),
+            ("?btrfs.zones/1", "zoned btrfs zones disk.img"),
             ("?btrfs.rollback/1", f"{back} --dry-run"),
             ("?btrfs.rollback/1", f"{back} --undo b.undo"),
         )

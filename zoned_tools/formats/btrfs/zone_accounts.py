@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NotRequired, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from zoned_tools.device.zones import ACTIVE_CONDITIONS, condition_name, type_name
 from zoned_tools.errors import MetadataError
@@ -30,8 +30,8 @@ MAX_ZONES = 1 << 22
 """More than any drive has: emulated zones are as many as a sparse file claims."""
 
 
-class ZoneRow(TypedDict):
-    """One zone; ``written_bytes`` is null without a write pointer, the others where the profile does not tell."""
+class ZoneColumns(TypedDict):
+    """What every zone has; ``written_bytes`` is null without a write pointer."""
 
     zone: int
     start_bytes: int
@@ -40,15 +40,20 @@ class ZoneRow(TypedDict):
     condition: str
     owner: str
     written_bytes: int | None
-    mirror: NotRequired[int]
-    block_group: NotRequired[int]
-    kind: NotRequired[str]
-    profile: NotRequired[str]
-    stripe: NotRequired[int]
-    used_bytes: NotRequired[int | None]
-    last_extent_end_bytes: NotRequired[int | None]
-    unusable_bytes: NotRequired[int | None]
-    free_bytes: NotRequired[int | None]
+
+
+class ZoneRow(ZoneColumns, total=False):
+    """One zone, by its owner with more keys; null where a profile or a dead zone does not tell."""
+
+    mirror: int
+    block_group: int
+    kind: str
+    profile: str
+    stripe: int
+    used_bytes: int | None
+    last_extent_end_bytes: int | None
+    unusable_bytes: int | None
+    free_bytes: int | None
 
 
 class DeviceRow(TypedDict):
