@@ -246,10 +246,11 @@ def repair_volume(
         bool, typer.Option("--relink", help="Point the bitmap at payloads that verify behind wrong metadata.")
     ] = False,
     zero_unreadable: Annotated[
-        bool, typer.Option("--zero-unreadable", help="Turn unreadable extents into zeroes: their content is lost.")
+        bool,
+        typer.Option("--zero-unreadable", help="Turn unreadable extents without a payload that verifies into zeroes."),
     ] = False,
     salvage_raw: Annotated[
-        bool, typer.Option("--salvage-raw", help="Turn unreadable extents into their bytes as they are stored.")
+        bool, typer.Option("--salvage-raw", help="Turn them into their bytes as they are stored.")
     ] = False,
     decode_mistagged: Annotated[
         bool, typer.Option("--decode-mistagged", help="Store the decoded content of tagged raw extents.")

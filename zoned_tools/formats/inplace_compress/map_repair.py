@@ -66,6 +66,7 @@ class MapRepair:
 
     Attributes:
         changed: whether anything was done.
+        replaced: whether an unreadable extent was linked or given up.
         waiting: problems whose repair nobody agreed to, after :meth:`run`.
     """
 
@@ -85,7 +86,7 @@ class MapRepair:
         self.doubtful = doubtful
         keeps_slack = doubtful and not agreed(consents, "MAP_SLACK")
         self.bitmap = Bitmap(self.volume, SECTOR_BYTES, keeps_slack=keeps_slack)
-        self.changed = False
+        self.changed = self.replaced = False
         self.waiting: list[Problem] = []
         self._shadows: Shadows | None = survey.shadows
         self._known: Payloads | None = survey.shadows.payloads if survey.shadows is not None else None
@@ -218,14 +219,20 @@ class MapRepair:
             self._new_raw.append((block, block + blocks))
             self._progress = True
             self._forget_data(block)
-        elif payload is not None:
-            self._put_extent(block, payload.blocks, payload.payload_sectors, blocks)
-        elif kind.sentence == _SALVAGED:
-            self._put_raw(block, blocks)
         else:
-            self._clear(block, blocks)
+            self.replaced = True
+            self._replace(problem, payload, salvages=kind.sentence == _SALVAGED)
         self._note(kind, block, blocks, payload.blocks if payload is not None else 0)
         return True
+
+    def _replace(self, problem: Problem, payload: VerifyingPayload | None, *, salvages: bool) -> None:
+        """Link an unreadable extent to a payload, or give it up."""
+        if payload is not None:
+            self._put_extent(problem.block, payload.blocks, payload.payload_sectors, problem.blocks)
+        elif salvages:
+            self._put_raw(problem.block, problem.blocks)
+        else:
+            self._clear(problem.block, problem.blocks)
 
     def _forget_data(self, block: int) -> None:
         """Know no payload any more, because one was overwritten; another may begin at ``block`` now."""

@@ -132,7 +132,9 @@ def _changes_the_whole(survey: Survey, repair: MapRepair) -> bool:
     if not repair.changed:
         return False
     waiting = {problem.code for problem in repair.waiting}
-    return "MAP_SLACK" in waiting or (not survey.good_compressed and not waiting.isdisjoint(UNREADABLE_CODES))
+    # another compressor may decode all that are left, where this one decodes nothing
+    is_compressor_doubtful = repair.replaced and not survey.good_compressed and waiting.intersection(UNREADABLE_CODES)
+    return "MAP_SLACK" in waiting or bool(is_compressor_doubtful)
 
 
 def _swap_words(consents: Consents, result: RepairPlan, changes: Changes) -> bool:
