@@ -21,7 +21,7 @@ from zoned_tools.formats.inplace_compress.extents import Ranges
 from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, BLOCK_SECTORS, NIBBLE, SECTOR_BYTES
 from zoned_tools.formats.inplace_compress.places import Phrases, count, place
 from zoned_tools.formats.inplace_compress.rules import RULES, UNREADABLE_CODES
-from zoned_tools.formats.inplace_compress.survey import survey_ranges
+from zoned_tools.formats.inplace_compress.survey import survey_ranges, verifies
 from zoned_tools.formats.inplace_compress.verify import verifying_payload
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class MapRepair:
     Attributes:
         changed: whether anything was done.
         replaced: whether an unreadable extent was linked or given up.
+        is_other_byte_order: after what was certain the bitmap makes sense with its words reversed; no more is done.
         waiting: problems whose repair nobody agreed to, after :meth:`run`.
     """
 
@@ -86,7 +87,7 @@ class MapRepair:
         self.doubtful = doubtful
         keeps_slack = doubtful and not agreed(consents, "MAP_SLACK")
         self.bitmap = Bitmap(self.volume, SECTOR_BYTES, keeps_slack=keeps_slack)
-        self.changed = self.replaced = False
+        self.changed = self.replaced = self.is_other_byte_order = False
         self.waiting: list[Problem] = []
         self._shadows: Shadows | None = survey.shadows
         self._known: Payloads | None = survey.shadows.payloads if survey.shadows is not None else None
@@ -102,6 +103,9 @@ class MapRepair:
         self.waiting = list(self.survey.in_order())
         for _ in range(_MOST_ROUNDS):
             self._repair_problems()
+            if self.is_other_byte_order:
+                self.changed = True
+                break
             if self.deep and not self._progress:
                 self._use_shadows()
             if not self._progress:
@@ -130,8 +134,12 @@ class MapRepair:
     def _repair_problems(self) -> None:
         """What is certain, then what is agreed to."""
         unreadable = frozenset(p.block for p in self.waiting if p.code in UNREADABLE_CODES)
-        left = [problem for problem in self.waiting if not self._is_certain(problem, unreadable)]
-        self.waiting = [problem for problem in left if not self._is_agreed(problem)]
+        self.waiting = [problem for problem in self.waiting if not self._is_certain(problem, unreadable)]
+        if self._progress and any(problem.code in ("MAP_NIBBLE", "EXT_TAG") for problem in self.waiting):
+            self.changes.take(self.bitmap)
+            self.is_other_byte_order = verifies(self.volume.other_byte_order())
+        if not self.is_other_byte_order:
+            self.waiting = [problem for problem in self.waiting if not self._is_agreed(problem)]
 
     def _use_shadows(self) -> None:
         """Payloads behind wrong entries, as far as they are agreed to."""
@@ -187,6 +195,7 @@ class MapRepair:
                 self._note(_Kind("MAP_CANON", sentence), block, blocks)
             case "MAP_SLACK" if not self.doubtful:
                 self.bitmap.touch(block - 1)
+                self._progress = True
                 self._note(_Kind("MAP_SLACK", "the bits behind the last entry are cleared"), block, blocks)
             case "EXT_SHORT":
                 return self._shorten(problem)

@@ -134,7 +134,7 @@ def _changes_the_whole(survey: Survey, repair: MapRepair) -> bool:
     waiting = {problem.code for problem in repair.waiting}
     # another compressor may decode all that are left, where this one decodes nothing
     is_compressor_doubtful = repair.replaced and not survey.good_compressed and waiting.intersection(UNREADABLE_CODES)
-    return "MAP_SLACK" in waiting or bool(is_compressor_doubtful)
+    return "MAP_SLACK" in waiting or bool(is_compressor_doubtful) or repair.is_other_byte_order
 
 
 def _swap_words(consents: Consents, result: RepairPlan, changes: Changes) -> bool:
