@@ -106,7 +106,7 @@ def _dm_zoned() -> Iterator[Sample]:
 
 
 def _zdm() -> Iterator[Sample]:
-    for name in made_by.ZDM_NAMES if ALL else ("pop-small",):
+    for name in made_by.ZDM_NAMES if ALL else ("pop-small", "cut-direct"):
         start = f" --start {made_by.ZDM_START.get(name, 524288)}"
         where = f"disk.img{start}"
         own = (

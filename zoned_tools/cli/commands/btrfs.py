@@ -14,7 +14,7 @@ from zoned_tools.errors import MetadataError, UsageError
 if TYPE_CHECKING:
     from zoned_tools.formats.contract import Target
 
-app = new_app("List the super blocks and zones of a zoned btrfs, and go back to an older super block.")
+app = new_app("List super blocks and zones of a zoned btrfs, and go back to an older super block.")
 
 
 @app.command("supers")
