@@ -28,7 +28,10 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "schema": (f"{_HERE}.schema:schema", "Print the JSON Schema of a document."),
     "zonefs": (f"{_HERE}.zonefs:app", "List, read, write, check and mount the files of a zonefs volume."),
     "zdm": (f"{_HERE}.zdm:app", "Status, zone counters and drive zones of a ZDM."),
-    "btrfs": (f"{_HERE}.btrfs:app", "List super blocks and zones of a zoned btrfs, and go back to an older super block."),
+    "btrfs": (
+        f"{_HERE}.btrfs:app",
+        "List super blocks and zones of a zoned btrfs, and go back to an older super block.",
+    ),
     "inplace-compress": (
         f"{_HERE}.inplace_compress:app",
         "Make, fill, check, repair and measure dm-inplace-compress volumes.",
