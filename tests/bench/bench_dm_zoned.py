@@ -10,7 +10,7 @@ zone against the smallest drive (1.0 is linear).
     python tests/bench/bench_dm_zoned.py --findings 230000 [--directory DIR]
 
 measures ``zoned check`` of a drive of that many zones of 64 MiB on which nearly every rule is broken
-everywhere (about a million findings; the image takes 2 GB): CPU seconds and peak memory as text, as JSON and
+everywhere (750,000 findings; the image takes 2 GB): CPU seconds and peak memory as text, as JSON and
 of ``--repair --dry-run``, against what is promised.
 """
 
@@ -176,6 +176,10 @@ def break_everything(image: Path) -> None:
     write_sidecar(f"{image}.zones", dump.encode(facts, zone_table))
 
 
+_AGREED = ("--allow", "dm-zoned.zones-foreign")
+"""Without it nothing is planned: the zone table contradicts the metadata everywhere."""
+
+
 def measure_findings(directory: Path, nr_zones: int) -> None:
     """Print what a check of a broken drive costs, and whether that is as promised."""
     image, document = directory / "broken.img", directory / "check.json"
@@ -187,7 +191,7 @@ def measure_findings(directory: Path, nr_zones: int) -> None:
     as_json = run(PROGRAMS / "zoned", "check", image, "--json", output=str(document), expected=4)
     megabytes = document.stat().st_size / 1e6
     count = len(json.loads(document.read_bytes())["devices"][0]["findings"])
-    dry_run = run(PROGRAMS / "zoned", "check", image, "--repair", "--dry-run", expected=4)
+    dry_run = run(PROGRAMS / "zoned", "check", image, "--repair", "--dry-run", *_AGREED, expected=4)
     figures = {
         "text CPU s": text.cpu_seconds,
         "text MiB": text.peak_kib / 1024,

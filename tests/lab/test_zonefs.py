@@ -334,7 +334,7 @@ def test_explicit_open_agrees(tmp_path: Path) -> None:
         with (
             mounted(disk.path, tmp_path / "mnt", "explicit-open") as root,
             open_image(path, writable=True) as image,
-            offline(image, writable=True, explicit_open="") as tree,
+            offline(image, writable=True, explicit_open="1") as tree,
             open_device(disk.path) as real,
         ):
 
@@ -440,7 +440,7 @@ def test_host_aware_on_an_old_kernel(tmp_path: Path) -> None:
     with devices.scsi_debug(**parameters) as path:
         made = program("mkzonefs", "-o", "aggr_cnv", path)
         assert "  Host-aware device\n" in made.out
-        with mounted(path, tmp_path / "mnt") as root, offline(path, old_root_size="") as tree:
+        with mounted(path, tmp_path / "mnt") as root, offline(path, old_root_size="1") as tree:
             assert kernel_tree(root) == our_tree(tree)
             assert kernel_statfs(root) == our_statfs(tree)
 
