@@ -14,9 +14,9 @@ import numpy as np
 from zoned_tools.device.overlay import Overlay, apply_to_overlays
 from zoned_tools.device.plan import Plan, Produce, Write, apply_plan
 from zoned_tools.engine.checking import gather
-from zoned_tools.errors import ZonedError
+from zoned_tools.errors import RefusedError, ZonedError
 from zoned_tools.formats import registry
-from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Journey, RepairPlan, Settings
+from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Journey, RepairPlan, Settings, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,6 +119,27 @@ def rehearse(evidence: Evidence, plan: RepairPlan, consents: Consents, options: 
     later = look_up(copy, options.settings) if rounds else before
     difference = compare(before, later) if before is not None and later is not None else None
     return Rehearsal(after, whole, rounds, difference)
+
+
+def refuse_worse(before: Evidence, after: Evidence, doing: str, *, hint: str, unless_new: str = "") -> None:
+    """Refuse what was rehearsed and leaves more errors than there are.
+
+    Args:
+        doing: what it is (``repair``).
+        unless_new: said in place of the new codes where there are none.
+
+    Raises:
+        RefusedError: it does.
+    """
+    errors = before.findings.count(Severity.ERROR), after.findings.count(Severity.ERROR)
+    if errors[1] > errors[0]:
+        new = ", ".join(sorted(after.findings.codes - before.findings.codes)) or unless_new
+        raise RefusedError(
+            f"the {doing} was rehearsed and leaves {errors[1]} errors instead of {errors[0]}"
+            + (f" ({new})" if new else ""),
+            device=before.target.device.path,
+            hint=hint,
+        )
 
 
 def _join(whole: RepairPlan, plan: RepairPlan, *, first: bool) -> None:

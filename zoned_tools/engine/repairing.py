@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from zoned_tools.engine.changing import carry_out, identity_of
 from zoned_tools.engine.checking import CheckRequest, Outcome, check_target, gather
 from zoned_tools.engine.opening import Failure, opened_targets
-from zoned_tools.engine.rehearsing import rehearse
-from zoned_tools.errors import RefusedError, UsageError, ZonedError
+from zoned_tools.engine.rehearsing import refuse_worse, rehearse
+from zoned_tools.errors import UsageError, ZonedError
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import (
     AnyLayout,
@@ -22,7 +22,6 @@ from zoned_tools.formats.contract import (
     Evidence,
     NothingToCheckError,
     RepairPlan,
-    Severity,
     Target,
 )
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from zoned_tools.engine.changing import Carried
-    from zoned_tools.engine.rehearsing import Rehearsal
 
 
 def _ignore(*_: object) -> None:
@@ -108,7 +106,12 @@ def repair_target(
     if plan.plan:
         outcome.rehearsal = rehearse(before, plan, consents, options)
         outcome.plan = plan = outcome.rehearsal.plan
-        refuse_worse(before, outcome.rehearsal)
+        refuse_worse(
+            before,
+            outcome.rehearsal.evidence,
+            "repair",
+            hint="nothing was written; zoned dump --binary makes a report of the metadata",
+        )
     announce(outcome)
     if repair.dry_run:
         return outcome
@@ -124,23 +127,6 @@ def repair_target(
         outcome.repaired = before.findings
         outcome.evidence = layout.check(target, options)
     return outcome
-
-
-def refuse_worse(before: Evidence, rehearsal: Rehearsal) -> None:
-    """Refuse a plan after which there are more errors than before.
-
-    Raises:
-        RefusedError: there are.
-    """
-    errors = before.findings.count(Severity.ERROR), rehearsal.evidence.findings.count(Severity.ERROR)
-    if errors[1] > errors[0]:
-        new = sorted(rehearsal.evidence.findings.codes - before.findings.codes)
-        raise RefusedError(
-            f"the repair was rehearsed and leaves {errors[1]} errors instead of {errors[0]}"
-            + (f" ({', '.join(new)})" if new else ""),
-            device=before.target.device.path,
-            hint="nothing was written; zoned dump --binary makes a report of the metadata",
-        )
 
 
 def check_paths(

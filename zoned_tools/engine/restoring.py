@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING
 from zoned_tools.device.overlay import Overlay, apply_to_overlays
 from zoned_tools.engine.changing import identity_of
 from zoned_tools.engine.checking import gather
+from zoned_tools.engine.rehearsing import refuse_worse
 from zoned_tools.errors import RefusedError
 from zoned_tools.formats import registry
-from zoned_tools.formats.contract import CheckOptions, Severity, need
+from zoned_tools.formats.contract import CheckOptions, need
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from zoned_tools.device.plan import Plan
     from zoned_tools.formats.contract import Evidence, Target
+
+
+_FORCE = "--force restores it all the same"
 
 
 def plan_restore(target: Target, document: Mapping[str, object], *, force: bool = False) -> tuple[Plan, Evidence]:
@@ -38,7 +42,8 @@ def plan_restore(target: Target, document: Mapping[str, object], *, force: bool 
         _refuse_other(target, tried)
     after, _ = gather(tried, CheckOptions())
     if not force:
-        _refuse_worse(target, after)
+        before, _ = gather(target, CheckOptions())
+        refuse_worse(before, after, "restore", hint=_FORCE, unless_new="more of the same")
     return plan, after
 
 
@@ -48,17 +53,5 @@ def _refuse_other(target: Target, tried: Target) -> None:
         raise RefusedError(
             f"the document is of {new or 'a target that nothing recognises'}, the devices carry {there}",
             device=target.device.path,
-            hint="--force restores it all the same",
-        )
-
-
-def _refuse_worse(target: Target, after: Evidence) -> None:
-    before, _ = gather(target, CheckOptions())
-    errors = before.findings.count(Severity.ERROR), after.findings.count(Severity.ERROR)
-    if errors[1] > errors[0]:
-        raise RefusedError(
-            f"the restore was rehearsed and leaves {errors[1]} errors instead of {errors[0]}"
-            f" ({', '.join(sorted(after.findings.codes - before.findings.codes)) or 'more of the same'})",
-            device=target.device.path,
-            hint="--force restores it all the same",
+            hint=_FORCE,
         )
