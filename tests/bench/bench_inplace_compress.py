@@ -31,7 +31,7 @@ from zoned_tools.formats.inplace_compress.compressors import Compressor
 from zoned_tools.formats.inplace_compress.entries import fill_extents, pack_entries
 from zoned_tools.formats.inplace_compress.extents import scan
 from zoned_tools.formats.inplace_compress.format import plan_volume
-from zoned_tools.formats.inplace_compress.import_ import import_volume, open_source
+from zoned_tools.formats.inplace_compress.import_ import open_source, plan_import
 from zoned_tools.formats.inplace_compress.mapper.copying import copy_volume
 from zoned_tools.formats.inplace_compress.mapper.open import open_mapper
 from zoned_tools.formats.inplace_compress.open import open_volume
@@ -125,7 +125,7 @@ def volumes(folder: Path, mib: int, window: int) -> dict[str, object]:
         with open_device(str(image), writable=True) as device:
             clock = clock_of(processes)
             begin = clock()
-            import_volume(
+            plan, _ = plan_import(
                 device,
                 open_source(str(source)),
                 compressor=Compressor.LZO,
@@ -133,6 +133,7 @@ def volumes(folder: Path, mib: int, window: int) -> dict[str, object]:
                 data_blocks=len(raw) // layout.BLOCK_BYTES,
                 processes=processes,
             )
+            apply_plan([device], plan.steps)
             figures[f"import_{processes}_processes"] = len(raw) / (clock() - begin) / MB
     with open_device(str(image)) as device:
         target = Target(layout.NAME, (device,))

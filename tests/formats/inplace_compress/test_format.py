@@ -17,7 +17,7 @@ from zoned_tools.formats.contract import Journey
 from zoned_tools.formats.inplace_compress import LAYOUT
 from zoned_tools.formats.inplace_compress.compressors import Compressor
 from zoned_tools.formats.inplace_compress.format import plan_format, plan_volume
-from zoned_tools.formats.inplace_compress.import_ import import_volume, open_source
+from zoned_tools.formats.inplace_compress.import_ import open_source, plan_import
 
 
 def test_devices_and_sources_that_cannot_be_used(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_devices_and_sources_that_cannot_be_used(tmp_path: Path) -> None:
         with pytest.raises(DeviceError):
             open_source(str(path))
     with pytest.raises(GeometryError):
-        import_volume(small, open_source(str(tmp_path / "raw")), compressor=Compressor.LZO)
+        plan_import(small, open_source(str(tmp_path / "raw")), compressor=Compressor.LZO)
     impossible: list[dict[str, Any]] = [{"data_blocks": 1023}, {"data_blocks": 1 << 60}]
     for choices in [*impossible, {"start_bytes": (4 << 20) - 8192}]:
         with pytest.raises(GeometryError):

@@ -21,10 +21,11 @@ from tests.formats.inplace_compress.images import (
 )
 from zoned_tools.device.image import open_image
 from zoned_tools.device.overlay import LoggedDiscard, LoggedWrite, Recorder
+from zoned_tools.device.plan import apply_plan
 from zoned_tools.errors import DeviceError
 from zoned_tools.formats.inplace_compress import import_
 from zoned_tools.formats.inplace_compress.compressors import Compressor
-from zoned_tools.formats.inplace_compress.import_ import import_volume, open_source
+from zoned_tools.formats.inplace_compress.import_ import open_source, plan_import
 from zoned_tools.formats.inplace_compress.mapper.copying import copy_volume
 from zoned_tools.formats.inplace_compress.open import open_volume
 from zoned_tools.formats.inplace_compress.probe import probe
@@ -55,9 +56,10 @@ def test_what_is_imported_comes_out(
     plain = plain[: len(plain) - cut]
     (folder / "raw").write_bytes(plain)
     device = in_memory(folder, content("rand:9", 2 << 20))  # old content everywhere
-    result = import_volume(
+    plan, result = plan_import(
         device, open_source(str(folder / "raw")), compressor=compressor, window_blocks=window, exact=exact
     )
+    apply_plan([device], plan.steps)
     padded = plain + bytes(-len(plain) % 4096)
     assert everything(device) == padded + bytes(4096 * result.data_blocks - len(padded))
     assert check_device(device, deep=True).findings.groups == []
@@ -72,7 +74,8 @@ def test_what_is_imported_comes_out(
 def test_a_power_cut_in_an_import_never_leaves_half_a_volume(tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(content("text:1", 300_000))
     recorder = Recorder(in_memory(tmp_path, image_bytes("p1-lzo")))  # there is another volume before
-    import_volume(recorder, open_source(str(tmp_path / "raw")), compressor=Compressor.LZO)
+    plan, _ = plan_import(recorder, open_source(str(tmp_path / "raw")), compressor=Compressor.LZO)
+    apply_plan([recorder], plan.steps)
     (tmp_path / "cut").mkdir()
     device = in_memory(tmp_path / "cut", image_bytes("p1-lzo"))
     changes = [e for _, e in recorder.log if isinstance(e, LoggedWrite | LoggedDiscard)]
@@ -102,7 +105,7 @@ def parallel_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Pat
         file.truncate(64 << 20)
     done: list[int] = []
     with open_image(str(image), writable=True) as device:
-        import_volume(
+        plan, _ = plan_import(
             device,
             open_source(str(source)),
             compressor=Compressor.LZO,
@@ -110,6 +113,7 @@ def parallel_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Pat
             progress=done.append,
             data_blocks=10000,
         )
+        apply_plan([device], plan.steps)
     assert done == sorted(done)
     assert done[-1] == len(plain)
     assert os.stat(image).st_blocks * 512 < 12 << 20

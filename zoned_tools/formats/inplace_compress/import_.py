@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoned_tools.device.plan import Flush, Stream, apply_plan
+from zoned_tools.device.plan import Flush, Stream
 from zoned_tools.errors import DeviceError, GeometryError, UsageError
 from zoned_tools.formats.inplace_compress import layout
 from zoned_tools.formats.inplace_compress.compressors import Compressor
@@ -214,38 +214,6 @@ class _BitmapWriter:
         offset = self.start // ALIGNED_ENTRIES * ALIGNED_BYTES
         self.volume.device.write(self.volume.bitmap_offset_bytes + offset, raw)
         self.heads, self.lengths, self.sectors = [], [], []
-
-
-def import_volume(
-    device: Device,
-    source: Source,
-    *,
-    compressor: Compressor,
-    window_blocks: int = layout.WINDOW_MAX_BLOCKS,
-    data_blocks: int | None = None,
-    start_bytes: int = 0,
-    processes: int = 1,
-    exact: bool = False,
-    progress: Callable[[int], None] = lambda _: None,
-) -> ImportResult:
-    """Create a volume on ``device`` with the content of ``source``, see :func:`plan_import`.
-
-    Raises:
-        DeviceError: reading or writing failed; the device holds no volume then.
-    """
-    plan, result = plan_import(
-        device,
-        source,
-        compressor=compressor,
-        window_blocks=window_blocks,
-        data_blocks=data_blocks,
-        start_bytes=start_bytes,
-        processes=processes,
-        exact=exact,
-        progress=progress,
-    )
-    apply_plan([device], plan.steps)
-    return result
 
 
 def plan_import(
