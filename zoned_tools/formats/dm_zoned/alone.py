@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zoned_tools.errors import DeviceError, RefusedError
-from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MAGIC, MAX_VERSION, SuperBlock, ceil_div, superblock_crc
+from zoned_tools.errors import RefusedError
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MAX_VERSION, SuperBlock, ceil_div, superblock_crc
 from zoned_tools.formats.dm_zoned.open import open_blocks
+from zoned_tools.formats.dm_zoned.probe import read_superblock
 
 if TYPE_CHECKING:
     from zoned_tools.device.base import Device
@@ -81,13 +82,8 @@ def _zone_blocks(device: Device, start_bytes: int, primary: SuperBlock) -> int:
 
 def _read(device: Device, start_bytes: int, block: int) -> SuperBlock | None:
     """A super block with the right magic and checksum."""
-    offset_bytes = start_bytes + block * BLOCK_BYTES
-    if offset_bytes + BLOCK_BYTES > device.geometry.size_bytes:
+    found = read_superblock(device, start_bytes + block * BLOCK_BYTES)
+    if found is None:
         return None
-    try:
-        raw = device.read(offset_bytes, BLOCK_BYTES)
-    except DeviceError:
-        return None
-    superblock = SuperBlock.parse(raw)
-    sound = superblock.magic == MAGIC and superblock.crc == superblock_crc(raw, superblock.gen)
-    return superblock if sound else None
+    superblock, raw = found
+    return superblock if superblock.crc == superblock_crc(raw, superblock.gen) else None

@@ -26,7 +26,7 @@ def probe(device: Device, start_bytes: int) -> Identity | None:
     block, which orders them; the regular device comes first. Damaged super blocks count when
     at least their magic is there.
     """
-    first = _read(device, start_bytes)
+    first = read_superblock(device, start_bytes)
     if not device.geometry.is_zoned:
         if first is None:
             return None
@@ -42,7 +42,7 @@ def probe(device: Device, start_bytes: int) -> Identity | None:
     return _identity(found_superblock, start_bytes, member=False)
 
 
-def _read(device: Device, offset_bytes: int) -> tuple[SuperBlock, bytes] | None:
+def read_superblock(device: Device, offset_bytes: int) -> tuple[SuperBlock, bytes] | None:
     """The super block at ``offset_bytes`` if there is anything like one."""
     if offset_bytes + BLOCK_BYTES > device.geometry.size_bytes:
         return None
@@ -65,7 +65,7 @@ def _find_secondary(device: Device, start_bytes: int) -> tuple[SuperBlock, bytes
     for shift in range(16, size_bytes.bit_length()):
         for zones in _SECONDARY_ZONES:
             offset_bytes = zones << shift
-            found = _read(device, start_bytes + offset_bytes)
+            found = read_superblock(device, start_bytes + offset_bytes)
             if found is not None and _is_sound(found) and found[0].sb_block * BLOCK_BYTES == offset_bytes:
                 return found
     return None
