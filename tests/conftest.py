@@ -14,9 +14,10 @@ from tests.programs import Program, caller
 
 VECTORS = Path(__file__).parent / "vectors"
 
-settings.register_profile(
-    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
+# The gate tries the same examples in every run; --hypothesis-profile=explore tries new ones, and more of them.
+_SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("default", deadline=None, suppress_health_check=_SLOW, derandomize=True)
+settings.register_profile("explore", deadline=None, suppress_health_check=_SLOW, print_blob=True)
 settings.load_profile("default")
 
 # Output must not depend on the terminal, and a bug has to show itself as an exception.

@@ -361,6 +361,19 @@ def test_power_cut_during_repair_can_be_finished(images: Images, base: str, iden
         assert tables(interrupted) == expected, cut
 
 
+def test_a_paired_zone_breaks_no_rule_that_a_power_cut_would_leave() -> None:
+    gone, none = ZONES, 0xFFFFFFFF  # a zone that does not exist, and no zone
+    entries = [(none, none)] * NR_CHUNKS
+    for chunk, entry in enumerate([(3, 20), (21, 11), (gone, gone), (gone, 16), (none, 0), (2, 1), (gone, 14)]):
+        entries[chunk] = entry
+    entries[8], entries[14], entries[15] = (gone, none), (none, 2), (20, 0)
+    target = damaged_target(entries, [{63} if zone == 5 else set() for zone in range(ZONES)], [0] * ZONES)
+    plan = plan_of(target, allow=CONSENT, reclaim="clear").plan
+    for cut, interrupted in cuts(target, plan, random.Random(1)):
+        repair_all(interrupted, CONSENT, reclaim="clear")
+        assert errors_of(interrupted) == [], cut
+
+
 @settings(max_examples=10)
 @given(damage, st.randoms(use_true_random=False))
 def test_power_cut_during_repair_of_any_damage(case: tuple[Any, Any, Any], choose: random.Random) -> None:

@@ -119,8 +119,10 @@ class Pairing:
                 fits &= self._disjoint(zones, bits, buffer)
             return fits
         fits = geometry.cache[zones].copy()
+        if data < geometry.nr_zones and not self._held[data]:
+            fits &= geometry.sequential[data]  # the only data zones that have buffers
         if self._is_sound(data):
-            fits &= self._disjoint(zones, bits, data) & geometry.sequential[data]
+            fits &= self._disjoint(zones, bits, data)
         return fits
 
     def _is_sound(self, zone: int) -> bool:

@@ -38,7 +38,7 @@ from zoned_tools.formats.dm_zoned.repair_writes import (
 )
 from zoned_tools.formats.dm_zoned.rules import RULES
 from zoned_tools.formats.dm_zoned.settings import PAIR, USE_SET, named_pairs
-from zoned_tools.formats.dm_zoned.survey import narrow, survey_set
+from zoned_tools.formats.dm_zoned.survey import narrow, survey_map, survey_set
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -151,13 +151,20 @@ def _decide_map(
         survey = survey if ties is None else without(survey, ties)
         mapping = MapRepair(kept.view.blocks.geometry, survey, consents, mapping)
         mapping.run()
-        waits = any(action.waits for action in mapping.actions)
-        if not waits or np.array_equal(mapping.table, survey.map.table):
+        if np.array_equal(mapping.table, survey.map.table) or not (
+            any(action.waits for action in mapping.actions) or _is_faulty(kept, mapping)
+        ):
             break
         done += [action for action in mapping.actions if not action.waits]
         survey = survey_set(replace(kept.view, table=mapping.table))
     assert mapping is not None
     return mapping, done
+
+
+def _is_faulty(kept: SetSurvey, mapping: MapRepair) -> bool:
+    """Whether a decided table breaks the rules: written so, a power cut before the next round would leave it."""
+    found = survey_map(kept.view.blocks.geometry, kept.layout, mapping.table)
+    return bool(len(found.owners.shared.zones)) or any(bool(mask.any()) for mask in found.hard_faults)
 
 
 def _as_named(pairs: Mapping[int, tuple[int, int | None]]) -> Iterator[ActionGroup]:
