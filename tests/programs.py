@@ -14,11 +14,12 @@ from zoned_tools.cli.run import run
 
 @dataclass(frozen=True)
 class Result:
-    """Exit status, and what was printed on standard output and standard error."""
+    """Exit status, and what was printed on standard output (also as bytes) and standard error."""
 
     status: int
     out: str
     err: str
+    raw: bytes = b""
 
     @property
     def json(self) -> Any:

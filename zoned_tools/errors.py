@@ -132,5 +132,13 @@ class LayoutError(ZonedError):
     error_id = "layout"
 
 
-class LayoutWarning(UserWarning):
+class ZonedWarning(UserWarning):
+    """Something that a user should know and that stops nobody: one line on standard error."""
+
+
+class DeviceWarning(ZonedWarning):
+    """What was assumed of an image: its map file, an end that is missing, zones that were derived."""
+
+
+class LayoutWarning(ZonedWarning):
     """Something about the layout of an installed package that stops nobody."""

@@ -17,6 +17,7 @@ complete -c dmzadm -l seq -r -d 'Number of sequential zones reserved for reclaim
 complete -c dmzadm -l uuid -r -d 'UUID of the target instead of a random one'
 complete -c dmzadm -l device-uuid -r -d 'UUID of a device, repeated in device order'
 complete -c dmzadm -l metadata-version -x -a '1 2' -d 'Version of the metadata (default 2)'
+complete -c dmzadm -l mapfile -r -d 'ddrescue map file of an image, repeated in device order'
 complete -c dmzadm -l use-set -x -a '0 1' -d 'Trust this metadata set'
 complete -c dmzadm -l allow -r -d 'Agree to a repair that loses or guesses data; repeatable'
 complete -c dmzadm -l set -x -a 'use-set=0 use-set=1 overlap=data overlap=buffer reclaim=move reclaim=clear bzone=promote bzone=drop bits=sets bits=union pair=' -d 'A choice of repair (overlap=buffer, reclaim=clear); repeatable'

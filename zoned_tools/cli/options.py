@@ -60,6 +60,16 @@ SettingsBesideOutput: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--option", "--set", metavar="KEY=VALUE", help=_SETTING_HELP, show_default=False),
 ]
+Mapfiles: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mapfile",
+        metavar="FILE",
+        help="GNU ddrescue's map file of the image, whose unfinished areas are unreadable (default: IMAGE.map where it "
+        "is one); once for each device in order, none for a device without.",
+        show_default=False,
+    ),
+]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
 
 

@@ -9,7 +9,7 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO, cast
 
-from zoned_tools.errors import FsckStatus, LayoutWarning, ZonedError
+from zoned_tools.errors import FsckStatus, ZonedError, ZonedWarning
 from zoned_tools.text import visible
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _run(program: str, arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _warnings_as_lines(program: str) -> Iterator[None]:
-    """What is odd about installed layouts is a line on standard error, each once in a process."""
+    """What is odd about an image or an installed layout is a line on standard error, each once in a process."""
     with warnings.catch_warnings():
         show = warnings.showwarning
 
@@ -104,14 +104,14 @@ def _warnings_as_lines(program: str) -> Iterator[None]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            if not issubclass(category, LayoutWarning):
+            if not issubclass(category, ZonedWarning):
                 show(message, category, filename, lineno, file, line)
             elif str(message) not in _SAID:
                 _SAID.add(str(message))
                 _complain(visible(f"{program}: warning: {message}"))
 
         warnings.showwarning = show_line
-        warnings.simplefilter("always", LayoutWarning)  # Python forgets what it said whenever filters change
+        warnings.simplefilter("always", ZonedWarning)  # Python forgets what it said whenever filters change
         yield
 
 

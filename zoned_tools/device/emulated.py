@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from zoned_tools.device.badareas import BadAreas, KnowsBadAreas
 from zoned_tools.device.base import Buffer, Geometry, ZoneOperation, check_range, check_zones
 from zoned_tools.device.failstop import FailStop, SyncError
 from zoned_tools.device.machine import DriveFamily, ZoneMachine
@@ -81,6 +82,7 @@ class EmulatedDrive(FailStop):
             path=path,
         )
         self._store = store
+        self._knowing = store if isinstance(store, KnowsBadAreas) else None
         self._to_punch: set[int] = set()
         dead = table["condition"] == ZoneCondition.OFFLINE
         self._all_conventional = bool((table["type"] == ZoneType.CONVENTIONAL).all() and not dead.any())
@@ -167,14 +169,37 @@ class EmulatedDrive(FailStop):
             if stop > start:
                 yield from self._store.data_extents(start, stop - start)
 
+    def bad_areas(self, offset_bytes: int, length_bytes: int) -> BadAreas:
+        """What of a range is known to be unreadable; nothing above a write pointer is."""
+        check_range(self.geometry, self.path, offset_bytes, length_bytes)
+        bad = self._bad_in_store(offset_bytes, length_bytes)
+        if self._all_conventional or not len(bad):
+            return bad
+        rows: list[tuple[int, int, str]] = []
+        for start, end, letter in bad:
+            parts = self._read_parts(start, end - start)
+            rows += [(first, min(last, readable), letter) for first, last, readable in parts if readable > first]
+        return BadAreas.of(rows)
+
+    @property
+    def missing_bytes(self) -> int:
+        return self._knowing.missing_bytes if self._knowing is not None else 0
+
+    def _bad_in_store(self, offset_bytes: int, length_bytes: int) -> BadAreas:
+        return BadAreas() if self._knowing is None else self._knowing.bad_areas(offset_bytes, length_bytes)
+
     def read_stored(self, offset_bytes: int, length_bytes: int) -> bytes:
         """The store's bytes whatever the zone states say; a check of an image looks above write pointers with it.
 
-        What was reset since the last sync is gone, although the store still has it.
+        What was reset since the last sync is gone, although the store still has it; what cannot be read is zeroes.
         """
         check_range(self.geometry, self.path, offset_bytes, length_bytes)
         buffer = bytearray(length_bytes)
-        self._store.read_into(offset_bytes, memoryview(buffer))
+        view, at = memoryview(buffer), 0
+        for first, last, _ in self._bad_in_store(offset_bytes, length_bytes):
+            self._store.read_into(offset_bytes + at, view[at : first - offset_bytes])
+            at = last - offset_bytes
+        self._store.read_into(offset_bytes + at, view[at:])
         for zone in self._to_punch:
             first, size = self.geometry.zone_range_bytes(zone, 1)
             start, stop = max(first - offset_bytes, 0), min(first + size - offset_bytes, length_bytes)

@@ -7,18 +7,20 @@ import errno
 import functools
 import os
 from contextlib import suppress
+from heapq import merge
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoned_tools.device import dump
+from zoned_tools.device.badareas import BadAreas
 from zoned_tools.device.failstop import SyncError
 from zoned_tools.device.files import replace_file, write_all
 from zoned_tools.device.runs import runs
 from zoned_tools.errors import DeviceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from zoned_tools.device.base import Buffer
     from zoned_tools.device.zones import ZoneTable
@@ -36,16 +38,41 @@ def libc_fallocate() -> ctypes._FuncPointer | None:
     return function
 
 
+def join_extents(extents: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """``(offset, length)`` extents in ascending order with those that touch or overlap made one."""
+    start = end = -1
+    for offset, length in extents:
+        if offset > end:
+            if end > start:
+                yield start, end - start
+            start, end = offset, offset
+        end = max(end, offset + length)
+    if end > start:
+        yield start, end - start
+
+
 class FileStore:
     """The bytes of an image and, for a zoned one, its sidecar.
 
     Args:
         path: how messages name the image.
         sidecar: where the sidecar is, for replacing it.
+        bad: what of the image cannot be read; what the file holds there is never looked at.
+        missing_bytes: how much the image lacks of what its drive holds; part of ``bad``.
     """
 
-    def __init__(self, path: str, fd: int, sidecar_fd: int = -1, sidecar: str = "") -> None:
+    def __init__(
+        self,
+        path: str,
+        fd: int,
+        sidecar_fd: int = -1,
+        sidecar: str = "",
+        bad: BadAreas | None = None,
+        missing_bytes: int = 0,
+    ) -> None:
         self.path = path
+        self.bad = BadAreas() if bad is None else bad
+        self.missing_bytes = missing_bytes
         self._fd = fd
         self._sidecar_fd = sidecar_fd
         self._sidecar = sidecar
@@ -56,7 +83,13 @@ class FileStore:
         return os.fstat(self._fd).st_size
 
     def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
-        """Fill ``buffer``; what is behind the end of the file reads as zeroes."""
+        """Fill ``buffer``; what is behind the end of the file reads as zeroes.
+
+        Raises:
+            DeviceError: it cannot be read, or was not rescued (``EIO``).
+        """
+        if len(self.bad):
+            self.bad.refuse(offset_bytes, len(buffer), self.path)
         done = 0
         try:
             while done < len(buffer):
@@ -97,7 +130,14 @@ class FileStore:
             raise DeviceError.from_os_error(error, self.path, f"cannot set its size to {size_bytes}") from None
 
     def data_extents(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int]]:
-        """``(offset, length)`` of what is not a hole, ascending."""
+        """``(offset, length)`` of what is not a hole, or may not have been one, ascending."""
+        stored = self._stored_extents(offset_bytes, length_bytes)
+        if not len(self.bad):
+            return stored
+        bad = ((start, end - start) for start, end, _ in self.bad.within(offset_bytes, length_bytes))
+        return join_extents(merge(stored, bad))
+
+    def _stored_extents(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int]]:
         at, end = offset_bytes, offset_bytes + length_bytes
         while at < end:
             try:
@@ -112,6 +152,10 @@ class FileStore:
             stop = min(os.lseek(self._fd, start, os.SEEK_HOLE), end)
             yield start, stop - start
             at = stop
+
+    def bad_areas(self, offset_bytes: int, length_bytes: int) -> BadAreas:
+        """What of a range cannot be read."""
+        return self.bad.within(offset_bytes, length_bytes)
 
     def sync(self, table: ZoneTable, changed: set[int]) -> None:
         """Make the bytes durable, then the descriptors of the zones in ``changed``.

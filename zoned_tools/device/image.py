@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoned_tools.device import dump
+from zoned_tools.device.badareas import NON_TRIED, BadAreas
 from zoned_tools.device.base import Geometry
 from zoned_tools.device.emulated import EmulatedDrive, no_zones
 from zoned_tools.device.files import open_locked
 from zoned_tools.device.filestore import FileStore
+from zoned_tools.device.mapfile import map_of_image, warn_device
 from zoned_tools.device.newimage import create_image, set_size
 from zoned_tools.device.sidecar import (
     SIDECAR_SUFFIX,
@@ -75,14 +77,24 @@ def read_dump(path: str) -> dump.ZoneDump:
 
 
 def open_image(
-    path: str, *, writable: bool = False, family: DriveFamily | None = None, content: bool = True
+    path: str,
+    *,
+    writable: bool = False,
+    family: DriveFamily | None = None,
+    content: bool = True,
+    mapfile: str | None = None,
 ) -> EmulatedDrive:
     """Open an image file, zoned when it has a sidecar.
 
-    ``content=False`` is for those who want the zone table only: the image may then be
-    shorter than what its zones hold.
+    What a map file beside it, or ``mapfile``, says was not rescued cannot be read, and neither can what a shorter
+    image lacks of its drive; both are only for reading.
+
+    Args:
+        content: False for those who want the zone table only, whatever of the content is there.
+        mapfile: path of the ddrescue map file; ``"none"`` for none, also beside the image.
 
     Raises:
+        RefusedError: wanted for writing, and a map file is there.
         DeviceError: it cannot be opened, is empty or truncated, or is not a regular file.
         SidecarError: the zone table is damaged.
         BusyError: another program has it open for writing (or at all, when ``writable``),
@@ -96,11 +108,13 @@ def open_image(
             sidecar = find_sidecar(real, os.fstat(fd).st_ino, writable=writable)
         except OSError as error:
             raise DeviceError.from_os_error(error, path, "cannot finish its creation") from None
+        size = os.fstat(fd).st_size
+        bad = map_of_image(path, real, mapfile, size, writable=writable) if content else BadAreas()
         if sidecar:
             shown = shown_sidecar(path, real, sidecar)
-            drive = _open_zoned(path, fd, sidecar, shown, stack, writable=writable, family=family, content=content)
+            drive = _open_zoned(path, fd, sidecar, shown, stack, bad, writable=writable, family=family, content=content)
         else:
-            drive = _open_regular(path, fd, writable=writable)
+            drive = _open_regular(path, fd, bad, writable=writable)
         stack.pop_all()  # the drive closes them from now on
         return drive
 
@@ -111,6 +125,7 @@ def _open_zoned(
     sidecar: str,
     shown: str,
     stack: ExitStack,
+    bad: BadAreas,
     *,
     writable: bool,
     family: DriveFamily | None,
@@ -124,38 +139,47 @@ def _open_zoned(
         raise SidecarError(
             f"zone table for {decoded.geometry.size_bytes} bytes, but the image has {size}", device=shown
         )
-    if content:
-        _refuse_truncated(path, size, decoded)
+    missing = _missing_bytes(size, decoded) if content else 0
+    if missing and writable:
+        raise DeviceError(
+            f"truncated: {size} of {decoded.geometry.size_bytes} bytes, and zones hold data beyond that",
+            device=path,
+            hint="it can be read; zoned check --repair --output repairs a copy",
+        )
+    if missing:
+        warn_device(f"{path}: the image ends early: {missing} bytes of what its zones hold are missing")
+        bad = bad.within(0, size).joined(BadAreas.of([(size, decoded.geometry.size_bytes, NON_TRIED)]))
     if size < decoded.geometry.size_bytes and writable:
         try:
             set_size(fd, decoded.geometry.size_bytes)
         except OSError as error:
             raise DeviceError.from_os_error(error, path, "cannot set its size") from None
-    store = FileStore(path, fd, sidecar_fd, sidecar)
+    store = FileStore(path, fd, sidecar_fd, sidecar, bad, missing)
     return EmulatedDrive(path, decoded.geometry, decoded.table, store, writable=writable, family=family)
 
 
-def _refuse_truncated(path: str, size: int, decoded: dump.ZoneDump) -> None:
-    """An image may lack the end of its drive, but nothing that a zone holds."""
+def _missing_bytes(size: int, decoded: dump.ZoneDump) -> int:
+    """How much of its drive an image lacks; what no zone holds is not missed."""
     if size >= decoded.geometry.size_bytes:
-        return
+        return 0
     table = decoded.table
     below = written_sectors(table)
     below[below < 0] = table["capacity_sectors"][below < 0]
     ends = (table["start_sector"].astype(np.int64) + below) * SECTOR_BYTES
-    lost = np.flatnonzero((below > 0) & (ends > size))
-    if len(lost):
-        raise DeviceError(
-            f"truncated: {size} of {decoded.geometry.size_bytes} bytes, and zone {lost[0]} holds data beyond that",
-            device=path,
-        )
+    return decoded.geometry.size_bytes - size if bool(((below > 0) & (ends > size)).any()) else 0
 
 
-def _open_regular(path: str, fd: int, *, writable: bool) -> EmulatedDrive:
+def _open_regular(path: str, fd: int, bad: BadAreas, *, writable: bool) -> EmulatedDrive:
     size = os.fstat(fd).st_size
     if size == 0:
         raise DeviceError("the file is empty", device=path)
-    if size % 512:
-        raise DeviceError(f"its size of {size} bytes is not a multiple of 512", device=path)
-    geometry = Geometry(Model.REGULAR, size)
-    return EmulatedDrive(path, geometry, no_zones(), FileStore(path, fd), writable=writable)
+    odd = size % SECTOR_BYTES
+    if odd and (writable or size < SECTOR_BYTES):
+        raise DeviceError(f"its size of {size} bytes is not a multiple of {SECTOR_BYTES}", device=path)
+    if odd:
+        warn_device(
+            f"{path}: its size of {size} bytes is not a multiple of {SECTOR_BYTES}, the last {odd} are left out"
+        )
+    geometry = Geometry(Model.REGULAR, size - odd)
+    store = FileStore(path, fd, bad=bad.within(0, size - odd))
+    return EmulatedDrive(path, geometry, no_zones(), store, writable=writable)

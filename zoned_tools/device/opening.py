@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from zoned_tools.device.image import open_image
+from zoned_tools.device.mapfile import NO_MAPFILE
 from zoned_tools.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
     from zoned_tools.device.base import Device
 
 
-def open_device(path: str, *, writable: bool = False, content: bool = True) -> Device:
+def open_device(path: str, *, writable: bool = False, content: bool = True, mapfile: str | None = None) -> Device:
     """Open ``path`` exclusively for writing, or for reading.
 
-    ``content=False`` asks for the zone table only, which a truncated image still has.
+    Args:
+        content: False asks for the zone table only, which a truncated image still has.
+        mapfile: of an image, what of it was rescued; ``"none"`` sets one beside it aside.
 
     Raises:
+        UsageError: a map file is named for something else than an image.
         DeviceError: missing, unreadable, not a device or image, or its zone table is damaged.
         BusyError: wanted for writing, and mounted, held or locked.
     """
@@ -31,6 +35,8 @@ def open_device(path: str, *, writable: bool = False, content: bool = True) -> D
         raise DeviceError.from_os_error(error, path, "cannot open") from None
     except ValueError:
         raise DeviceError("no such device or image", device=path) from None
+    if mapfile not in (None, NO_MAPFILE) and not stat.S_ISREG(mode):
+        raise UsageError(f"the map file {mapfile} is for an image file", device=path)
     if stat.S_ISBLK(mode):
         from zoned_tools.device.block import BlockDevice  # sysfs and ioctls are for real devices only
         from zoned_tools.device.identity import refuse_if_used
@@ -43,7 +49,21 @@ def open_device(path: str, *, writable: bool = False, content: bool = True) -> D
 
         if is_zloop(path):
             return open_zloop(path, writable=writable)
-    return open_image(path, writable=writable, content=content)
+    return open_image(path, writable=writable, content=content, mapfile=mapfile)
+
+
+def mapfile_of_each(paths: Sequence[str], mapfiles: Sequence[str]) -> Sequence[str | None]:
+    """The map file of each device; None where none was named.
+
+    Raises:
+        UsageError: some are named, and not one for each device.
+    """
+    if mapfiles and len(mapfiles) != len(paths):
+        raise UsageError(
+            f"{len(mapfiles)} map files for {len(paths)} devices",
+            hint=f"--mapfile once for each device in order, {NO_MAPFILE} for a device without",
+        )
+    return mapfiles or [None] * len(paths)
 
 
 def refuse_twice(paths: Iterable[str]) -> None:
@@ -66,13 +86,21 @@ def refuse_twice(paths: Iterable[str]) -> None:
 
 
 @contextmanager
-def open_devices(paths: Sequence[str], *, writable: bool = False) -> Iterator[tuple[Device, ...]]:
+def open_devices(
+    paths: Sequence[str], *, writable: bool = False, mapfiles: Sequence[str] = ()
+) -> Iterator[tuple[Device, ...]]:
     """Open several devices and close them all at the end.
 
+    Args:
+        mapfiles: none, or one for each device (:func:`open_device`).
+
     Raises:
-        UsageError: one is named twice.
+        UsageError: one is named twice, or the map files are not as many.
         DeviceError: one cannot be opened.
     """
     refuse_twice(paths)
     with ExitStack() as stack:
-        yield tuple(stack.enter_context(open_device(path, writable=writable)) for path in paths)
+        yield tuple(
+            stack.enter_context(open_device(path, writable=writable, mapfile=mapfile))
+            for path, mapfile in zip(paths, mapfile_of_each(paths, mapfiles), strict=True)
+        )

@@ -11,8 +11,10 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from zoned_tools.device.badareas import BadAreas, known_bad_areas, missing_bytes
 from zoned_tools.device.base import Buffer, ClosesOnExit, Device, Geometry, ZoneOperation, check_range
 from zoned_tools.device.emulated import EmulatedDrive
+from zoned_tools.device.filestore import join_extents
 from zoned_tools.device.pages import PAGE_BYTES, Pages
 from zoned_tools.device.plan import Produce, Step, apply_step, touches_sequential
 
@@ -134,9 +136,28 @@ class _OverlayStore:
             start, stop = max(gap * PAGE_BYTES, offset_bytes), min(gap_end * PAGE_BYTES, end_bytes)
             found.extend((at, at + length) for at, length in self._base.data_extents(start, stop - start))
             found.extend(self._late.inside(start, stop))
-        for first_byte, last_byte in _joined(sorted(found)):
-            start, stop = max(first_byte, offset_bytes), min(last_byte, end_bytes)
+        for first_byte, length in join_extents((start, stop - start) for start, stop in sorted(found)):
+            start, stop = max(first_byte, offset_bytes), min(first_byte + length, end_bytes)
             yield start, stop - start
+
+    def bad_areas(self, offset_bytes: int, length_bytes: int) -> BadAreas:
+        """What cannot be read of the base and was not written over."""
+        found: list[tuple[int, int, str]] = []
+        for start, stop, letter in known_bad_areas(self._base, offset_bytes, length_bytes):
+            at = start
+            for page in self._pages.stored(start // PAGE_BYTES, -(-stop // PAGE_BYTES)):
+                found.append((at, min(page * PAGE_BYTES, stop), letter))
+                at = max(at, (page + 1) * PAGE_BYTES)
+            found.append((at, stop, letter))
+        kept: list[tuple[int, int, str]] = []
+        for start, stop, letter in found:
+            gaps = self._pages.zeroes.gaps(start // PAGE_BYTES, -(-stop // PAGE_BYTES)) if start < stop else ()
+            kept += [(max(first * PAGE_BYTES, start), min(last * PAGE_BYTES, stop), letter) for first, last in gaps]
+        return BadAreas.of(kept)
+
+    @property
+    def missing_bytes(self) -> int:
+        return missing_bytes(self._base)
 
     def sync(self, table: ZoneTable, changed: set[int]) -> None:
         """Nothing to do: an overlay ends with the process."""
@@ -144,19 +165,6 @@ class _OverlayStore:
     def close(self) -> None:
         """The base stays open; it belongs to whoever opened it."""
         self._pages.close()
-
-
-def _joined(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Sorted ranges with those that touch or overlap made one."""
-    if not ranges:
-        return
-    start, end = ranges[0]
-    for first, last in ranges:
-        if first > end:
-            yield start, end
-            start, end = first, last
-        end = max(end, last)
-    yield start, end
 
 
 class Overlay(EmulatedDrive):

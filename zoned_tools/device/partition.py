@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from construct import Bytes, Const, ConstructError, Int8ul, Int32ul, Int64ul, Padding, Struct
 
+from zoned_tools.device.badareas import BadAreas, known_bad_areas, missing_bytes
 from zoned_tools.device.base import (
     Buffer,
     ClosesOnExit,
@@ -186,6 +187,15 @@ class PartitionView(ClosesOnExit):
     def data_extents(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int]]:
         for start, length in self._device.data_extents(self._at(offset_bytes, length_bytes), length_bytes):
             yield start - self._start, length
+
+    def bad_areas(self, offset_bytes: int, length_bytes: int) -> BadAreas:
+        """What of a range is known to be unreadable."""
+        return known_bad_areas(self._device, self._at(offset_bytes, length_bytes), length_bytes).shifted(-self._start)
+
+    @property
+    def missing_bytes(self) -> int:
+        """What the whole image lacks."""
+        return missing_bytes(self._device)
 
     def flush(self) -> None:
         self._device.flush()

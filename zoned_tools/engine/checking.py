@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from zoned_tools.device.badareas import known_bad_areas, missing_bytes
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import (
     AnyLayout,
@@ -91,9 +92,14 @@ class Outcome:
 def gather(target: Target, options: CheckOptions) -> tuple[Evidence, NothingToCheckError | None]:
     """Check a target; where nothing is sound enough, what was found until then, and that error."""
     try:
-        return registry.of(target).check(target, options), None
+        evidence = registry.of(target).check(target, options)
     except NothingToCheckError as error:
         return error.evidence, error
+    if any(missing_bytes(device) or len(known_bad_areas(device)) for device in target.devices):
+        from zoned_tools.engine.losses import add_media_findings
+
+        add_media_findings(evidence, options.settings)
+    return evidence, None
 
 
 def check_target(target: Target, request: CheckRequest) -> Outcome:

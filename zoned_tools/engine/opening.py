@@ -278,15 +278,17 @@ def opened_target(
     *,
     writable: bool = False,
     only_own: bool = False,
+    mapfiles: Sequence[str] = (),
 ) -> Iterator[Target]:
     """The one target on the devices ``paths``, which are closed at the end.
 
     Args:
+        mapfiles: ddrescue map files of the images, none or one for each device; ``"none"`` for one without.
         only_own: refuse devices on which another layout than ``layout`` is recognised; what is writable always does.
     """
     from zoned_tools.device.opening import open_devices
 
-    with open_devices(paths, writable=writable) as devices:
+    with open_devices(paths, writable=writable, mapfiles=mapfiles) as devices:
         yield single_target(devices, start_sector=start_sector, layout=layout, only_own=only_own or writable)
 
 
@@ -298,24 +300,26 @@ def opened_targets(
     *,
     writable: bool = False,
     only_own: bool = False,
+    mapfiles: Sequence[str] = (),
 ) -> Iterator[Opened]:
     """Every target on the devices ``paths``, which are closed at the end; a bad device does not hide the others.
 
-    ``only_own`` as :func:`opened_target` has it.
+    ``only_own`` and ``mapfiles`` as :func:`opened_target` has them.
 
     Raises:
-        UsageError: a device is named twice.
+        UsageError: a device is named twice, or the map files are not as many.
     """
-    from zoned_tools.device.opening import open_device, refuse_twice
+    from zoned_tools.device.opening import mapfile_of_each, open_device, refuse_twice
 
     refuse_twice(paths)
+    maps = mapfile_of_each(paths, mapfiles)
     with ExitStack() as stack:
         drives: list[_Drive] = []
         probed: list[Probed] = []
         failed: list[Failure] = []
-        for path in paths:
+        for path, mapfile in zip(paths, maps, strict=True):
             try:
-                drive = _Drive(stack.enter_context(open_device(path, writable=writable)))
+                drive = _Drive(stack.enter_context(open_device(path, writable=writable, mapfile=mapfile)))
                 probed.append(_probe(drive, start_sector, layout))
                 drives.append(drive)
             except ZonedError as error:

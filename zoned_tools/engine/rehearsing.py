@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from zoned_tools.formats.contract import CheckOptions, Consents, Evidence, MapExtent, Target
+    from zoned_tools.formats.contract import CheckOptions, Consents, Evidence, MapExtent, Mapper, Target
 
     IntArray = npt.NDArray[np.int64]
 
@@ -32,6 +32,9 @@ MAX_ROUNDS = 4
 
 WINDOW_BLOCKS = 1 << 26
 """Range of one lookup: bounds what is in memory of a fragmented device's extents."""
+
+PLACE_BITS = 48
+"""A place is a physical block, the number of its device above these bits."""
 
 HOLE = -1
 UNKNOWN = -2
@@ -44,7 +47,7 @@ class Lookup:
 
     Attributes:
         starts: first logical block of each run, ascending; the first is 0.
-        places: ``device * 2**48 + physical block`` of its first block; :data:`HOLE` or :data:`UNKNOWN`.
+        places: ``device * 2**PLACE_BITS + physical block`` of its first block; :data:`HOLE` or :data:`UNKNOWN`.
         size: blocks of the logical device.
     """
 
@@ -165,6 +168,13 @@ def look_up(target: Target, given: Settings) -> Lookup | None:
         mapper = layout.open_mapper(target, writable=False, settings=settings)
     except ZonedError:
         return Lookup(np.zeros(1, np.int64), np.full(1, UNKNOWN, np.int64), 0)
+    lookup = look_up_in(target, mapper)
+    mapper.close()
+    return lookup
+
+
+def look_up_in(target: Target, mapper: Mapper) -> Lookup:
+    """The whole logical device of a mapper that is open."""
     sizes = [device.geometry.size_bytes // LOGICAL_BLOCK_BYTES for device in target.devices]
     starts, places = array("q"), array("q")  # lists of Python numbers would be the largest thing of a dry run
     for first in range(0, mapper.size_blocks, WINDOW_BLOCKS):
@@ -175,7 +185,6 @@ def look_up(target: Target, given: Settings) -> Lookup | None:
         except ZonedError:
             starts.append(first)
             places.append(UNKNOWN)
-    mapper.close()
     if not starts:
         starts.append(0)
         places.append(HOLE)
@@ -189,7 +198,7 @@ def _place(extent: MapExtent, sizes: Sequence[int]) -> int:
         return HOLE
     if stored + extent.blocks > sizes[extent.device_index]:
         return UNKNOWN
-    return (extent.device_index << 48) + stored
+    return (extent.device_index << PLACE_BITS) + stored
 
 
 def compare(before: Lookup, after: Lookup) -> Difference:

@@ -136,6 +136,7 @@ def check_paths(
     *,
     start_sector: int | None = None,
     layout: str | None = None,
+    mapfiles: Sequence[str] = (),
     announce: Callable[[Outcome], None] = _ignore,
     saved: Callable[[Carried], None] = _ignore,
 ) -> Iterator[Outcome]:
@@ -147,7 +148,9 @@ def check_paths(
         UsageError: an impossible request, found before anything is written.
     """
     writable = repair is not None and not repair.dry_run
-    with opened_targets(paths, start_sector, layout, writable=writable, only_own=repair is not None) as opened:
+    with opened_targets(
+        paths, start_sector, layout, writable=writable, only_own=repair is not None, mapfiles=mapfiles
+    ) as opened:
         if opened.failed and len(paths) == 1:
             raise opened.failed[0].error
         if repair is not None and repair.undo is not None and len(opened.targets) > 1:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoned_tools.cli.lazy import new_app
-from zoned_tools.cli.options import DevicePath, DevicePaths, DryRun, Json, NoUndo, Start, Undo
+from zoned_tools.cli.options import DevicePath, DevicePaths, DryRun, Json, Mapfiles, NoUndo, Start, Undo
 from zoned_tools.cli.output import print_json
 from zoned_tools.errors import MetadataError, UsageError
 
@@ -36,6 +36,7 @@ def supers(
         bool, typer.Option("--roots", help="Test for every super block whether its chunk and root trees can be read.")
     ] = False,
     start: Start = None,
+    mapfile: Mapfiles = None,
 ) -> int:
     """List all super blocks of a device: the kernel's choice, the newest valid one, every copy."""
     if at is not None and not full:
@@ -44,7 +45,7 @@ def supers(
         raise UsageError("--latest lists nothing that --full or --roots could add to")
     from zoned_tools.engine.opening import opened_target
 
-    with opened_target([device], start, "btrfs", only_own=True) as target:
+    with opened_target([device], start, "btrfs", only_own=True, mapfiles=mapfile or ()) as target:
         if latest:
             return _print_latest(target, mirror, json=json)
         return _print_supers(target, (mirror, at) if full else None, roots=roots, json=json)

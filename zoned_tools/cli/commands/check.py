@@ -14,6 +14,7 @@ from zoned_tools.cli.options import (
     DryRun,
     Json,
     LayoutName,
+    Mapfiles,
     NoUndo,
     Settings,
     Start,
@@ -56,6 +57,7 @@ def check(
     settings: Settings = None,
     start: Start = None,
     layout: LayoutName = None,
+    mapfile: Mapfiles = None,
 ) -> int:
     """Check, and repair, whatever layout is there."""
     from zoned_tools.cli.changes import print_undo
@@ -80,6 +82,7 @@ def check(
             repairing,
             start_sector=start,
             layout=layout,
+            mapfiles=mapfile or (),
             announce=printer.announce,
             saved=print_undo,
         )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from zoned_tools.cli.options import DevicePaths, Force, LayoutName, Start, check_layout_name
+from zoned_tools.cli.options import DevicePaths, Force, LayoutName, Mapfiles, Start, check_layout_name
 
 
 def dump(
@@ -24,6 +24,7 @@ def dump(
     force: Force = False,
     start: Start = None,
     layout: LayoutName = None,
+    mapfile: Mapfiles = None,
 ) -> int:
     """Save the metadata of a layout as readable JSON."""
     from zoned_tools.engine.documents import encode_document, write_document
@@ -33,7 +34,7 @@ def dump(
     from zoned_tools.report.documents.targets import dump_document
 
     check_layout_name(layout)
-    with opened_target(devices, start, layout) as target:
+    with opened_target(devices, start, layout, mapfiles=mapfile or ()) as target:
         document = need(registry.of(target).dump, target, "dump")(target)
         content = encode_document(dump_document(target, document), packed=binary, hide_names=binary and not keep_names)
     write_document(output, content, overwrite=force, sources=devices)

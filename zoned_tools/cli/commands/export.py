@@ -13,6 +13,7 @@ from zoned_tools.cli.options import (
     Force,
     Json,
     LayoutName,
+    Mapfiles,
     Quiet,
     SettingsBesideOutput,
     Start,
@@ -49,6 +50,7 @@ def export(
     settings: SettingsBesideOutput = None,
     start: Start = None,
     layout: LayoutName = None,
+    mapfile: Mapfiles = None,
 ) -> int:
     """Write the logical device's content to a sparse raw file."""
     from zoned_tools.engine.opening import opened_target
@@ -60,7 +62,7 @@ def export(
     if json and output == "-":
         raise UsageError("--json and -o - cannot share standard output")
     paths, chosen = split_settings(devices, settings)
-    with opened_target(paths, start, layout) as target:
+    with opened_target(paths, start, layout, mapfiles=mapfile or ()) as target:
         result = _run(target, chosen, output, force=force, skip_errors=skip_errors, quiet=quiet, processes=processes)
         if json:
             print_json(export_document(target, output, result))

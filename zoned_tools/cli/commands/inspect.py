@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Start, check_layout_name
+from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Mapfiles, Start, check_layout_name
 from zoned_tools.cli.output import complain, print_json
 from zoned_tools.errors import FsckStatus, ZonedError
 
 
-def inspect(devices: DevicePaths, json: Json = False, start: Start = None, layout: LayoutName = None) -> int:
+def inspect(
+    devices: DevicePaths,
+    json: Json = False,
+    start: Start = None,
+    layout: LayoutName = None,
+    mapfile: Mapfiles = None,
+) -> int:
     """Print the decoded metadata of a layout."""
     from zoned_tools.engine.opening import Failure, opened_targets, refuse_several
     from zoned_tools.formats import registry
@@ -17,7 +23,7 @@ def inspect(devices: DevicePaths, json: Json = False, start: Start = None, layou
 
     check_layout_name(layout)
     status = FsckStatus.CLEAN
-    with opened_targets(devices, start, layout) as opened:
+    with opened_targets(devices, start, layout, mapfiles=mapfile or ()) as opened:
         if json:
             refuse_several(opened)  # a document is of one target
         for target in opened.in_order(devices):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from zoned_tools.cli.commands.replay import print_warnings
-from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Settings, Start, check_layout_name
+from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Mapfiles, Settings, Start, check_layout_name
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.shared.settings import Journey
@@ -29,6 +29,7 @@ def map_blocks(
     settings: Settings = None,
     start: Start = None,
     layout: LayoutName = None,
+    mapfile: Mapfiles = None,
 ) -> int:
     """Tell where logical blocks live, and why."""
     from zoned_tools.engine.logical import map_blocks as runs_of
@@ -42,7 +43,7 @@ def map_blocks(
     wanted = [parse_range(text) for text in at or ()]
     paths, chosen = split_settings(devices, settings)
     with (
-        opened_target(paths, start, layout) as target,
+        opened_target(paths, start, layout, mapfiles=mapfile or ()) as target,
         opened_logical(target, writable=False, settings=chosen) as mapper,
     ):
         print_warnings(mapper, target)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoned_tools.cli.commands.replay import print_warnings
-from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Settings, Start, check_layout_name
+from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Mapfiles, Settings, Start, check_layout_name
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import DeviceError, UsageError, ZonedError
 from zoned_tools.formats.shared.settings import Journey
@@ -135,6 +135,7 @@ def serve(
     settings: Settings = None,
     start: Start = None,
     layout: LayoutName = None,
+    mapfile: Mapfiles = None,
 ) -> int:
     """Serve the logical device over NBD, until SIGINT or SIGTERM."""
     from zoned_tools.engine.logical import open_logical
@@ -149,7 +150,10 @@ def serve(
         raise UsageError("--name: not printable text of at most 256 bytes")
     tls = access.tls()
     paths, chosen = split_settings(devices, settings)
-    with opened_target(paths, start, layout, writable=write) as target, access.listener() as (listener, uri):
+    with (
+        opened_target(paths, start, layout, writable=write, mapfiles=mapfile or ()) as target,
+        access.listener() as (listener, uri),
+    ):
         mapper = open_logical(target, writable=write, settings=chosen)
         print_warnings(mapper, target)
         server = Server(

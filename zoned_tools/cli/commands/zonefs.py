@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, TypeAlias, cast
 import typer
 
 from zoned_tools.cli.lazy import new_app
-from zoned_tools.cli.options import DevicePath, DryRun, Json, NoUndo, Quiet, Settings, Start, Undo
+from zoned_tools.cli.options import DevicePath, DryRun, Json, Mapfiles, NoUndo, Quiet, Settings, Start, Undo
 from zoned_tools.cli.output import print_json, progress_bar
 from zoned_tools.cli.settings import takes_settings
 from zoned_tools.errors import DeviceError, UsageError
 from zoned_tools.formats.shared.settings import Journey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from zoned_tools.device.plan import Plan
     from zoned_tools.formats.zonefs.mapper.open import ZonefsTree
@@ -49,14 +49,16 @@ def _tree(
     writable: bool = False,
     dry_run: bool = False,
     options: dict[str, str] | None = None,
+    mapfiles: Sequence[str] | None = None,
 ) -> Iterator[ZonefsTree]:
     """The tree of a volume; with ``dry_run`` changes stay in memory."""
-    from zoned_tools.device.opening import open_device
+    from zoned_tools.device.opening import mapfile_of_each, open_device
     from zoned_tools.device.overlay import Overlay
     from zoned_tools.engine.opening import single_target
     from zoned_tools.formats.zonefs.mapper.open import open_tree
 
-    with open_device(path, writable=writable and not dry_run) as device:
+    (mapfile,) = mapfile_of_each([path], mapfiles or ())
+    with open_device(path, writable=writable and not dry_run, mapfile=mapfile) as device:
         view = Overlay(device) if dry_run else device
         target = single_target([view], start_sector=start, layout="zonefs", only_own=True)
         with open_tree(target, writable=writable, options=options) as tree:
@@ -80,12 +82,13 @@ def list_files(
     json: Json = False,
     kernel: Kernel = None,
     start: Start = None,
+    mapfile: Mapfiles = None,
 ) -> None:
     """List files and directories, at and below PATH."""
     from zoned_tools.report.stream import write_lines
     from zoned_tools.report.zonefs import json_lines, text_lines
 
-    with _tree(device, start, options=_kernel_options(kernel)) as tree:
+    with _tree(device, start, options=_kernel_options(kernel), mapfiles=mapfile) as tree:
         write_lines(json_lines(tree, path) if json else text_lines(tree, path, details=details))
 
 
@@ -99,13 +102,14 @@ def stat_file(
     json: Json = False,
     kernel: Kernel = None,
     start: Start = None,
+    mapfile: Mapfiles = None,
 ) -> None:
     """Print what stat(2) shows of a file, or statfs(2) of the volume."""
     from zoned_tools.report.documents import zonefs as documents
     from zoned_tools.report.stream import write_lines
     from zoned_tools.report.tree import tree_lines
 
-    with _tree(device, start, options=_kernel_options(kernel)) as tree:
+    with _tree(device, start, options=_kernel_options(kernel), mapfiles=mapfile) as tree:
         entry = documents.zonefs_entry(tree.stat(path))
         figures = documents.zonefs_figures(tree) if file_system else None
     if not json:
@@ -126,13 +130,14 @@ def print_content(
         str | None, typer.Option("--length", metavar="BYTES", help="How much to read.", show_default=False)
     ] = None,
     start: Start = None,
+    mapfile: Mapfiles = None,
 ) -> None:
     """Write the content of a file to standard output."""
     from zoned_tools.formats.zonefs.transfer import read_chunks
     from zoned_tools.units import parse_size
 
     first, count = parse_size(offset), None if length is None else parse_size(length)
-    with _tree(device, start) as tree:
+    with _tree(device, start, mapfiles=mapfile) as tree:
         for chunk in read_chunks(tree, path, offset_bytes=first, length_bytes=count, raw=raw):
             sys.stdout.buffer.write(chunk)
     sys.stdout.buffer.flush()

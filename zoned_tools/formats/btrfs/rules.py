@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zoned_tools.formats.btrfs.constants import NAME
 from zoned_tools.formats.contract import Consent, Rule, Rules, Severity
+from zoned_tools.formats.shared.losses import rescue_rules
 
 _ERROR, _WARNING, _INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
 
@@ -309,6 +310,7 @@ RULES = Rules(
             "A device is more than one commit behind the others.",
             "It was missing for some time, or its writes failed.",
         ),
+        **rescue_rules(),
     },
 )
 """Codes in the order in which the check looks for them."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from zoned_tools.formats.dm_zoned.constants import NAME
 from zoned_tools.formats.shared.findings import Severity
+from zoned_tools.formats.shared.losses import rescue_rules
 from zoned_tools.formats.shared.rules import Consent, Rule, Rules
 
 _ERROR, _WARNING, _NOTE = Severity.ERROR, Severity.WARNING, Severity.INFO
@@ -332,6 +333,7 @@ RULES = Rules(
             "a drive whose size is not a multiple of its zone size",
             kernel="may pick it for reclaim and then retries for ever",
         ),
+        **rescue_rules(),
     },
 )
 """Specification code to rule; printed by ``zoned explain``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zoned_tools.formats.inplace_compress.layout import NAME
 from zoned_tools.formats.shared.findings import Severity
+from zoned_tools.formats.shared.losses import rescue_rules
 from zoned_tools.formats.shared.rules import Consent, Rule, Rules
 
 __all__ = ["RULES", "SHADOW_CODES", "UNREADABLE_CODES"]
@@ -182,5 +183,6 @@ RULES = Rules(
         "OLD_SERIES": Rule(
             _E, "A volume of the 2013 series (target insitu-comp); it is not supported.", "An old volume."
         ),
+        **rescue_rules(),
     },
 )

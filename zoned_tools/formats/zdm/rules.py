@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zoned_tools.formats.contract import Consent, Rule, Rules, Severity
+from zoned_tools.formats.shared.losses import rescue_rules
 from zoned_tools.formats.zdm.constants import NAME
 
 _E, _W, _I = Severity.ERROR, Severity.WARNING, Severity.INFO
@@ -181,5 +182,6 @@ RULES = Rules(
             _E, "A stream writes to a zone that does not exist.", _DAMAGE, "The stream is cleared.", _UNSEEN
         ),
         "resv.range": Rule(_E, "A reserve zone does not exist.", _DAMAGE, "The reserve is set anew.", _UNSEEN),
+        **rescue_rules(),
     },
 )

@@ -7,6 +7,7 @@ parameters of the new super block are not known for certain.
 from __future__ import annotations
 
 from zoned_tools.formats.contract import Consent, Rule, Rules, Severity
+from zoned_tools.formats.shared.losses import rescue_rules
 from zoned_tools.formats.zonefs.constants import NAME
 
 _ERROR, _WARNING, _INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
@@ -137,5 +138,6 @@ RULES = Rules(
             _WARNING, "More zones are active than the drive allows.", "The zone table was edited.", kernel=_MOUNTED
         ),
         "no-zones": Rule(_ERROR, "No zone can be used for a file."),
+        **rescue_rules(),
     },
 )

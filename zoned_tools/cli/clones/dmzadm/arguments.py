@@ -48,11 +48,14 @@ REPAIR = (
     Option(("--allow",), "CODE", "Agree to a repair that loses or guesses data; repeatable", _REPAIR),
     Option(("--set",), "KEY=VALUE", "A choice of repair (overlap=buffer, reclaim=clear); repeatable", _REPAIR),
 )
+CHECK = (
+    Option(("--mapfile",), "FILE", "ddrescue map file of an image, repeated in device order", ("check", "repair")),
+)
 TABLE = OptionTable(
     "dmzadm",
     "Format, check, repair, relabel, start and stop dm-zoned targets.",
     # The version is asked for by the first word alone, which never comes to be read.
-    (*OPERATIONS, *GENERAL, *FORMAT, *REPAIR, HELP),
+    (*OPERATIONS, *GENERAL, *FORMAT, *CHECK, *REPAIR, HELP),
     Order.WHOLE,
 )
 

@@ -25,7 +25,9 @@ def opened_members(arguments: Arguments, *, writable: bool = False) -> Iterator[
     Raises:
         UsageError: they cannot be members of one target.
     """
-    with open_devices(arguments.paths, writable=writable and not arguments.dry_run) as devices:
+    with open_devices(
+        arguments.paths, writable=writable and not arguments.dry_run, mapfiles=arguments.every("mapfile")
+    ) as devices:
         check_members(devices)
         yield Target(LAYOUT, devices)
 

@@ -1,0 +1,159 @@
+"""Map files of GNU ddrescue: which bytes of an image were rescued, and which of a device are worth reading.
+
+Source: section 1 of the specification of rescues (``docs/formats/rescue.md``).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from typing import TYPE_CHECKING
+
+from zoned_tools.device.badareas import FINISHED, NON_TRIED, STATUSES, BadAreas
+from zoned_tools.device.files import open_regular
+from zoned_tools.errors import DeviceError, DeviceWarning, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+MAPFILE_SUFFIX = ".map"
+NO_MAPFILE = "none"
+"""Word in place of a map file: there is none, also beside the image."""
+
+_CURRENT_STATUSES = "?*/-FG+"
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|[0-9]+")
+_MAX_BYTES = 256 << 20
+_MOST = 1 << 63
+
+
+def read_mapfile(path: str, size_bytes: int) -> BadAreas:
+    """What the map file at ``path`` says of an image of ``size_bytes``.
+
+    Raises:
+        DeviceError: it cannot be read, or is not a map file; the message names the line.
+    """
+    fd = open_regular(path, path, writable=False)
+    with open(fd, "rb") as file:
+        try:
+            raw = file.read(_MAX_BYTES + 1)
+        except OSError as error:
+            raise DeviceError.from_os_error(error, path, "cannot read") from None
+    if len(raw) > _MAX_BYTES:
+        raise DeviceError(f"larger than {_MAX_BYTES >> 20} MiB, not a map file", device=path)
+    return parse_mapfile(raw, path, size_bytes)
+
+
+def warn_device(text: str) -> None:
+    """Say what was assumed of a device, once in a process."""
+    warnings.warn(text, DeviceWarning, stacklevel=3)
+
+
+def map_of_image(path: str, real: str, mapfile: str | None, size_bytes: int, *, writable: bool) -> BadAreas:
+    """What the map file of an image says was not rescued; the file beside it counts when none is named.
+
+    Args:
+        path: how messages name the image.
+        real: where it is.
+        mapfile: the file that the user named, :data:`NO_MAPFILE` for none.
+
+    Raises:
+        DeviceError: the named file is not a map file.
+        RefusedError: the image is wanted for writing: a later pass of ddrescue would write over the change.
+    """
+    if mapfile == NO_MAPFILE:
+        return BadAreas()
+    name = mapfile if mapfile is not None else path + MAPFILE_SUFFIX
+    if mapfile is None and not os.path.isfile(real + MAPFILE_SUFFIX):
+        return BadAreas()
+    try:
+        bad = read_mapfile(mapfile if mapfile is not None else real + MAPFILE_SUFFIX, size_bytes)
+    except DeviceError as error:
+        if mapfile is not None:
+            raise
+        warn_device(f"{path}: {name} is not used: {error.message}")
+        return BadAreas()
+    if writable:
+        raise RefusedError(
+            f"has the map file {name}: a later pass of ddrescue would write over what is changed now",
+            device=path,
+            hint="zoned check --repair --output repairs a copy; --mapfile none sets the map file aside",
+        )
+    if mapfile is None:
+        ranges = "range" if len(bad) == 1 else "ranges"
+        warn_device(f"{path}: using the map file {name}: {len(bad)} unreadable {ranges}, {bad.total_bytes} bytes")
+    return bad
+
+
+def parse_mapfile(raw: bytes, path: str, size_bytes: int) -> BadAreas:
+    """Unreadable ranges of an image of ``size_bytes``; bytes that no line is about were not tried.
+
+    Raises:
+        DeviceError: a line is not one of a map file.
+    """
+    rows: list[tuple[int, int, str]] = []
+    at: int | None = None
+    for number, words in _lines(raw):
+        if at is None:
+            if len(words) < 2 or _number(words[0]) is None or words[1] not in _CURRENT_STATUSES or len(words[1]) != 1:
+                raise DeviceError(f"line {number} is not the status line of a map file", device=path)
+            at = 0
+            continue
+        start, length = (_number(word) for word in [*words, "", ""][:2])
+        letter = words[2] if len(words) > 2 else ""
+        if start is None or length is None or len(letter) != 1 or letter not in STATUSES or start + length >= _MOST:
+            raise DeviceError(f"line {number} is not a block of a map file", device=path)
+        if start != at and rows:
+            raise DeviceError(f"line {number}: the blocks are not contiguous", device=path)
+        if not rows and start:
+            rows.append((0, start, NON_TRIED))
+        rows.append((start, start + length, letter))
+        at = start + length
+    if not rows:
+        raise DeviceError("not a map file: it has no block", device=path)
+    rows.append((at or 0, max(size_bytes, at or 0), NON_TRIED))
+    return BadAreas.of(row for row in rows if row[2] != FINISHED).within(0, size_bytes)
+
+
+def _lines(raw: bytes) -> Iterator[tuple[int, list[str]]]:
+    """Line numbers and words of what is neither blank nor a comment."""
+    for number, line in enumerate(raw.decode("latin-1").split("\n"), 1):
+        words = line.split()
+        if words and not words[0].startswith("#"):
+            yield number, words
+
+
+def _number(word: str) -> int | None:
+    """A number as C reads it: decimal, hexadecimal or octal."""
+    if not _NUMBER.fullmatch(word):
+        return None
+    try:
+        return int(word, 8 if len(word) > 1 and word[0] == "0" and word[1] not in "xX" else 0)
+    except ValueError:  # an octal number with an 8 or 9 in it
+        return None
+
+
+def mapfile_lines(rows: Iterable[tuple[int, int, str]], comments: Iterable[str] = ()) -> Iterator[str]:
+    """A map file line by line, from contiguous ``(start, end, letter)`` rows that begin at 0; equal neighbours join."""
+    yield "# Mapfile. Created by zoned_tools"
+    for comment in comments:
+        yield f"# {comment}"
+    yield "# current_pos  current_status  current_pass"
+    yield "0x00000000     +               1"
+    yield "#      pos        size  status"
+    pending: tuple[int, int, str] | None = None
+    for start, end, letter in rows:
+        if start >= end:
+            continue
+        if pending is not None and pending[2] == letter:
+            pending = (pending[0], end, letter)
+            continue
+        if pending is not None:
+            yield _block_line(*pending)
+        pending = (start, end, letter)
+    if pending is not None:
+        yield _block_line(*pending)
+
+
+def _block_line(start: int, end: int, letter: str) -> str:
+    return f"0x{start:08X}  0x{end - start:08X}  {letter}"

@@ -1,0 +1,130 @@
+"""What of a target's logical device cannot be read, known before anything of it is read.
+
+Source: sections 1.3, 1.4 and 2 of the specification of rescues (``docs/formats/rescue.md``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoned_tools.device.badareas import known_bad_areas, missing_bytes
+from zoned_tools.device.zones import SECTOR_BYTES
+from zoned_tools.engine.rehearsing import PLACE_BITS, Lookup, look_up_in
+from zoned_tools.errors import ZonedError
+from zoned_tools.formats import registry
+from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Journey, Settings
+from zoned_tools.formats.shared.losses import KnowsLosses, Loss, Losses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from zoned_tools.device.badareas import BadAreas
+    from zoned_tools.device.zones import IntArray
+    from zoned_tools.formats.contract import Evidence, Mapper, Target
+
+REASONS = {"-": "bad sector", "/": "not scraped", "*": "not trimmed", "?": "not tried"}
+"""What ddrescue's letters say of payload that was not rescued."""
+
+
+def find_losses(target: Target, mapper: Mapper) -> Losses:
+    """What cannot be read of a mapper's device; ``payload`` is always there.
+
+    Costs nothing where every device can be read, else a lookup of the whole device: O(metadata).
+    """
+    found = mapper.losses() if isinstance(mapper, KnowsLosses) else Losses()
+    if found.payload is None:
+        found.payload = _payload_losses(target, mapper)
+    return found
+
+
+def _payload_losses(target: Target, mapper: Mapper) -> list[Loss]:
+    bad = [known_bad_areas(device) for device in target.devices]
+    if not any(map(len, bad)):
+        return []
+    runs = _StoredRuns(look_up_in(target, mapper))
+    return join_losses(sorted(row for index, areas in enumerate(bad) for row in runs.hit_by(index, areas)))
+
+
+class _StoredRuns:
+    """The stored runs of a lookup in the order of their places, as columns in bytes."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        stored = np.flatnonzero(lookup.places >= 0)
+        lengths = np.diff(np.append(lookup.starts, lookup.size))
+        order = stored[np.argsort(lookup.places[stored], kind="stable")]
+        self.device: IntArray = lookup.places[order] >> PLACE_BITS
+        self.place: IntArray = (lookup.places[order] & ((1 << PLACE_BITS) - 1)) * LOGICAL_BLOCK_BYTES
+        self.logical: IntArray = lookup.starts[order] * LOGICAL_BLOCK_BYTES
+        self.length: IntArray = lengths[order] * LOGICAL_BLOCK_BYTES
+
+    def hit_by(self, index: int, areas: BadAreas) -> Iterator[Loss]:
+        """The logical ranges that the bad areas of one device make unreadable, rounded outward to sectors."""
+        rows = slice(*(int(row) for row in np.searchsorted(self.device, (index, index + 1))))
+        place, logical = self.place[rows], self.logical[rows]
+        ends = place + self.length[rows]
+        for bad_start, bad_end, status in areas:
+            start, end = bad_start // SECTOR_BYTES * SECTOR_BYTES, -(-bad_end // SECTOR_BYTES) * SECTOR_BYTES
+            first, last = np.searchsorted(ends, start, side="right"), np.searchsorted(place, end, side="left")
+            for row in range(int(first), int(last)):
+                low, high = max(start, int(place[row])), min(end, int(ends[row]))
+                if low < high:
+                    yield Loss(int(logical[row]) + low - int(place[row]), high - low, status, REASONS[status])
+
+
+def join_losses(rows: Iterable[Loss]) -> list[Loss]:
+    """Ascending losses with those that touch, for one reason, made one; of what overlaps the first counts."""
+    joined: list[Loss] = []
+    for row in rows:
+        end = joined[-1].offset_bytes + joined[-1].length_bytes if joined else 0
+        start, stop = max(row.offset_bytes, end), row.offset_bytes + row.length_bytes
+        if start >= stop:
+            continue
+        if joined and start == end and joined[-1][2:] == row[2:]:
+            joined[-1] = joined[-1]._replace(length_bytes=stop - joined[-1].offset_bytes)
+        else:
+            joined.append(Loss(start, stop - start, *row[2:]))
+    return joined
+
+
+def blocks_of(losses: Iterable[Loss]) -> int:
+    """Logical blocks with at least one byte that is lost; the losses are ascending."""
+    blocks, done = 0, 0
+    for row in losses:
+        first = max(row.offset_bytes // LOGICAL_BLOCK_BYTES, done)
+        done = max(done, -(-(row.offset_bytes + row.length_bytes) // LOGICAL_BLOCK_BYTES))
+        blocks += max(done - first, 0)
+    return blocks
+
+
+def add_media_findings(evidence: Evidence, settings: Settings) -> None:
+    """Findings of images about what they lack: ``image-short``, and payload that is known to be unreadable."""
+    target = evidence.target
+    layout = registry.of(target)
+    rules = layout.rules()
+    for number, device in enumerate(target.devices):
+        missing = missing_bytes(device)
+        if missing and "image-short" in rules:
+            text = f"device {number} is an image that ends {missing} bytes early"
+            evidence.findings.add(rules.finding("image-short", text, device=number, missing_bytes=missing))
+    if layout.open_mapper is None or not any(len(known_bad_areas(device)) for device in target.devices):
+        return
+    logical = {s.name for s in layout.settings if Journey.LOGICAL in s.journeys}
+    chosen = Settings({name: value for name, value in settings.items() if name in logical}, layout.settings)
+    try:
+        mapper = layout.open_mapper(target, writable=False, settings=chosen)
+    except ZonedError:
+        return  # what is wrong with the metadata is told already
+    try:
+        lost = find_losses(target, mapper).payload
+    finally:
+        mapper.close()
+    if lost and "data-unreadable" in rules:
+        blocks, nr_bytes = blocks_of(lost), sum(row.length_bytes for row in lost)
+        ranges = "range" if len(lost) == 1 else "ranges"
+        text = (
+            f"{blocks} valid blocks cannot be read: {nr_bytes} bytes in {len(lost)} {ranges} of the logical device, "
+            f"the first at byte {lost[0].offset_bytes}"
+        )
+        evidence.findings.add(rules.finding("data-unreadable", text, blocks=blocks, ranges=len(lost)))

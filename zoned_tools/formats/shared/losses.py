@@ -1,0 +1,91 @@
+"""What of a logical device cannot be read, or only by a guess: how a mapper says it.
+
+Source: sections 1.4, 1.5 and 2 of the specification of rescues (``docs/formats/rescue.md``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from zoned_tools.formats.shared.findings import Severity
+from zoned_tools.formats.shared.rules import Consent, Rule
+
+_MEDIUM = "a medium error: the drive gives an error for it, or ddrescue could not read it"
+
+
+class Loss(NamedTuple):
+    """A range of the logical device.
+
+    Attributes:
+        status: ddrescue's letter of what is behind it (``- / * ?``).
+        reason: one phrase.
+    """
+
+    offset_bytes: int
+    length_bytes: int
+    status: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Losses:
+    """What a mapper knows before anything is read; each list ascending and without overlaps.
+
+    Attributes:
+        metadata: ranges that no readable metadata are about; reading them fails.
+        guessed: ranges that are read by a guess.
+        payload: ranges whose payload cannot be read; None leaves it to the map of blocks and the known bad areas,
+            which is right where blocks are stored as they are.
+    """
+
+    metadata: list[Loss] = field(default_factory=list)
+    guessed: list[Loss] = field(default_factory=list)
+    payload: list[Loss] | None = None
+
+
+@runtime_checkable
+class KnowsLosses(Protocol):
+    """A mapper that opens although some of its metadata cannot be read."""
+
+    def losses(self) -> Losses: ...
+
+
+def rescue_rules(
+    *, repair: str = "", kernel: str = "", lost_repair: str = "", lost_asks: Consent = Consent.CERTAIN
+) -> dict[str, Rule]:
+    """The rules about media that every layout has; a layout says what its own repair does.
+
+    Args:
+        repair: of a block of which another copy can be read.
+        lost_repair, lost_asks: of metadata of which no copy can be.
+    """
+    return {
+        "block-unreadable": Rule(
+            Severity.ERROR,
+            "metadata cannot be read, and another copy of them serves",
+            _MEDIUM,
+            repair,
+            kernel=kernel or "fails where it needs them",
+        ),
+        "metadata-lost": Rule(
+            Severity.ERROR,
+            "metadata cannot be read in any copy: what depends on them is lost",
+            _MEDIUM,
+            lost_repair,
+            kernel=kernel or "fails where it needs them",
+            asks=lost_asks,
+        ),
+        "data-unreadable": Rule(
+            Severity.ERROR,
+            "valid blocks cannot be read",
+            _MEDIUM,
+            kernel="gives an error for them",
+        ),
+        "image-short": Rule(
+            Severity.WARNING,
+            "the image is shorter than its zone table says: what is missing cannot be read",
+            "a copy that ended early",
+            kernel="has the whole drive",
+        ),
+    }
