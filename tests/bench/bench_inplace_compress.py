@@ -24,7 +24,8 @@ import numpy as np
 
 from zoned_tools.device.opening import open_device
 from zoned_tools.device.plan import apply_plan
-from zoned_tools.engine.export import export_volume, open_output
+from zoned_tools.engine.export import export_volume
+from zoned_tools.engine.output import open_output
 from zoned_tools.formats.contract import Settings, Target
 from zoned_tools.formats.inplace_compress import c842, layout, lzo
 from zoned_tools.formats.inplace_compress.compressors import Compressor

@@ -17,7 +17,7 @@ from zoned_tools.cli.run import run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.programs import Program
+    from tests.programs import Program, Result
 
 ARCHIVE = Path(__file__).parents[1] / "vectors" / "dm-zoned" / "hm64x1.tar.xz"
 
@@ -125,14 +125,24 @@ INPUTS: list[Input] = [
 ]  # fmt: skip
 
 
+ENDS_EARLY = (_truncated, _truncated_in_metadata)
+"""Can be read: what is missing is a finding."""
+
+
+def _complaints(result: Result) -> list[str]:
+    """Lines on standard error that say why a command failed, not what it assumed of an image."""
+    return [line for line in result.err.splitlines() if ": warning: " not in line]
+
+
 @pytest.mark.parametrize("make", INPUTS, ids=lambda f: f.__name__.strip("_"))
 @pytest.mark.parametrize("operation", ["--format", "--check", "--repair", "--relabel", "--start", "--stop"])
 def test_dmzadm_on_bad_input(make: Input, operation: str, good: Path, tmp_path: Path, program: Program) -> None:
     path = make(good, tmp_path)
     result = program("dmzadm", operation, path)
     assert result.status == 1
-    assert result.err.count("\n") == 1, result.err
-    assert result.err.startswith("dmzadm: ")
+    if make not in ENDS_EARLY or operation != "--check":
+        assert len(_complaints(result)) == 1, result.err
+    assert all(line.startswith("dmzadm: ") for line in result.err.splitlines())
     assert "Traceback" not in result.out + result.err
 
 
@@ -149,8 +159,11 @@ def test_zoned_on_bad_input(
     if command[0] == "report" and "truncated" in make.__name__ and "sidecar" not in make.__name__:
         assert result.status == 0, "the zone table is whole"
         return
+    if make in ENDS_EARLY and command[0] != "zone":
+        assert result.status in (0, 4, 8), (result.out, result.err)
+        return
     assert result.status == 8, (result.out, result.err)
-    assert result.err.count("\n") == 1, result.err
+    assert len(_complaints(result)) == 1, result.err
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop privileges")

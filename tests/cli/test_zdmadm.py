@@ -48,7 +48,7 @@ class Shelf:
     def __init__(self) -> None:
         self.drives: dict[str, EmulatedDrive] = {}
 
-    def open(self, path: str, *, writable: bool = False) -> Device:
+    def open(self, path: str, *, writable: bool = False, **_: object) -> Device:
         if path not in self.drives:
             raise DeviceError("cannot open: No such file or directory", device=path)
         drive = self.drives[path]

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from tests.engine.volumes import BLOCK, MemoryMapper
 from zoned_tools.engine import export as export_module
-from zoned_tools.engine.export import ExportResult, export_volume, open_output
+from zoned_tools.engine.export import ExportResult, export_volume
+from zoned_tools.engine.output import open_output
 from zoned_tools.errors import DeviceError, RefusedError
 from zoned_tools.formats.contract import MapExtent
 
@@ -71,7 +72,8 @@ _STREAM = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from tests.engine.volumes import BLOCK, MemoryMapper
-from zoned_tools.engine.export import export_volume, open_output
+from zoned_tools.engine.export import export_volume
+from zoned_tools.engine.output import open_output
 mapper = MemoryMapper(4096)
 mapper.blocks = {n: bytes([n % 251]) * BLOCK for n in range(100, 3000, 3)}
 with open_output("-", []) as output:

@@ -13,8 +13,9 @@ from tests.fuzz.repairs import codes_of
 from tests.fuzz.session import use
 from zoned_tools.device.plan import Plan, apply_plan, verify_plan
 from zoned_tools.device.zones import DEAD_CONDITIONS, has_condition
-from zoned_tools.engine.export import Output, export_pieces, export_volume, layout_pieces
+from zoned_tools.engine.export import export_pieces, export_volume, layout_pieces
 from zoned_tools.engine.logical import opened_logical
+from zoned_tools.engine.output import Output
 from zoned_tools.formats.contract import Journey
 
 if TYPE_CHECKING:

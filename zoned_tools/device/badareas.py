@@ -94,6 +94,21 @@ class BadAreas:
         columns = ((self.starts, later.starts), (self.ends, later.ends), (self.status, later.status))
         return BadAreas(*(np.concatenate(pair) for pair in columns))
 
+    def without(self, offset_bytes: int, length_bytes: int) -> BadAreas:
+        """What is left when a range was written anew."""
+        end = offset_bytes + length_bytes
+        size = int(self.ends[-1]) if len(self) else 0
+        return self.within(0, offset_bytes).joined(self.within(end, max(size - end, 0)))
+
+    def over(self, size_bytes: int) -> Iterator[tuple[int, int, str]]:
+        """``(start, end, status)`` rows that cover a whole drive, as a map file has them."""
+        at = 0
+        for start, end, letter in self:
+            yield at, start, FINISHED
+            yield start, end, letter
+            at = end
+        yield at, size_bytes, FINISHED
+
     def touches(self, starts_bytes: IntArray, length_bytes: int) -> BoolArray:
         """Which of many pieces of one length have an unreadable byte."""
         first = np.searchsorted(self.ends, starts_bytes, side="right")

@@ -16,6 +16,7 @@ from zoned_tools.device import dump
 from zoned_tools.device.badareas import BadAreas
 from zoned_tools.device.failstop import SyncError
 from zoned_tools.device.files import replace_file, write_all
+from zoned_tools.device.mapfile import mapfile_content
 from zoned_tools.device.runs import runs
 from zoned_tools.errors import DeviceError
 
@@ -59,6 +60,7 @@ class FileStore:
         sidecar: where the sidecar is, for replacing it.
         bad: what of the image cannot be read; what the file holds there is never looked at.
         missing_bytes: how much the image lacks of what its drive holds; part of ``bad``.
+        mapfile: where ``bad`` comes from, kept in step with what is written over; empty where nothing may be written.
     """
 
     def __init__(
@@ -69,10 +71,13 @@ class FileStore:
         sidecar: str = "",
         bad: BadAreas | None = None,
         missing_bytes: int = 0,
+        mapfile: str = "",
     ) -> None:
         self.path = path
         self.bad = BadAreas() if bad is None else bad
         self.missing_bytes = missing_bytes
+        self._mapfile = mapfile
+        self._bad_in_mapfile = self.bad
         self._fd = fd
         self._sidecar_fd = sidecar_fd
         self._sidecar = sidecar
@@ -107,12 +112,19 @@ class FileStore:
             write_all(self._fd, data, offset_bytes)
         except OSError as error:
             raise DeviceError.from_os_error(error, self.path, f"cannot write at byte {offset_bytes}") from None
+        self._is_readable(offset_bytes, len(data))
+
+    def _is_readable(self, offset_bytes: int, length_bytes: int) -> None:
+        """What could not be read was written anew."""
+        if len(self.bad) and len(self.bad.within(offset_bytes, length_bytes)):
+            self.bad = self.bad.without(offset_bytes, length_bytes)
 
     def punch(self, offset_bytes: int, length_bytes: int) -> None:
         """Make a range read as zeroes, freeing its space where the file system can."""
         length_bytes = min(length_bytes, self.size_bytes - offset_bytes)
         if length_bytes <= 0:
             return
+        self._is_readable(offset_bytes, length_bytes)
         function = libc_fallocate()
         mode = _FALLOC_KEEP_SIZE | _FALLOC_PUNCH_HOLE
         if function is not None and function(self._fd, mode, offset_bytes, length_bytes) == 0:
@@ -165,6 +177,9 @@ class FileStore:
         """
         try:
             os.fdatasync(self._fd)
+            if self._mapfile and self.bad is not self._bad_in_mapfile:
+                replace_file(self._mapfile, mapfile_content(self.bad.over(self.size_bytes)))
+                self._bad_in_mapfile = self.bad
             if changed:
                 self._write_descriptors(table, changed)
                 os.fdatasync(self._sidecar_fd)

@@ -25,7 +25,7 @@ from zoned_tools.device.base import Geometry
 from zoned_tools.device.emulated import EmulatedDrive, no_zones
 from zoned_tools.device.files import open_locked
 from zoned_tools.device.filestore import FileStore
-from zoned_tools.device.mapfile import map_of_image, warn_device
+from zoned_tools.device.mapfile import Rescued, Use, map_of_image, warn_device
 from zoned_tools.device.newimage import create_image, set_size
 from zoned_tools.device.sidecar import (
     SIDECAR_SUFFIX,
@@ -83,6 +83,7 @@ def open_image(
     family: DriveFamily | None = None,
     content: bool = True,
     mapfile: str | None = None,
+    mends: bool = False,
 ) -> EmulatedDrive:
     """Open an image file, zoned when it has a sidecar.
 
@@ -92,6 +93,7 @@ def open_image(
     Args:
         content: False for those who want the zone table only, whatever of the content is there.
         mapfile: path of the ddrescue map file; ``"none"`` for none, also beside the image.
+        mends: what is written becomes readable in the map file beside the image: it is a copy that no ddrescue fills.
 
     Raises:
         RefusedError: wanted for writing, and a map file is there.
@@ -109,12 +111,15 @@ def open_image(
         except OSError as error:
             raise DeviceError.from_os_error(error, path, "cannot finish its creation") from None
         size = os.fstat(fd).st_size
-        bad = map_of_image(path, real, mapfile, size, writable=writable) if content else BadAreas()
+        use = Use.READ if not writable else Use.MEND if mends else Use.WRITE
+        rescued = map_of_image(path, real, mapfile, size, use) if content else Rescued()
         if sidecar:
             shown = shown_sidecar(path, real, sidecar)
-            drive = _open_zoned(path, fd, sidecar, shown, stack, bad, writable=writable, family=family, content=content)
+            drive = _open_zoned(
+                path, fd, sidecar, shown, stack, rescued, writable=writable, family=family, content=content
+            )
         else:
-            drive = _open_regular(path, fd, bad, writable=writable)
+            drive = _open_regular(path, fd, rescued, writable=writable)
         stack.pop_all()  # the drive closes them from now on
         return drive
 
@@ -125,7 +130,7 @@ def _open_zoned(
     sidecar: str,
     shown: str,
     stack: ExitStack,
-    bad: BadAreas,
+    rescued: Rescued,
     *,
     writable: bool,
     family: DriveFamily | None,
@@ -139,6 +144,7 @@ def _open_zoned(
         raise SidecarError(
             f"zone table for {decoded.geometry.size_bytes} bytes, but the image has {size}", device=shown
         )
+    bad = rescued.bad
     missing = _missing_bytes(size, decoded) if content else 0
     if missing and writable:
         raise DeviceError(
@@ -154,7 +160,7 @@ def _open_zoned(
             set_size(fd, decoded.geometry.size_bytes)
         except OSError as error:
             raise DeviceError.from_os_error(error, path, "cannot set its size") from None
-    store = FileStore(path, fd, sidecar_fd, sidecar, bad, missing)
+    store = FileStore(path, fd, sidecar_fd, sidecar, bad, missing, rescued.kept)
     return EmulatedDrive(path, decoded.geometry, decoded.table, store, writable=writable, family=family)
 
 
@@ -169,7 +175,7 @@ def _missing_bytes(size: int, decoded: dump.ZoneDump) -> int:
     return decoded.geometry.size_bytes - size if bool(((below > 0) & (ends > size)).any()) else 0
 
 
-def _open_regular(path: str, fd: int, bad: BadAreas, *, writable: bool) -> EmulatedDrive:
+def _open_regular(path: str, fd: int, rescued: Rescued, *, writable: bool) -> EmulatedDrive:
     size = os.fstat(fd).st_size
     if size == 0:
         raise DeviceError("the file is empty", device=path)
@@ -181,5 +187,5 @@ def _open_regular(path: str, fd: int, bad: BadAreas, *, writable: bool) -> Emula
             f"{path}: its size of {size} bytes is not a multiple of {SECTOR_BYTES}, the last {odd} are left out"
         )
     geometry = Geometry(Model.REGULAR, size - odd)
-    store = FileStore(path, fd, bad=bad.within(0, size - odd))
+    store = FileStore(path, fd, bad=rescued.bad.within(0, size - odd), mapfile=rescued.kept)
     return EmulatedDrive(path, geometry, no_zones(), store, writable=writable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import closing
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from zoned_tools.device import dump
+from zoned_tools.device.badareas import BadAreas, salvage_into
 from zoned_tools.device.create import new_drive
+from zoned_tools.device.files import replace_file
 from zoned_tools.device.image import create_image, open_store, read_dump
+from zoned_tools.device.mapfile import MAPFILE_SUFFIX, mapfile_content
 from zoned_tools.device.zones import (
     SECTOR_BYTES,
     ZONE_DTYPE,
@@ -141,6 +145,24 @@ class Source(Protocol):
     def read_into(self, offset_bytes: int, buffer: memoryview) -> None: ...
 
 
+class _Salvaged:
+    """A drive of which everything can be read: what cannot is zeroes, and noted."""
+
+    def __init__(self, drive: Device) -> None:
+        self._drive = drive
+        self._bad: list[tuple[int, int, str]] = []
+
+    @property
+    def bad(self) -> BadAreas:
+        return BadAreas.of(self._bad)
+
+    def data_extents(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int]]:
+        return self._drive.data_extents(offset_bytes, length_bytes)
+
+    def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
+        self._bad += salvage_into(self._drive, offset_bytes, buffer, unit_bytes=SECTOR_BYTES)
+
+
 def _fill_image(
     content: Source,
     image: str,
@@ -159,6 +181,9 @@ def _fill_image(
         for start, length in ranges:
             copied += _copy_range(content, store, start, length)
             progress(start + length)
+        if isinstance(content, _Salvaged) and len(content.bad):
+            path = os.path.realpath(image) + MAPFILE_SUFFIX
+            replace_file(path, mapfile_content(content.bad.over(geometry.size_bytes)))
 
     create_image(image, geometry, table, overwrite=overwrite, fill=fill)
     return copied
@@ -167,8 +192,11 @@ def _fill_image(
 def copy_drive(
     drive: Device, image: str, *, overwrite: bool = False, progress: Callable[[int], None] = _no_progress
 ) -> int:
-    """Create ``image`` as a copy of any device, zone states included; returns the bytes copied."""
-    return _fill_image(drive, image, drive.geometry, drive.zones(), overwrite=overwrite, progress=progress)
+    """Create ``image`` as a copy of any device, zone states included; returns the bytes copied.
+
+    What cannot be read is zeroes in the copy, and unreadable by the map file that is made beside it.
+    """
+    return _fill_image(_Salvaged(drive), image, drive.geometry, drive.zones(), overwrite=overwrite, progress=progress)
 
 
 def _copy_range(content: Source, store: FileStore, start_bytes: int, length_bytes: int) -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from zoned_tools.device.badareas import FINISHED, NON_TRIED, STATUSES, BadAreas
@@ -49,7 +51,29 @@ def warn_device(text: str) -> None:
     warnings.warn(text, DeviceWarning, stacklevel=3)
 
 
-def map_of_image(path: str, real: str, mapfile: str | None, size_bytes: int, *, writable: bool) -> BadAreas:
+class Use(Enum):
+    """What an image with a map file is opened for."""
+
+    READ = auto()
+    WRITE = auto()
+    MEND = auto()
+    """Writing to a copy that no ddrescue fills: what is written becomes readable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rescued:
+    """What a map file says of an image.
+
+    Attributes:
+        bad: what was not rescued.
+        kept: path of the map file where it is kept in step with what is written; else empty.
+    """
+
+    bad: BadAreas = field(default_factory=BadAreas)
+    kept: str = ""
+
+
+def map_of_image(path: str, real: str, mapfile: str | None, size_bytes: int, use: Use) -> Rescued:
     """What the map file of an image says was not rescued; the file beside it counts when none is named.
 
     Args:
@@ -62,18 +86,20 @@ def map_of_image(path: str, real: str, mapfile: str | None, size_bytes: int, *, 
         RefusedError: the image is wanted for writing: a later pass of ddrescue would write over the change.
     """
     if mapfile == NO_MAPFILE:
-        return BadAreas()
-    name = mapfile if mapfile is not None else path + MAPFILE_SUFFIX
+        return Rescued()
     if mapfile is None and not os.path.isfile(real + MAPFILE_SUFFIX):
-        return BadAreas()
+        return Rescued()
+    name = mapfile if mapfile is not None else path + MAPFILE_SUFFIX
     try:
         bad = read_mapfile(mapfile if mapfile is not None else real + MAPFILE_SUFFIX, size_bytes)
     except DeviceError as error:
         if mapfile is not None:
             raise
         warn_device(f"{path}: {name} is not used: {error.message}")
-        return BadAreas()
-    if writable:
+        return Rescued()
+    if use is Use.MEND:
+        return Rescued(bad, real + MAPFILE_SUFFIX)
+    if use is Use.WRITE:
         raise RefusedError(
             f"has the map file {name}: a later pass of ddrescue would write over what is changed now",
             device=path,
@@ -82,7 +108,7 @@ def map_of_image(path: str, real: str, mapfile: str | None, size_bytes: int, *, 
     if mapfile is None:
         ranges = "range" if len(bad) == 1 else "ranges"
         warn_device(f"{path}: using the map file {name}: {len(bad)} unreadable {ranges}, {bad.total_bytes} bytes")
-    return bad
+    return Rescued(bad)
 
 
 def parse_mapfile(raw: bytes, path: str, size_bytes: int) -> BadAreas:
@@ -153,6 +179,20 @@ def mapfile_lines(rows: Iterable[tuple[int, int, str]], comments: Iterable[str] 
         pending = (start, end, letter)
     if pending is not None:
         yield _block_line(*pending)
+
+
+def mapfile_content(rows: Iterable[tuple[int, int, str]], comments: Iterable[str] = ()) -> bytes:
+    """A whole map file."""
+    return "".join(f"{line}\n" for line in mapfile_lines(rows, comments)).encode()
+
+
+def is_mapfile(path: str) -> bool:
+    """Whether there is a file, and it is a map file."""
+    try:
+        read_mapfile(path, 0)
+    except DeviceError:
+        return False
+    return True
 
 
 def _block_line(start: int, end: int, letter: str) -> str:

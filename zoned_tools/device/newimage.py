@@ -18,6 +18,7 @@ from zoned_tools.device.files import (
     temporary_beside,
 )
 from zoned_tools.device.filestore import FileStore
+from zoned_tools.device.mapfile import MAPFILE_SUFFIX, is_mapfile
 from zoned_tools.device.sidecar import pending_path, settle, sidecar_path
 from zoned_tools.errors import DeviceError
 
@@ -71,7 +72,10 @@ def create_image(
     try:
         with ExitStack() as stack:
             old = _lock_old(real, path, stack, overwrite=overwrite)
+            stale = _stale_mapfile(real, path, overwrite=overwrite)
             _build(path, real, old, geometry, table, fill, stack)
+            if stale is not None and _inode(real + MAPFILE_SUFFIX) == stale:
+                os.unlink(real + MAPFILE_SUFFIX)  # of the image whose place was taken
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
@@ -80,6 +84,22 @@ def create_image(
 
 def _exists(path: str) -> DeviceError:
     return DeviceError("already exists", device=path, hint="use --force to overwrite it", errno=errno.EEXIST)
+
+
+def _stale_mapfile(real: str, path: str, *, overwrite: bool) -> int | None:
+    """The inode number of a map file that would be taken for the new image's."""
+    name = real + MAPFILE_SUFFIX
+    if not is_mapfile(name):
+        return None
+    if not overwrite:
+        raise _exists(path + MAPFILE_SUFFIX)
+    return _inode(name)
+
+
+def _inode(path: str) -> int | None:
+    with suppress(OSError):
+        return os.lstat(path).st_ino
+    return None
 
 
 def _lock_old(real: str, path: str, stack: ExitStack, *, overwrite: bool) -> os.stat_result | None:

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from zoned_tools.device.base import Device
 
 
-def open_device(path: str, *, writable: bool = False, content: bool = True, mapfile: str | None = None) -> Device:
+def open_device(
+    path: str, *, writable: bool = False, content: bool = True, mapfile: str | None = None, mends: bool = False
+) -> Device:
     """Open ``path`` exclusively for writing, or for reading.
 
     Args:
         content: False asks for the zone table only, which a truncated image still has.
         mapfile: of an image, what of it was rescued; ``"none"`` sets one beside it aside.
+        mends: an image with a map file may be written to (:func:`~zoned_tools.device.image.open_image`).
 
     Raises:
         UsageError: a map file is named for something else than an image.
@@ -49,7 +52,7 @@ def open_device(path: str, *, writable: bool = False, content: bool = True, mapf
 
         if is_zloop(path):
             return open_zloop(path, writable=writable)
-    return open_image(path, writable=writable, content=content, mapfile=mapfile)
+    return open_image(path, writable=writable, content=content, mapfile=mapfile, mends=mends)
 
 
 def mapfile_of_each(paths: Sequence[str], mapfiles: Sequence[str]) -> Sequence[str | None]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoned_tools.device import dump
+from zoned_tools.device.badareas import salvage_into
 from zoned_tools.device.base import ZoneOperation
 from zoned_tools.device.files import give_name, sync_directory, temporary_beside
 from zoned_tools.device.partition import start_of_view
@@ -200,7 +201,9 @@ class _Writer:
             if len(self._chunk) + count > CHUNK_BYTES:
                 self._end_chunk()
             self._pieces.append((item.device, self._chunks, at, count, len(self._chunk)))
-            self._chunk += self._devices[item.device].read(at, count)
+            content = bytearray(count)  # what cannot be read is lost already: zeroes
+            salvage_into(self._devices[item.device], at, memoryview(content), unit_bytes=SECTOR_BYTES)
+            self._chunk += content
             at += count
 
     def _end_chunk(self) -> None:

@@ -6,21 +6,21 @@ one chunk is written by a worker thread, the next one is read.
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from zoned_tools.device.outputs import refuse_sources
+from zoned_tools.device.badareas import BAD_SECTOR, BadAreas, salvage_into
+from zoned_tools.device.zones import SECTOR_BYTES
 from zoned_tools.engine.logical import opened_logical
+from zoned_tools.engine.losses import REASONS, KnownLosses, find_losses, refuse_losses
+from zoned_tools.engine.output import Output, open_output
 from zoned_tools.engine.volume import Volume
-from zoned_tools.errors import DeviceError, ZonedError
+from zoned_tools.errors import ZonedError
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, CopiesItself, Journey, Mapper, Piece, Target
+from zoned_tools.formats.shared.losses import KnowsLosses
 
 if TYPE_CHECKING:
     from zoned_tools.device.base import Buffer
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 4 << 20
 WINDOW_BYTES = 256 << 20
 """Range of one lookup: bounds what is in memory of a fragmented device's extents."""
-_WRITEBACK_BYTES = 32 << 20
 _RETRY_BYTES = (64 << 10, LOGICAL_BLOCK_BYTES)
 """Where a chunk cannot be read, its parts are tried in these steps."""
 
@@ -39,12 +38,13 @@ Progress = Callable[[int], None]
 class LostRange:
     """Bytes of the logical device that could not be read; the output has zeroes there.
 
-    ``reason`` is that of the first block.
+    ``reason`` is that of the first block, ``status`` ddrescue's letter of what is behind it.
     """
 
     offset_bytes: int
     length_bytes: int
     reason: str
+    status: str = BAD_SECTOR
 
 
 @dataclass(slots=True)
@@ -53,114 +53,26 @@ class ExportResult:
 
     Attributes:
         data_bytes: how much was stored, the rest of ``size_bytes`` are holes.
-        lost: unreadable ranges, ascending, adjacent ones joined.
+        lost: unreadable ranges, ascending; adjacent ones of one status are joined.
+        guessed: ranges whose content is a guess, ascending.
     """
 
     size_bytes: int
     data_bytes: int = 0
     lost: list[LostRange] = field(default_factory=list)
+    guessed: list[LostRange] = field(default_factory=list)
 
-    def lose(self, offset_bytes: int, length_bytes: int, reason: str) -> None:
+    def lose(self, offset_bytes: int, length_bytes: int, reason: str, status: str = BAD_SECTOR) -> None:
         last = self.lost[-1] if self.lost else None
-        if last is not None and last.offset_bytes + last.length_bytes == offset_bytes:
+        if last is not None and last.offset_bytes + last.length_bytes == offset_bytes and last.status == status:
             last.length_bytes += length_bytes
         else:
-            self.lost.append(LostRange(offset_bytes, length_bytes, reason))
+            self.lost.append(LostRange(offset_bytes, length_bytes, reason, status))
 
-
-class Output:
-    """Where an export goes: a file with holes, or anything that takes bytes in order."""
-
-    def __init__(self, fd: int, name: str) -> None:
-        self._fd = fd
-        self._name = name
-        self.is_file = stat.S_ISREG(os.fstat(fd).st_mode) and name != "-"
-        self._at = 0
-        self._advised = 0
-        self._zeroes = b""
-
-    def clear(self) -> None:
-        """Take away what a file held."""
-        if self.is_file:
-            try:
-                os.ftruncate(self._fd, 0)
-            except OSError as error:
-                raise DeviceError.from_os_error(error, self._name, "cannot overwrite") from None
-
-    def data(self, buffer: Buffer) -> None:
-        view = memoryview(buffer)
-        try:
-            while view:
-                done = os.pwrite(self._fd, view, self._at) if self.is_file else os.write(self._fd, view)
-                self._at += done
-                view = view[done:]
-            self._start_writeback()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise DeviceError.from_os_error(error, self._name, "cannot write") from None
-
-    def _start_writeback(self) -> None:
-        """Have the kernel write what is old enough while the export goes on, so that the sync at the end is short."""
-        length_bytes = self._at - self._advised
-        if self.is_file and length_bytes >= _WRITEBACK_BYTES:
-            # Dirty pages are not dropped by this advice, only queued for writing.
-            os.posix_fadvise(self._fd, self._advised, length_bytes, os.POSIX_FADV_DONTNEED)
-            self._advised = self._at
-
-    def hole(self, length_bytes: int) -> None:
-        if self.is_file:
-            self._at += length_bytes
-            return
-        self._zeroes = self._zeroes or bytes(CHUNK_BYTES)
-        for done in range(0, length_bytes, CHUNK_BYTES):
-            self.data(memoryview(self._zeroes)[: length_bytes - done])
-
-    def finish(self) -> None:
-        """Give a file its length, and make everything durable."""
-        try:
-            if self.is_file:
-                os.ftruncate(self._fd, self._at)
-            if self._name != "-":
-                os.fsync(self._fd)
-        except OSError as error:
-            if not self.is_file and error.errno == errno.EINVAL:  # pipes and the like cannot be synced
-                return
-            raise DeviceError.from_os_error(error, self._name, "cannot write") from None
-
-
-@contextmanager
-def open_output(path: str, sources: Sequence[str], *, force: bool = False) -> Iterator[Output]:
-    """Open ``path`` for an export, ``-`` is standard output; a file that was made is removed when the export fails.
-
-    Raises:
-        DeviceError: it exists and ``force`` is not set, or it cannot be written.
-        RefusedError: it is one of ``sources``.
-    """
-    if path == "-":
-        yield Output(1, path)
-        return
-    refuse_sources(path, sources, "is what is exported")
-    existed = os.path.lexists(path)
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (0 if force else os.O_EXCL), 0o666)
-    except FileExistsError:
-        raise DeviceError("already exists", device=path, hint="--force overwrites it") from None
-    except (OSError, ValueError) as error:
-        reason = error if isinstance(error, OSError) else OSError(0, str(error))
-        raise DeviceError.from_os_error(reason, path, "cannot create") from None
-    try:
-        output = Output(fd, path)
-        output.clear()
-        yield output
-        output.finish()
-    except BaseException:
-        if not existed:
-            with suppress(OSError):  # what failed is more interesting
-                os.unlink(path)
-        raise
-    finally:
-        os.close(fd)
+    def map_rows(self) -> Iterator[tuple[int, int, str]]:
+        """``(start, end, status)`` over the whole logical device, as a map file has them."""
+        rows = ((lost.offset_bytes, lost.offset_bytes + lost.length_bytes, lost.status) for lost in self.lost)
+        return BadAreas.of(rows).over(self.size_bytes)
 
 
 def export_with_processes(
@@ -191,14 +103,22 @@ def export_with_processes(
 
 
 def export_volume(
-    mapper: Mapper, output: Output, *, skip_errors: bool = False, progress: Progress = lambda _: None
+    mapper: Mapper,
+    output: Output,
+    *,
+    skip_errors: bool = False,
+    progress: Progress = lambda _: None,
+    known: KnownLosses | None = None,
 ) -> ExportResult:
     """Copy the logical device to ``output``; ``progress`` is told the bytes done, holes included.
+
+    Args:
+        known: what is known to be lost, for ``skip_errors``; without it every unreadable block is found by trying.
 
     Raises:
         ZonedError: a block cannot be read (unless ``skip_errors``), or the output not written.
     """
-    export = _Export(Volume(mapper), skip_errors=skip_errors)
+    export = _Export(Volume(mapper), known, skip_errors=skip_errors)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="export") as worker:
         written: Future[None] | None = None
         for offset, length, stored in export.parts():
@@ -259,16 +179,25 @@ def export_target(
             return export_pieces(pieces, out)
     with opened_logical(target, writable=False, settings=settings) as mapper:
         opened(mapper)
+        losses = find_losses(target, mapper)
+        known = KnownLosses(target, losses)
+        if known.rows and not skip_errors:
+            refuse_losses(target, known.rows)
         with open_output(path, target.paths, force=force) as out:
-            copied = export_with_processes(
-                mapper, out, path, processes=processes, skip_errors=skip_errors, progress=progress
-            )
-            return copied or export_volume(mapper, out, skip_errors=skip_errors, progress=progress)
+            copied = None
+            if not known.rows:
+                copied = export_with_processes(
+                    mapper, out, path, processes=processes, skip_errors=skip_errors, progress=progress
+                )
+            result = copied or export_volume(mapper, out, skip_errors=skip_errors, progress=progress, known=known)
+        result.guessed = [LostRange(g.offset_bytes, g.length_bytes, g.reason, g.status) for g in losses.guessed]
+        return result
 
 
 class _Export:
-    def __init__(self, volume: Volume, *, skip_errors: bool) -> None:
+    def __init__(self, volume: Volume, known: KnownLosses | None, *, skip_errors: bool) -> None:
         self._volume = volume
+        self._known = known if skip_errors else None
         self._skip_errors = skip_errors
         self._buffers = [memoryview(bytearray(CHUNK_BYTES)) for _ in range(2)]
         self.result = ExportResult(volume.size_bytes)
@@ -277,12 +206,21 @@ class _Export:
         """``(offset, length, stored)`` of the pieces to copy, in order; data in chunks."""
         for window in range(0, self._volume.size_bytes, WINDOW_BYTES):
             length = min(WINDOW_BYTES, self._volume.size_bytes - window)
-            for offset, count, stored in self._extents(window, length):
-                if not stored:
-                    yield offset, count, False
-                    continue
-                for done in range(0, count, CHUNK_BYTES):
-                    yield offset + done, min(CHUNK_BYTES, count - done), True
+            at = window
+            for lost in self._known.inside(window, length) if self._known is not None else ():
+                yield from self._stored_parts(at, lost.offset_bytes - at)
+                self.result.lose(lost.offset_bytes, lost.length_bytes, lost.reason, lost.status)
+                yield lost.offset_bytes, lost.length_bytes, False
+                at = lost.offset_bytes + lost.length_bytes
+            yield from self._stored_parts(at, window + length - at)
+
+    def _stored_parts(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int, bool]]:
+        for offset, count, stored in self._extents(offset_bytes, length_bytes):
+            if not stored:
+                yield offset, count, False
+                continue
+            for done in range(0, count, CHUNK_BYTES):
+                yield offset + done, min(CHUNK_BYTES, count - done), True
 
     def _extents(self, offset_bytes: int, length_bytes: int) -> list[tuple[int, int, bool]]:
         try:
@@ -308,10 +246,36 @@ class _Export:
             return self._volume.read(offset_bytes, length_bytes)
         except ZonedError as error:
             if not steps or length_bytes <= LOGICAL_BLOCK_BYTES:
-                self.result.lose(offset_bytes, length_bytes, error.message)
-                return bytes(length_bytes)
+                return self._salvage_block(offset_bytes, length_bytes, error)
         parts = (
             self._salvage(offset_bytes + done, min(steps[0], length_bytes - done), steps[1:])
             for done in range(0, length_bytes, steps[0])
         )
         return b"".join(parts)
+
+    def _salvage_block(self, offset_bytes: int, length_bytes: int, error: ZonedError) -> Buffer:
+        """The sectors of a block that can be read, where it is stored as it is."""
+        known = None if self._known is None else self._known.at(offset_bytes)
+        stored = None if self._known is None else self._stored_sectors(self._known.target, offset_bytes)
+        if stored is None or not len(stored[1]):
+            lost = ("", BAD_SECTOR) if known is None else (known.reason, known.status)
+            self.result.lose(offset_bytes, length_bytes, lost[0] or error.message, lost[1])
+            return bytes(length_bytes)
+        for start, end, status in stored[1]:
+            self.result.lose(offset_bytes + start, end - start, REASONS[status], status)
+        return stored[0]
+
+    def _stored_sectors(self, target: Target, offset_bytes: int) -> tuple[Buffer, BadAreas] | None:
+        """What is stored for a block, and what of it cannot be read; None where that is not the block as it is."""
+        mapper = self._volume.mapper
+        if isinstance(mapper, KnowsLosses) and mapper.losses().payload is not None:
+            return None
+        try:
+            extent = next(iter(mapper.lookup(offset_bytes // LOGICAL_BLOCK_BYTES, 1)))
+        except (ZonedError, StopIteration):
+            return None
+        if extent.physical_block is None:
+            return None
+        content, at = bytearray(LOGICAL_BLOCK_BYTES), extent.physical_block * LOGICAL_BLOCK_BYTES
+        device = target.devices[extent.device_index]
+        return content, salvage_into(device, at, memoryview(content), unit_bytes=SECTOR_BYTES).shifted(-at)

@@ -5,6 +5,7 @@ Source: sections 1.3, 1.4 and 2 of the specification of rescues (``docs/formats/
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,18 +13,19 @@ import numpy as np
 from zoned_tools.device.badareas import known_bad_areas, missing_bytes
 from zoned_tools.device.zones import SECTOR_BYTES
 from zoned_tools.engine.rehearsing import PLACE_BITS, Lookup, look_up_in
-from zoned_tools.errors import ZonedError
+from zoned_tools.errors import RefusedError, ZonedError
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Journey, Settings
 from zoned_tools.formats.shared.losses import KnowsLosses, Loss, Losses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from zoned_tools.device.badareas import BadAreas
     from zoned_tools.device.zones import IntArray
     from zoned_tools.formats.contract import Evidence, Mapper, Target
 
+_BLOCK = LOGICAL_BLOCK_BYTES
 REASONS = {"-": "bad sector", "/": "not scraped", "*": "not trimmed", "?": "not tried"}
 """What ddrescue's letters say of payload that was not rescued."""
 
@@ -96,6 +98,52 @@ def blocks_of(losses: Iterable[Loss]) -> int:
         done = max(done, -(-(row.offset_bytes + row.length_bytes) // LOGICAL_BLOCK_BYTES))
         blocks += max(done - first, 0)
     return blocks
+
+
+class KnownLosses:
+    """What is known to be lost before anything is read: ``rows`` ascending, without overlaps."""
+
+    def __init__(self, target: Target, losses: Losses) -> None:
+        self.target = target
+        self.rows = join_losses(sorted([*losses.metadata, *(losses.payload or ())]))
+        self._starts = [row.offset_bytes for row in self.rows]
+
+    def inside(self, offset_bytes: int, length_bytes: int) -> Iterator[Loss]:
+        """The parts inside a range, whole blocks only: a block that is lost in part is read sector by sector."""
+        end = offset_bytes + length_bytes
+        for index in range(max(bisect_right(self._starts, offset_bytes) - 1, 0), len(self.rows)):
+            row = self.rows[index]
+            start, stop = max(row.offset_bytes, offset_bytes), min(row.offset_bytes + row.length_bytes, end)
+            if row.offset_bytes >= end:
+                return
+            start, stop = (
+                -(-start // LOGICAL_BLOCK_BYTES) * LOGICAL_BLOCK_BYTES,
+                stop // LOGICAL_BLOCK_BYTES * LOGICAL_BLOCK_BYTES,
+            )
+            if start < stop:
+                yield Loss(start, stop - start, row.status, row.reason)
+
+    def at(self, offset_bytes: int) -> Loss | None:
+        """The loss that has a byte."""
+        index = bisect_right(self._starts, offset_bytes) - 1
+        if index < 0 or offset_bytes >= self.rows[index].offset_bytes + self.rows[index].length_bytes:
+            return None
+        return self.rows[index]
+
+
+def refuse_losses(target: Target, rows: Sequence[Loss]) -> None:
+    """Refuse an export of which it is known before that parts cannot be read.
+
+    Raises:
+        RefusedError: always.
+    """
+    lost = sum(row.length_bytes for row in rows)
+    ranges = "range" if len(rows) == 1 else "ranges"
+    raise RefusedError(
+        f"{lost} bytes in {len(rows)} {ranges} of the logical device cannot be read",
+        device=target.device.path,
+        hint="--skip-errors exports the rest",
+    )
 
 
 def add_media_findings(evidence: Evidence, settings: Settings) -> None:

@@ -301,10 +301,12 @@ def opened_targets(
     writable: bool = False,
     only_own: bool = False,
     mapfiles: Sequence[str] = (),
+    mends: bool = False,
 ) -> Iterator[Opened]:
     """Every target on the devices ``paths``, which are closed at the end; a bad device does not hide the others.
 
-    ``only_own`` and ``mapfiles`` as :func:`opened_target` has them.
+    ``only_own`` and ``mapfiles`` as :func:`opened_target` has them, ``mends`` as
+    :func:`~zoned_tools.device.opening.open_device`.
 
     Raises:
         UsageError: a device is named twice, or the map files are not as many.
@@ -319,7 +321,7 @@ def opened_targets(
         failed: list[Failure] = []
         for path, mapfile in zip(paths, maps, strict=True):
             try:
-                drive = _Drive(stack.enter_context(open_device(path, writable=writable, mapfile=mapfile)))
+                drive = _Drive(stack.enter_context(open_device(path, writable=writable, mapfile=mapfile, mends=mends)))
                 probed.append(_probe(drive, start_sector, layout))
                 drives.append(drive)
             except ZonedError as error:

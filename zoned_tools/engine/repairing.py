@@ -44,12 +44,14 @@ class RepairRequest:
         dry_run: stop when the plan is made.
         undo: file for what is overwritten, by default one in the state directory.
         no_undo: save nothing.
+        copies: the devices are copies made for the repair: unreadable blocks of theirs may be written.
     """
 
     allow: frozenset[str] = frozenset()
     dry_run: bool = False
     undo: str | None = None
     no_undo: bool = False
+    copies: bool = False
 
 
 def plan_repair(evidence: Evidence, consents: Consents) -> RepairPlan:
@@ -149,7 +151,13 @@ def check_paths(
     """
     writable = repair is not None and not repair.dry_run
     with opened_targets(
-        paths, start_sector, layout, writable=writable, only_own=repair is not None, mapfiles=mapfiles
+        paths,
+        start_sector,
+        layout,
+        writable=writable,
+        only_own=repair is not None,
+        mapfiles=mapfiles,
+        mends=repair is not None and repair.copies,
     ) as opened:
         if opened.failed and len(paths) == 1:
             raise opened.failed[0].error

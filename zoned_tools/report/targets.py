@@ -120,3 +120,6 @@ def lost_lines(target: Target, result: ExportResult) -> Iterator[str]:
     for lost in result.lost:
         where = f"{lost.length_bytes} bytes at byte {lost.offset_bytes}"
         yield f"{target.device.path}: lost {where}: {lost.reason}"
+    for guess in result.guessed:
+        where = f"{guess.length_bytes} bytes at byte {guess.offset_bytes}"
+        yield f"{target.device.path}: a guess, {where}: {guess.reason}"

@@ -73,16 +73,16 @@ def check(
         raise UsageError("--output needs --repair, without --dry-run")
     paths, chosen = split_settings(devices, settings)
     request = CheckRequest(deep, chosen)
-    repairing = RepairRequest(frozenset(allow or ()), dry_run, undo, no_undo) if repair else None
+    repairing = RepairRequest(frozenset(allow or ()), dry_run, undo, no_undo, copies=bool(output)) if repair else None
     printer = _Printer(json=json, dry_run=dry_run, everything=everything)
     try:
         outcomes = check_paths(
-            _copies(paths, output) if output else paths,
+            _copies(paths, output, mapfile or ()) if output else paths,
             request,
             repairing,
             start_sector=start,
             layout=layout,
-            mapfiles=mapfile or (),
+            mapfiles=() if output else mapfile or (),
             announce=printer.announce,
             saved=print_undo,
         )
@@ -91,8 +91,10 @@ def check(
         return FsckStatus.CANCELLED
 
 
-def _copies(paths: Sequence[str], images: Sequence[str]) -> Sequence[str]:
+def _copies(paths: Sequence[str], images: Sequence[str], mapfiles: Sequence[str]) -> Sequence[str]:
     """Copy each device to a new image, zone states included; the images are what is repaired.
+
+    What cannot be read is told by a map file beside the copy.
 
     Raises:
         UsageError: not one image for each device, or a device is named twice.
@@ -100,13 +102,16 @@ def _copies(paths: Sequence[str], images: Sequence[str]) -> Sequence[str]:
     """
     from zoned_tools.cli.output import progress_bar
     from zoned_tools.device.importing import copy_drive
-    from zoned_tools.device.opening import open_device, refuse_twice
+    from zoned_tools.device.opening import mapfile_of_each, open_device, refuse_twice
 
     refuse_twice(paths)
     if len(images) != len(paths):
         raise UsageError(f"{len(images)} images for {len(paths)} devices", hint="give --output once for each device")
-    for path, image in zip(paths, images, strict=True):
-        with open_device(path) as device, progress_bar(f"copying {path}", device.geometry.size_bytes) as progress:
+    for path, image, mapfile in zip(paths, images, mapfile_of_each(paths, mapfiles), strict=True):
+        with (
+            open_device(path, mapfile=mapfile) as device,
+            progress_bar(f"copying {path}", device.geometry.size_bytes) as progress,
+        ):
             copy_drive(device, image, progress=progress)
     return images
 

@@ -23,6 +23,7 @@ from zoned_tools.cli.output import late_progress_bar, print_json
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import FsckStatus, UsageError
 from zoned_tools.formats.shared.settings import Journey
+from zoned_tools.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +46,15 @@ def export(
             "--processes", "-j", metavar="N", help="Processes that decompress, 0 for all cores.", min=0, max=256
         ),
     ] = 0,
+    mapfile_out: Annotated[
+        str | None,
+        typer.Option(
+            "--mapfile-out",
+            metavar="FILE",
+            help="Write what is lost as a ddrescue map file of the logical device.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     settings: SettingsBesideOutput = None,
@@ -64,10 +74,20 @@ def export(
     paths, chosen = split_settings(devices, settings)
     with opened_target(paths, start, layout, mapfiles=mapfile or ()) as target:
         result = _run(target, chosen, output, force=force, skip_errors=skip_errors, quiet=quiet, processes=processes)
+        if mapfile_out is not None:
+            _write_mapfile(mapfile_out, target, result, force=force)
         if json:
             print_json(export_document(target, output, result))
         write_lines((f"zoned: {line}" for line in lost_lines(target, result)), sys.stderr)
     return FsckStatus.UNCORRECTED if result.lost else FsckStatus.CLEAN
+
+
+def _write_mapfile(path: str, target: Target, result: ExportResult, *, force: bool) -> None:
+    from zoned_tools.device.mapfile import mapfile_content
+    from zoned_tools.engine.documents import write_document
+
+    comments = [f"the logical device of {target.layout} on", *map(visible, target.paths)]
+    write_document(path, mapfile_content(result.map_rows(), comments), overwrite=force, sources=target.paths)
 
 
 def _run(

@@ -11,7 +11,7 @@ from zoned_tools.report.stream import array, document, encode
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from zoned_tools.engine.export import ExportResult
+    from zoned_tools.engine.export import ExportResult, LostRange
     from zoned_tools.engine.logical import MappedRun
     from zoned_tools.engine.replay import ReplayOptions, ReplayResult
     from zoned_tools.formats.contract import Mapper, Rule, TableLine, Target, Verdict
@@ -216,22 +216,31 @@ class ExportDocument(TargetFacts):
     size_bytes: int
     data_bytes: int
     lost: list[LostRow]
+    guessed: list[LostRow]
 
 
 def export_document(target: Target, output: str, result: ExportResult) -> ExportDocument:
     """What an export wrote, and what it could not read."""
-    lost: list[LostRow] = [
-        {"offset_bytes": row.offset_bytes, "length_bytes": row.length_bytes, "reason": row.reason}
-        for row in result.lost
-    ]
     return {
         "schema": "zoned.export/1",
         **_facts(target),
         "output": output,
         "size_bytes": result.size_bytes,
         "data_bytes": result.data_bytes,
-        "lost": lost,
+        "lost": _joined(result.lost),
+        "guessed": _joined(result.guessed),
     }
+
+
+def _joined(ranges: Iterable[LostRange]) -> list[LostRow]:
+    """Ranges of bytes, adjacent ones as one with the reason of the first."""
+    rows: list[LostRow] = []
+    for lost in ranges:
+        if rows and rows[-1]["offset_bytes"] + rows[-1]["length_bytes"] == lost.offset_bytes:
+            rows[-1]["length_bytes"] += lost.length_bytes
+        else:
+            rows.append({"offset_bytes": lost.offset_bytes, "length_bytes": lost.length_bytes, "reason": lost.reason})
+    return rows
 
 
 class ServeDocument(TargetFacts):

@@ -1,0 +1,26 @@
+"""The rescue vectors by name: damaged copies of images, and what must come of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.engine.rescue_cases import CASES, build, play
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tests.programs import Program, Result
+
+DONE = ["data-unread", "data-unread-dual", "image-short", "regular-alone", "zdm-data"]
+
+
+@pytest.mark.parametrize("name", DONE)
+def test_case(name: str, tmp_path: Path, program: Program) -> None:
+    def run(words: Sequence[str]) -> Result:
+        return program(words[0], *words[1:])
+
+    build(CASES[name], tmp_path)
+    play(CASES[name], tmp_path, run)
