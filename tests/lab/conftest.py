@@ -1,9 +1,9 @@
 """Tests marked ``lab`` run inside a lab kernel; here on the host they only stand for their results.
 
-All lab tests of a module that ask for the same machine share one guest, which runs pytest over
-them and hands its reports back. ``@pytest.mark.lab`` takes the arguments of :class:`tests.lab.vm.Lab`
-and :meth:`tests.lab.vm.Lab.run` (``kernel``, ``memory``, ``timeout``, ``qemu_args``, ``files``). Under
-pytest-xdist use ``--dist loadfile``, or every worker boots guests of its own.
+All lab tests that name the same guest, by default those of a module, and ask for the same machine share it: it runs
+pytest over them and hands its reports back. ``@pytest.mark.lab`` takes ``guest`` and the arguments of
+:class:`tests.lab.vm.Lab` and :meth:`tests.lab.vm.Lab.run` (``kernel``, ``memory``, ``timeout``, ``qemu_args``,
+``files``). Under pytest-xdist use ``--dist loadfile``, or every worker boots guests of its own.
 
 ``ZONED_LAB=require`` makes a missing lab a failure (otherwise the tests are skipped),
 ``ZONED_LAB=skip`` leaves them out.
@@ -151,7 +151,7 @@ class LabItem(pytest.Item):
         return self.path, self._location[1], self._location[2]
 
 
-_GUESTS = pytest.StashKey[dict[tuple[Path, str], Guest]]()
+_GUESTS = pytest.StashKey[dict[tuple[str, str], Guest]]()
 
 
 def _in_lab(item: pytest.Item) -> bool:
@@ -184,10 +184,12 @@ def _stand_in(config: pytest.Config, item: pytest.Item) -> pytest.Item:
         item.add_marker("lab")
         return item
     machine = _machine_of(item)
+    name = machine.pop("guest", item.path.name)
     guests = config.stash.setdefault(_GUESTS, {})
-    guest = guests.setdefault((item.path, repr(machine)), Guest(config, machine))
+    guest = guests.setdefault((name, repr(machine)), Guest(config, machine))
     assert item.parent is not None
-    stand_in: LabItem = LabItem.from_parent(item.parent, test=item, guest=guest)
+    # Workers of pytest-xdist take tests by the first part of their names: those of a guest belong together.
+    stand_in: LabItem = LabItem.from_parent(item.parent, test=item, guest=guest, nodeid=f"lab-{name}::{item.nodeid}")
     return stand_in
 
 

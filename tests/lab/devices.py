@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 MIB = 1 << 20
 _NULLB = Path("/sys/kernel/config/nullb")
 
@@ -22,7 +24,9 @@ _ZNS_PROPERTIES = (
     f"zoned.max_open={ZNS_MAX_OPEN},zoned.max_active={ZNS_MAX_ACTIVE},"
     "logical_block_size=4096,physical_block_size=4096"
 )
-ZNS_MACHINE: dict[str, Any] = {
+MACHINE: dict[str, Any] = {
+    "memory": "3G",
+    "timeout": 1800,
     "files": {"zns.img": ZNS_SIZE_BYTES},
     "qemu_args": [
         *("-drive", "if=none,id=zns,file={out}/zns.img,format=raw,cache=unsafe"),
@@ -30,7 +34,9 @@ ZNS_MACHINE: dict[str, Any] = {
         *("-device", f"nvme-ns,drive=zns,bus=nvme,zoned=true,{_ZNS_PROPERTIES}"),
     ],
 }
-"""Arguments of ``@pytest.mark.lab`` for a guest with a ZNS namespace."""
+"""The guest of most lab tests, which has a ZNS namespace: arguments of ``@pytest.mark.lab``."""
+ON_OLD_KERNEL = pytest.mark.lab(kernel="6.1", guest="old-kernel")
+"""For tests of what later kernels no longer have, host-aware drives above all; all of them share a guest."""
 
 
 def run(*words: object, check: bool = True, text: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -137,7 +143,7 @@ def _remove_module(name: str, seconds: float = 20) -> None:
 
 @contextmanager
 def zns_namespace() -> Iterator[str]:
-    """The namespace of :data:`ZNS_MACHINE`, all zones empty."""
+    """The namespace of :data:`MACHINE`, all zones empty."""
     modprobe("nvme")
     path = wait_for("/dev/nvme0n1")
     run("blkzone", "reset", path)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.lab import devices
 from tests.lab.btrfs_mounts import (
     MOUNT_POINT,
     commit,
@@ -27,7 +28,7 @@ from zoned_tools.device.base import ZoneOperation
 from zoned_tools.device.image import create_image, open_image
 from zoned_tools.device.opening import open_device
 
-pytestmark = pytest.mark.lab(timeout=900, memory="3G")
+pytestmark = pytest.mark.lab(guest="file-systems", **devices.MACHINE)
 
 SUPER_BYTES = 4096
 RING_ZONES = (0, 1)

@@ -32,7 +32,7 @@ from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Journey, Mapper, T
 from zoned_tools.formats.dm_zoned import LAYOUT
 from zoned_tools.formats.dm_zoned.mapper.open import open_mapper
 
-pytestmark = pytest.mark.lab(memory="3G", **devices.ZNS_MACHINE)
+pytestmark = pytest.mark.lab(guest="target", **devices.MACHINE)
 
 SMALL = {"size_mib": 128, "zone_mib": 1, "conventional": 24}
 """A drive with many zones and few bytes, for proofs that compare all content."""
@@ -103,7 +103,11 @@ def live_with_ext4(drive: str, directory: Path) -> None:
 @pytest.mark.parametrize(
     "kind",
     # Kernels from 6.8 on show host-aware drives as regular ones.
-    ["null_blk", "scsi-managed", pytest.param("scsi-aware", marks=pytest.mark.lab(kernel="6.1"))],
+    [
+        "null_blk",
+        "scsi-managed",
+        pytest.param("scsi-aware", marks=devices.ON_OLD_KERNEL),
+    ],
 )
 def test_formatted_drive_starts(kind: str, tmp_path: Path) -> None:
     with DRIVES[kind]() as drive:

@@ -24,7 +24,7 @@ from tests.lab.device_mapper import (
 from tests.lab.devices import run
 from tests.lab.programs import program
 
-pytestmark = pytest.mark.lab(memory="2G")
+pytestmark = pytest.mark.lab(guest="target", **devices.MACHINE)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import devices
 from tests.lab.vm import GuestError, Lab
 
 
@@ -38,7 +39,7 @@ def test_guest_that_hangs_or_dies_is_reported(lab: Callable[..., Lab], tmp_path:
         lab().run("echo c >/proc/sysrq-trigger; sleep 600", timeout=120, memory="1G", out=dies)
 
 
-@pytest.mark.lab(memory="1G")
+@pytest.mark.lab(guest="target", **devices.MACHINE)
 def test_marked_test_runs_in_the_guest() -> None:
     assert os.getuid() == 0
     assert os.uname().release.startswith("6.12.")

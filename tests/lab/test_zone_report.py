@@ -26,7 +26,7 @@ from zoned_tools.device.opening import open_device
 from zoned_tools.device.zones import Model, ZoneCondition, ZoneTable, ZoneType, wp_is_valid
 from zoned_tools.errors import BusyError, DeviceError
 
-pytestmark = pytest.mark.lab(**devices.ZNS_MACHINE)
+pytestmark = pytest.mark.lab(guest="file-systems", **devices.MACHINE)
 
 ZONE_BYTES = 4 * MIB
 ZONE_SECTORS = ZONE_BYTES // 512
@@ -112,7 +112,7 @@ MAKERS: dict[str, Callable[[], AbstractContextManager[Drive]]] = {
 @pytest.fixture(
     scope="module",
     # Kernels from 6.8 on show host-aware drives as regular ones.
-    params=[pytest.param(n, marks=pytest.mark.lab(kernel="6.1")) if "aware" in n else n for n in MAKERS],
+    params=[pytest.param(n, marks=devices.ON_OLD_KERNEL) if "aware" in n else n for n in MAKERS],
 )
 def device(request: pytest.FixtureRequest) -> Iterator[Drive]:
     with ExitStack() as stack:

@@ -26,7 +26,7 @@ from zoned_tools.formats.contract import Target
 from zoned_tools.formats.zonefs.mapper.files import FileError
 from zoned_tools.formats.zonefs.mapper.open import ZonefsTree, open_tree
 
-pytestmark = pytest.mark.lab(**devices.ZNS_MACHINE)
+pytestmark = pytest.mark.lab(guest="file-systems", **devices.MACHINE)
 
 BLOCK = 4096
 
@@ -434,7 +434,7 @@ def test_dead_zones_at_mount(tmp_path: Path) -> None:
         assert [f["where"]["files"] for f in found] == [["/seq/0"], ["/seq/1"]]
 
 
-@pytest.mark.lab(kernel="6.1")
+@devices.ON_OLD_KERNEL
 def test_host_aware_on_an_old_kernel(tmp_path: Path) -> None:
     parameters = {"zbc": "aware", "dev_size_mb": 48, "zone_size_mb": 4, "zone_nr_conv": 3, "sector_size": 4096}
     with devices.scsi_debug(**parameters) as path:
