@@ -78,7 +78,7 @@ class BadAreas:
         end = offset_bytes + length_bytes
         first = int(np.searchsorted(self.ends, offset_bytes, side="right"))
         last = int(np.searchsorted(self.starts, end, side="left"))
-        if first >= last:
+        if first >= last or not length_bytes:
             return BadAreas()
         rows = slice(first, last)
         return BadAreas(

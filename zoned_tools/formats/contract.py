@@ -369,6 +369,12 @@ class RolesRoom(Protocol):
         ...
 
 
+class MetadataRoom(Protocol):
+    def __call__(self, target: Target) -> Iterator[tuple[int, int, int]]:
+        """``(device, first byte, bytes)`` of everything that is no payload; may be more than is written."""
+        ...
+
+
 class ExportRoom(Protocol):
     def __call__(self, target: Target) -> Iterator[Piece]: ...
 
@@ -402,6 +408,7 @@ class Layout(Generic[E]):
         table_line: the ``dmsetup`` line.
         dump, restore: the metadata as a document, and back.
         zone_roles: which zones serve which of ``roles``.
+        metadata: where they are.
         plan_format: a new, empty instance; its settings are those of :attr:`Journey.FORMAT`.
         order_members: members of one target in their order.
         claims: whether all the named devices are one target although probing does not say so
@@ -428,6 +435,7 @@ class Layout(Generic[E]):
     dump: DumpRoom | None = None
     restore: RestoreRoom | None = None
     zone_roles: RolesRoom | None = None
+    metadata: MetadataRoom | None = None
     plan_format: FormatRoom | None = None
     order_members: OrderRoom | None = None
     claims: ClaimRoom | None = None

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zoned_tools.cli.commands.replay import print_warnings
-from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Mapfiles, Settings, Start, check_layout_name
+from zoned_tools.cli.options import DevicePaths, Force, Json, LayoutName, Mapfiles, Settings, Start, check_layout_name
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.shared.settings import Journey
+from zoned_tools.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zoned_tools.formats.contract import Target
 
 
 @takes_settings(Journey.LOGICAL)
@@ -25,6 +31,19 @@ def map_blocks(
             show_default=False,
         ),
     ] = None,
+    domain_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--domain-out",
+            metavar="FILE",
+            help="Write what of a device matters as a ddrescue domain file, not the list; once for each device.",
+            show_default=False,
+        ),
+    ] = None,
+    metadata_only: Annotated[
+        bool, typer.Option("--metadata-only", help="With --domain-out: the metadata alone, to be copied first.")
+    ] = False,
+    force: Force = False,
     json: Json = False,
     settings: Settings = None,
     start: Start = None,
@@ -42,6 +61,14 @@ def map_blocks(
     check_layout_name(layout)
     wanted = [parse_range(text) for text in at or ()]
     paths, chosen = split_settings(devices, settings)
+    if metadata_only and not domain_out:
+        raise UsageError("--metadata-only needs --domain-out")
+    if domain_out:
+        if at or json:
+            raise UsageError("--domain-out takes the place of the list, without --at and --json")
+        with opened_target(paths, start, layout, mapfiles=mapfile or ()) as target:
+            _write_domains(target, domain_out, chosen, metadata_only=metadata_only, force=force)
+        return 0
     with (
         opened_target(paths, start, layout, mapfiles=mapfile or ()) as target,
         opened_logical(target, writable=False, settings=chosen) as mapper,
@@ -56,6 +83,25 @@ def map_blocks(
             for line in map_lines(runs):  # at once: blocks that cannot be read end it
                 write_line(line)
     return 0
+
+
+def _write_domains(
+    target: Target, files: list[str], settings: Mapping[str, str], *, metadata_only: bool, force: bool
+) -> None:
+    from zoned_tools.device.mapfile import mapfile_content
+    from zoned_tools.device.partition import start_of_view
+    from zoned_tools.engine.documents import write_document
+    from zoned_tools.engine.domain import domain_of, domain_rows
+
+    if len(files) != len(target.devices):
+        raise UsageError(f"{len(files)} domain files for {len(target.devices)} devices")
+    what = "metadata" if metadata_only else "metadata and valid blocks"
+    domains = domain_of(target, settings, metadata_only=metadata_only)
+    for path, device, ranges in zip(files, target.devices, domains, strict=True):
+        end = start_of_view(device) + device.geometry.size_bytes
+        comment = f"domain: {what} of {target.layout} on {visible(device.path)}"
+        content = mapfile_content(domain_rows(ranges, end), [comment])
+        write_document(path, content, overwrite=force, sources=target.paths)
 
 
 def parse_range(text: str) -> tuple[int, int]:

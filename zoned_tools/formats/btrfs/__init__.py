@@ -73,6 +73,12 @@ def _claims(probed: Sequence[Probed]) -> bool:
     return claims(probed)
 
 
+def _metadata(target: Target) -> Iterator[tuple[int, int, int]]:
+    from zoned_tools.formats.btrfs.metadata import metadata
+
+    return metadata(target)
+
+
 LAYOUT: Layout[BtrfsEvidence] = Layout(
     name=NAME,
     summary="btrfs in zoned mode: its super block log rings",
@@ -81,6 +87,7 @@ LAYOUT: Layout[BtrfsEvidence] = Layout(
     check=_check,
     plan_repair=_plan_repair,
     inspect=_inspect,
+    metadata=_metadata,
     export=_export,
     zone_roles=_zone_roles,
     claims=_claims,

@@ -12,7 +12,7 @@ from zoned_tools.formats.dm_zoned.constants import NAME, ROLES
 from zoned_tools.formats.dm_zoned.settings import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from zoned_tools.device.base import Device
     from zoned_tools.device.plan import Plan
@@ -110,6 +110,12 @@ def _claims(probed: Sequence[Probed]) -> bool:
     return claims(probed)
 
 
+def _metadata(target: Target) -> Iterator[tuple[int, int, int]]:
+    from zoned_tools.formats.dm_zoned.metadata import metadata
+
+    return metadata(target)
+
+
 LAYOUT: Layout[DmZonedEvidence] = Layout(
     name=NAME,
     summary="block device on zoned drives, by the kernel's zoned target",
@@ -119,6 +125,7 @@ LAYOUT: Layout[DmZonedEvidence] = Layout(
     check=_check,
     plan_repair=_plan_repair,
     inspect=_inspect,
+    metadata=_metadata,
     open_mapper=_open_mapper,
     table_line=_table_line,
     dump=_dump,

@@ -12,7 +12,7 @@ from zoned_tools.formats.inplace_compress.layout import NAME
 from zoned_tools.formats.inplace_compress.settings import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from zoned_tools.device.base import Device
     from zoned_tools.device.plan import Plan
@@ -90,6 +90,12 @@ def _plan_format(target: Target, settings: Settings) -> Plan:
     return plan_format(target, settings)
 
 
+def _metadata(target: Target) -> Iterator[tuple[int, int, int]]:
+    from zoned_tools.formats.inplace_compress.metadata import metadata
+
+    return metadata(target)
+
+
 LAYOUT: Layout[InplaceEvidence] = Layout(
     name=NAME,
     summary="every block compressed at its own place by a device-mapper target",
@@ -98,6 +104,7 @@ LAYOUT: Layout[InplaceEvidence] = Layout(
     check=_check,
     plan_repair=_plan_repair,
     inspect=_inspect,
+    metadata=_metadata,
     settings=SETTINGS,
     open_mapper=_open_mapper,
     table_line=_table_line,

@@ -12,7 +12,7 @@ from zoned_tools.formats.zdm.constants import NAME, ROLES
 from zoned_tools.formats.zdm.settings import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from zoned_tools.device.base import Device
     from zoned_tools.device.plan import Plan
@@ -103,6 +103,12 @@ def _find_starts(device: Device) -> Sequence[int]:
     return find_starts(device)
 
 
+def _metadata(target: Target) -> Iterator[tuple[int, int, int]]:
+    from zoned_tools.formats.zdm.metadata import metadata
+
+    return metadata(target)
+
+
 LAYOUT: Layout[ZdmEvidence] = Layout(
     name=NAME,
     summary="Seagate's mapper for host-aware drives (out of tree)",
@@ -112,6 +118,7 @@ LAYOUT: Layout[ZdmEvidence] = Layout(
     check=_check,
     plan_repair=_plan_repair,
     inspect=_inspect,
+    metadata=_metadata,
     open_mapper=_open_mapper,
     table_line=_table_line,
     dump=_dump,

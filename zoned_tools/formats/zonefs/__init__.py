@@ -13,7 +13,7 @@ from zoned_tools.formats.zonefs.constants import NAME, ROLES
 from zoned_tools.formats.zonefs.settings import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from zoned_tools.device.base import Device
     from zoned_tools.device.plan import Plan
@@ -76,6 +76,12 @@ def _plan_format(target: Target, settings: Settings) -> Plan:
     return plan_format(target, settings)
 
 
+def _metadata(target: Target) -> Iterator[tuple[int, int, int]]:
+    from zoned_tools.formats.zonefs.metadata import metadata
+
+    return metadata(target)
+
+
 LAYOUT: Layout[ZonefsEvidence] = Layout(
     name=NAME,
     summary="file system that shows each zone as a file",
@@ -85,6 +91,7 @@ LAYOUT: Layout[ZonefsEvidence] = Layout(
     check=_check,
     plan_repair=_plan_repair,
     inspect=_inspect,
+    metadata=_metadata,
     dump=_dump,
     restore=_restore,
     zone_roles=_zone_roles,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from zoned_tools.device.runs import value_runs
+from zoned_tools.device.runs import mask_runs, value_runs
 from zoned_tools.errors import DeviceError
 from zoned_tools.formats.contract import MapExtent
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, UNMAPPED
@@ -178,9 +178,20 @@ class ContentReader:
                 self._disk.read_into(zone, offset + start, into)
                 continue
             span = bytearray(len(into))
-            self._disk.read_into(zone, offset + start, memoryview(span))
+            try:
+                self._disk.read_into(zone, offset + start, memoryview(span))
+            except DeviceError as error:
+                if error.errno != errno.EIO:
+                    raise
+                self._fill_exactly(zone, offset + start, wanted, into)  # a block that nobody wants may be the bad one
+                continue
             blocks = np.frombuffer(into, np.uint8).reshape(-1, BLOCK_BYTES)
             blocks[wanted] = np.frombuffer(span, np.uint8).reshape(-1, BLOCK_BYTES)[wanted]
+
+    def _fill_exactly(self, zone: int, offset: int, mask: BoolArray, view: memoryview) -> None:
+        """As :meth:`_fill`, without a look at other blocks."""
+        for start, end in mask_runs(mask).tolist():
+            self._disk.read_into(zone, offset + start, view[start * BLOCK_BYTES : end * BLOCK_BYTES])
 
     def read_zone(self, zone: int, offset: int, mask: BoolArray) -> bytearray:
         """Blocks of a zone from ``offset`` on, those outside ``mask`` as zeroes (for reclaim)."""

@@ -1,0 +1,116 @@
+"""What of a target's drives matters: metadata, and valid blocks below the write pointers.
+
+A domain file keeps ddrescue to it: 2 TB of a drive of 14 TB are read, and nothing at or beyond a write pointer,
+where drives answer with errors.
+
+Source: section 2 of the specification of rescues (``docs/formats/rescue.md``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoned_tools.device.badareas import FINISHED, NON_TRIED
+from zoned_tools.device.partition import start_of_view
+from zoned_tools.device.zones import SECTOR_BYTES, ZoneType, written_sectors
+from zoned_tools.engine.logical import opened_logical
+from zoned_tools.engine.rehearsing import PLACE_BITS, look_up_in
+from zoned_tools.errors import UsageError
+from zoned_tools.formats import registry
+from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from zoned_tools.device.base import Device
+    from zoned_tools.device.zones import IntArray
+    from zoned_tools.formats.contract import Target
+
+
+def domain_of(target: Target, settings: Mapping[str, str], *, metadata_only: bool = False) -> list[IntArray]:
+    """What matters on each device: ``(first byte, end byte)`` rows of the drive that the user named, shape (n, 2).
+
+    Raises:
+        UsageError: the layout does not tell where its metadata are.
+        ZonedError: the metadata cannot be read.
+    """
+    layout = registry.of(target)
+    if layout.metadata is None:
+        raise UsageError(f"{target.layout} does not tell where its metadata are", device=target.device.path)
+    rows: list[list[IntArray]] = [[] for _ in target.devices]
+    for index, start, length in layout.metadata(target):
+        rows[index].append(np.array([(start, start + length)], np.int64))
+    if not metadata_only:
+        for index, found in enumerate(_data(target, settings)):
+            rows[index].append(found)
+    return [_finished(device, parts) for device, parts in zip(target.devices, rows, strict=True)]
+
+
+def _data(target: Target, settings: Mapping[str, str]) -> Iterator[IntArray]:
+    """Where blocks are stored; of a layout without a map of blocks all that is written."""
+    if registry.of(target).open_mapper is None:
+        for device in target.devices:
+            yield _written(device)
+        return
+    with opened_logical(target, writable=False, settings=settings) as mapper:
+        lookup = look_up_in(target, mapper)
+    lengths = np.diff(np.append(lookup.starts, lookup.size))
+    stored = lookup.places >= 0
+    devices = lookup.places[stored] >> PLACE_BITS
+    starts = (lookup.places[stored] & ((1 << PLACE_BITS) - 1)) * LOGICAL_BLOCK_BYTES
+    ends = starts + lengths[stored] * LOGICAL_BLOCK_BYTES
+    for index in range(len(target.devices)):
+        mine = devices == index
+        yield np.stack((starts[mine], ends[mine]), axis=1)
+
+
+def _written(device: Device) -> IntArray:
+    """Everything below the write pointers, conventional zones whole."""
+    if not device.geometry.is_zoned:
+        return np.array([(0, device.geometry.size_bytes)], np.int64)
+    table = device.zones()
+    below = written_sectors(table)
+    below[table["type"] == ZoneType.CONVENTIONAL] = table["length_sectors"][table["type"] == ZoneType.CONVENTIONAL]
+    below = np.maximum(below, 0)
+    starts = table["start_sector"].astype(np.int64)
+    rows: IntArray = np.stack((starts, starts + below), axis=1) * SECTOR_BYTES
+    return rows[below > 0]
+
+
+def _finished(device: Device, parts: Sequence[IntArray]) -> IntArray:
+    """Rows of the whole drive: cut at write pointers, ascending, overlapping and touching ones joined."""
+    rows = np.concatenate([np.zeros((0, 2), np.int64), *parts])
+    rows = _below_wp(device, rows[np.lexsort((rows[:, 1], rows[:, 0]))])
+    if len(rows):
+        reach = np.maximum.accumulate(rows[:, 1])
+        first = np.flatnonzero(np.append(True, rows[1:, 0] > reach[:-1]))
+        rows = np.stack((rows[first, 0], np.append(reach[first[1:] - 1], reach[-1])), axis=1)
+    return rows + start_of_view(device)
+
+
+def _below_wp(device: Device, rows: IntArray) -> IntArray:
+    """The parts of ascending rows that are in front of the write pointer of their zone."""
+    if not device.geometry.is_zoned:
+        return rows
+    written = _written(device)
+    first = np.searchsorted(written[:, 1], rows[:, 0], side="right")
+    last = np.searchsorted(written[:, 0], rows[:, 1], side="left")
+    counts = np.maximum(last - first, 0)
+    row = np.repeat(np.arange(len(rows)), counts)
+    zone = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
+    pieces: IntArray = np.stack(
+        (np.maximum(written[zone, 0], rows[row, 0]), np.minimum(written[zone, 1], rows[row, 1])), axis=1
+    )
+    return pieces
+
+
+def domain_rows(ranges: IntArray, size_bytes: int) -> Iterator[tuple[int, int, str]]:
+    """Rows of a domain file of a whole drive: ``+`` for what is to be read."""
+    at = 0
+    for start, end in ranges.tolist():
+        yield at, start, NON_TRIED
+        yield start, end, FINISHED
+        at = end
+    yield at, size_bytes, NON_TRIED
