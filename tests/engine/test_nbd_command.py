@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.nbd_wire import DISC, FLUSH, WRITE, Client
+from tests.engine.nbd_wire import DISC, FLUSH, READ, WRITE, Client
+from tests.engine.rescue_cases import CASES, build
 from tests.engine.test_nbd_failures import FailingMapper
 from tests.engine.volumes import BLOCK
 from tests.programs import Program
@@ -109,3 +110,26 @@ def test_options_that_cannot_be_meant_are_refused(image: Path, zoned: Program, a
     result = zoned("serve", image, *arguments)
     assert result.status in (8, 16)
     assert len(result.err.splitlines()) <= 2
+
+
+def test_what_was_not_rescued_is_an_error_and_nothing_else(zoned: Program, tmp_path: Path) -> None:
+    build(CASES["data-unread"], tmp_path)
+    lost = 1574400 // BLOCK * BLOCK
+    found: list[int] = []
+
+    def talk() -> None:
+        client = first_client(tmp_path / "s").go(structured=False)
+        client.send(READ, lost, BLOCK)
+        found.append(client.simple())
+        client.send(READ, lost + BLOCK, BLOCK)
+        found.append(client.simple())
+        client.take(BLOCK)
+        client.send(DISC)
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    result = zoned("serve", tmp_path / "disk.img", "--once", "--socket", tmp_path / "s")
+    thread.join(20)
+    assert found == [errno.EIO, 0]
+    assert result.status == 0
+    assert "14848 bytes in 4 ranges of the logical device cannot be read: clients get EIO for them" in result.err

@@ -131,19 +131,20 @@ class KnownLosses:
         return self.rows[index]
 
 
+def describe_losses(rows: Sequence[Loss]) -> str:
+    """How much cannot be read, one phrase."""
+    lost = sum(row.length_bytes for row in rows)
+    ranges = "range" if len(rows) == 1 else "ranges"
+    return f"{lost} bytes in {len(rows)} {ranges} of the logical device cannot be read"
+
+
 def refuse_losses(target: Target, rows: Sequence[Loss]) -> None:
     """Refuse an export of which it is known before that parts cannot be read.
 
     Raises:
         RefusedError: always.
     """
-    lost = sum(row.length_bytes for row in rows)
-    ranges = "range" if len(rows) == 1 else "ranges"
-    raise RefusedError(
-        f"{lost} bytes in {len(rows)} {ranges} of the logical device cannot be read",
-        device=target.device.path,
-        hint="--skip-errors exports the rest",
-    )
+    raise RefusedError(describe_losses(rows), device=target.device.path, hint="--skip-errors exports the rest")
 
 
 def add_media_findings(evidence: Evidence, settings: Settings) -> None:

@@ -139,6 +139,7 @@ def serve(
 ) -> int:
     """Serve the logical device over NBD, until SIGINT or SIGTERM."""
     from zoned_tools.engine.logical import open_logical
+    from zoned_tools.engine.losses import KnownLosses, describe_losses, find_losses
     from zoned_tools.engine.nbd import Server
     from zoned_tools.engine.nbd import serve as run
     from zoned_tools.engine.opening import opened_target
@@ -156,6 +157,9 @@ def serve(
     ):
         mapper = open_logical(target, writable=write, settings=chosen)
         print_warnings(mapper, target)
+        known = KnownLosses(target, find_losses(target, mapper))
+        if known.rows:
+            _complain(target, f"{describe_losses(known.rows)}: clients get EIO for them")
         server = Server(
             mapper,
             name=name,
