@@ -60,19 +60,6 @@ def exists(name: str) -> bool:
     return True
 
 
-def target_version(target: str) -> tuple[int, ...] | None:
-    """Version of a target type in the running kernel, None when it has none (loaded)."""
-    try:
-        lines = _dmsetup(["targets"]).splitlines()
-    except DeviceError:
-        return None
-    for line in lines:
-        words = line.split()
-        if len(words) == 2 and words[0] == target:
-            return tuple(int(part) for part in words[1].removeprefix("v").split(".") if part.isdigit())
-    return None
-
-
 def message(name: str, text: str) -> None:
     """Send a message to sector 0 of a device."""
     _dmsetup(["message", name, "0", *text.split()])

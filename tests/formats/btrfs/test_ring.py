@@ -15,6 +15,7 @@ from tests.formats.btrfs.images import MIB, SUPER_BYTES, Drive, head_of, make_su
 from zoned_tools.device.image import open_image
 from zoned_tools.device.overlay import Overlay, Recorder, replay_cut
 from zoned_tools.device.plan import Plan, apply_plan
+from zoned_tools.formats.btrfs.copies import generation_of, read_block
 from zoned_tools.formats.btrfs.latest import find_latest
 from zoned_tools.formats.btrfs.layout import mirrors_on, reserved_zones
 from zoned_tools.formats.btrfs.open import locate
@@ -27,7 +28,7 @@ from zoned_tools.formats.btrfs.ring import (
     ring_state,
     write_position,
 )
-from zoned_tools.formats.btrfs.ring_writer import append_super
+from zoned_tools.formats.btrfs.ring_writer import RingWriter
 from zoned_tools.formats.btrfs.survey import survey_device
 
 if TYPE_CHECKING:
@@ -141,7 +142,9 @@ def commit(device: Device, block: bytes) -> None:
     plan = Plan("commit")
     mirror = locate(device).mirror(0)
     assert mirror is not None
-    append_super(plan, 0, device, mirror, block)
+    lasts = [zone.last_slot_bytes for zone in mirror.pair or ()]
+    generations = [generation_of(read_block(device, at)) for at in lasts]
+    RingWriter(plan, 0, mirror).append(block, generations.__getitem__, "commit")
     apply_plan([device], plan.steps)
 
 

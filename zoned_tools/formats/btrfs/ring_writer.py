@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zoned_tools.device.base import Device, ZoneOperation
-from zoned_tools.formats.btrfs.copies import generation_of, read_block
+from zoned_tools.device.base import ZoneOperation
 from zoned_tools.formats.btrfs.layout import SUPER_BYTES
 from zoned_tools.formats.btrfs.ring import Fill, RingPair, RingZone, write_position
 
@@ -19,26 +18,6 @@ if TYPE_CHECKING:
 
     from zoned_tools.device.plan import Plan
     from zoned_tools.formats.btrfs.open import Mirror
-
-
-def append_super(plan: Plan, number: int, device: Device, mirror: Mirror, block: bytes) -> None:
-    """Add what a commit does with a super block that belongs to ``mirror``; reads two blocks at most.
-
-    Args:
-        number: of the device in the plan.
-
-    Raises:
-        ValueError: the ring is in an invalid state.
-    """
-    pair = mirror.pair or ()
-    lasts = [zone.last_slot_bytes for zone in pair]
-
-    def last_generation(index: int) -> int:
-        return generation_of(read_block(device, lasts[index]))
-
-    generation = generation_of(block)
-    note = f"mirror {mirror.number}: super block of generation {generation}"
-    RingWriter(plan, number, mirror).append(block, last_generation, note)
 
 
 class RingWriter:
