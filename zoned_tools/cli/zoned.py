@@ -24,6 +24,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "restore": (f"{_HERE}.restore:restore", "Write metadata back from what zoned dump saved."),
     "metrics": (f"{_HERE}.metrics:metrics", "Print Prometheus metrics of drives and their layouts."),
     "diagram": (f"{_HERE}.diagram:diagram", "Draw the zones of a drive and what lives in them."),
+    "scan": (f"{_HERE}.scan:scan", "Look for lost metadata in everything that is written."),
     "explain": (f"{_HERE}.explain:explain", "Explain what a finding means."),
     "schema": (f"{_HERE}.schema:schema", "Print the JSON Schema of a document."),
     "zonefs": (f"{_HERE}.zonefs:app", "List, read, write, check and mount the files of a zonefs volume."),

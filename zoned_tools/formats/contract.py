@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from zoned_tools.device.base import Buffer, Device
     from zoned_tools.device.plan import Plan
     from zoned_tools.device.zones import IntArray
+    from zoned_tools.formats.shared.scanning import Scanner
 
 __all__ = [
     "LOGICAL_BLOCK_BYTES",
@@ -409,6 +410,7 @@ class Layout(Generic[E]):
         dump, restore: the metadata as a document, and back.
         zone_roles: which zones serve which of ``roles``.
         metadata: where they are.
+        scanner: finds metadata of a device that nothing points to.
         plan_format: a new, empty instance; its settings are those of :attr:`Journey.FORMAT`.
         order_members: members of one target in their order.
         claims: whether all the named devices are one target although probing does not say so
@@ -436,6 +438,7 @@ class Layout(Generic[E]):
     restore: RestoreRoom | None = None
     zone_roles: RolesRoom | None = None
     metadata: MetadataRoom | None = None
+    scanner: Callable[[Device], Scanner] | None = None
     plan_format: FormatRoom | None = None
     order_members: OrderRoom | None = None
     claims: ClaimRoom | None = None

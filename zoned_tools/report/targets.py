@@ -13,9 +13,11 @@ from zoned_tools.text import visible
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from zoned_tools.device.base import Device
     from zoned_tools.engine.export import ExportResult
     from zoned_tools.engine.logical import MappedRun
     from zoned_tools.engine.replay import ReplayResult
+    from zoned_tools.engine.scanning import ScanResult
     from zoned_tools.formats.contract import Mapper, Target
     from zoned_tools.report.documents.drives import ProbeRow
 
@@ -113,6 +115,17 @@ def replay_lines(target: Target, result: ReplayResult) -> Iterator[str]:
         yield f"  checked {result.checks} times, last in {result.last_place or 'an empty trace'}"
         yield from finding_lines(findings)
         yield verdict_line(target.paths, target.layout, result.evidence.verdict, findings)
+
+
+def scan_lines(device: Device, result: ScanResult) -> Iterator[str]:
+    """What a scan found, layout by layout."""
+    for name, found in result.layouts.items():
+        gives = found["gives"]
+        assert isinstance(gives, list)
+        yield from (f"{device.path}: {name}: {sentence}" for sentence in gives)
+    nothing = "" if result.layouts else "no metadata found in "
+    unreadable = f", {result.unreadable_bytes} of them unreadable" if result.unreadable_bytes else ""
+    yield f"{device.path}: {nothing}{result.scanned_bytes} written bytes{unreadable}"
 
 
 def lost_lines(target: Target, result: ExportResult) -> Iterator[str]:

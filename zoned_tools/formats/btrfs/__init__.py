@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from zoned_tools.device.base import Device
     from zoned_tools.device.zones import IntArray
     from zoned_tools.formats.btrfs.check import BtrfsEvidence
+    from zoned_tools.formats.shared.scanning import Scanner
 
 
 def _probe(device: Device, start_bytes: int) -> Identity | None:
@@ -79,6 +80,12 @@ def _metadata(target: Target) -> Iterator[tuple[int, int, int]]:
     return metadata(target)
 
 
+def _scanner(device: Device) -> Scanner:
+    from zoned_tools.formats.btrfs.scan import BtrfsScanner
+
+    return BtrfsScanner(device)
+
+
 LAYOUT: Layout[BtrfsEvidence] = Layout(
     name=NAME,
     summary="btrfs in zoned mode: its super block log rings",
@@ -88,6 +95,7 @@ LAYOUT: Layout[BtrfsEvidence] = Layout(
     plan_repair=_plan_repair,
     inspect=_inspect,
     metadata=_metadata,
+    scanner=_scanner,
     export=_export,
     zone_roles=_zone_roles,
     claims=_claims,

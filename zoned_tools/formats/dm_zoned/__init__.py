@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Target,
     )
     from zoned_tools.formats.dm_zoned.check import DmZonedEvidence
+    from zoned_tools.formats.shared.scanning import Scanner
 
 
 def _probe(device: Device, start_bytes: int) -> Identity | None:
@@ -116,6 +117,12 @@ def _metadata(target: Target) -> Iterator[tuple[int, int, int]]:
     return metadata(target)
 
 
+def _scanner(device: Device) -> Scanner:
+    from zoned_tools.formats.dm_zoned.scan import DmZonedScanner
+
+    return DmZonedScanner(device)
+
+
 LAYOUT: Layout[DmZonedEvidence] = Layout(
     name=NAME,
     summary="block device on zoned drives, by the kernel's zoned target",
@@ -126,6 +133,7 @@ LAYOUT: Layout[DmZonedEvidence] = Layout(
     plan_repair=_plan_repair,
     inspect=_inspect,
     metadata=_metadata,
+    scanner=_scanner,
     open_mapper=_open_mapper,
     table_line=_table_line,
     dump=_dump,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final, Literal, TypedDict
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from zoned_tools.device.base import Geometry
+    from zoned_tools.device.base import Device, Geometry
     from zoned_tools.device.inventory import Disk
     from zoned_tools.device.sidecar_repair import SidecarRepair
     from zoned_tools.device.zones import Model
+    from zoned_tools.engine.scanning import ScanResult
     from zoned_tools.formats.contract import Probed
 
 
@@ -216,6 +217,27 @@ class ProbeDocument(TypedDict):
 
     schema: Literal["zoned.probe/1"]
     devices: list[ProbeRow]
+
+
+class ScanDocument(TypedDict):
+    """``zoned.scan/1``; each layout has ``gives``, sentences, and tables of its own."""
+
+    schema: Literal["zoned.scan/1"]
+    device: str
+    scanned_bytes: int
+    unreadable_bytes: int
+    layouts: dict[str, dict[str, object]]
+
+
+def scan_document(device: Device, result: ScanResult) -> ScanDocument:
+    """What a scan found."""
+    return {
+        "schema": "zoned.scan/1",
+        "device": device.path,
+        "scanned_bytes": result.scanned_bytes,
+        "unreadable_bytes": result.unreadable_bytes,
+        "layouts": {name: dict(found) for name, found in result.layouts.items()},
+    }
 
 
 def probe_row(probed: Probed) -> ProbeRow:
