@@ -52,6 +52,7 @@ def _read(disks: str, start: str = "") -> tuple[tuple[str, str], ...]:
     where = f"{disks}{start}"
     return (
         ("probe/1", f"zoned probe {disks}"),
+        ("?scan/1", f"zoned scan {disks}"),
         ("check/1", f"zoned check {where}"),
         ("check/1", f"zoned check {where} --repair --dry-run"),
         ("check/1", f"zoned check {where} --repair --dry-run {{allow}}"),
