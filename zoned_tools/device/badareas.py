@@ -109,8 +109,8 @@ class BadAreas:
             at = end
         yield at, size_bytes, FINISHED
 
-    def touches(self, starts_bytes: IntArray, length_bytes: int) -> BoolArray:
-        """Which of many pieces of one length have an unreadable byte."""
+    def touches(self, starts_bytes: IntArray, length_bytes: int | IntArray) -> BoolArray:
+        """Which of many pieces, of one length or each of its own, have an unreadable byte."""
         first = np.searchsorted(self.ends, starts_bytes, side="right")
         last = np.searchsorted(self.starts, starts_bytes + length_bytes, side="left")
         hit: BoolArray = first < last

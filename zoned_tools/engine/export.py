@@ -20,7 +20,7 @@ from zoned_tools.engine.volume import Volume
 from zoned_tools.errors import ZonedError
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, CopiesItself, Journey, Mapper, Piece, Target
-from zoned_tools.formats.shared.losses import KnowsLosses
+from zoned_tools.formats.shared.losses import SalvagesBlocks
 
 if TYPE_CHECKING:
     from zoned_tools.device.base import Buffer
@@ -268,8 +268,8 @@ class _Export:
     def _stored_sectors(self, target: Target, offset_bytes: int) -> tuple[Buffer, BadAreas] | None:
         """What is stored for a block, and what of it cannot be read; None where that is not the block as it is."""
         mapper = self._volume.mapper
-        if isinstance(mapper, KnowsLosses) and mapper.losses().payload is not None:
-            return None
+        if isinstance(mapper, SalvagesBlocks):
+            return mapper.salvage_block(offset_bytes // LOGICAL_BLOCK_BYTES)
         try:
             extent = next(iter(mapper.lookup(offset_bytes // LOGICAL_BLOCK_BYTES, 1)))
         except (ZonedError, StopIteration):

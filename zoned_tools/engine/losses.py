@@ -16,7 +16,7 @@ from zoned_tools.engine.rehearsing import PLACE_BITS, Lookup, look_up_in
 from zoned_tools.errors import RefusedError, ZonedError
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Journey, Settings
-from zoned_tools.formats.shared.losses import KnowsLosses, Loss, Losses
+from zoned_tools.formats.shared.losses import KnowsLosses, Loss, Losses, blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -88,16 +88,6 @@ def join_losses(rows: Iterable[Loss]) -> list[Loss]:
         else:
             joined.append(Loss(start, stop - start, *row[2:]))
     return joined
-
-
-def blocks_of(losses: Iterable[Loss]) -> int:
-    """Logical blocks with at least one byte that is lost; the losses are ascending."""
-    blocks, done = 0, 0
-    for row in losses:
-        first = max(row.offset_bytes // LOGICAL_BLOCK_BYTES, done)
-        done = max(done, -(-(row.offset_bytes + row.length_bytes) // LOGICAL_BLOCK_BYTES))
-        blocks += max(done - first, 0)
-    return blocks
 
 
 class KnownLosses:

@@ -19,6 +19,7 @@ from tests.formats.inplace_compress.images import (
     patch,
     plan_for,
 )
+from tests.formats.media import DamagedDrive
 from zoned_tools.device.base import Device
 from zoned_tools.device.plan import Write, apply_plan
 from zoned_tools.errors import UsageError
@@ -76,6 +77,10 @@ def doubtful_slack(folder: Path) -> Device:
     return device
 
 
+def unreadable_super_block(folder: Path) -> Device:
+    return DamagedDrive(in_memory(folder, image_bytes("p1-lzo")), [(0, 4096)])
+
+
 GUESSES: dict[str, Scenario] = {
     "MAP_ENDIAN": vector("lzo-map-big-endian"),
     "MAP_NIBBLE": vector("lzo-map-nibble"),
@@ -84,6 +89,7 @@ GUESSES: dict[str, Scenario] = {
     "EXT_MISTAG": mistagged,
     "RAW_SHADOW": vector("lzo-map-stale-raw"),
     "HOLE_SHADOW": vector("lzo-map-lost"),
+    "metadata-lost": unreadable_super_block,
 }
 """What waits because it guesses."""
 

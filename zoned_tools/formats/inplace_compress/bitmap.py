@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoned_tools.device.runs import runs
-from zoned_tools.formats.inplace_compress.entries import Array, pack_entries, swap_words, unpack_entries
+from zoned_tools.formats.inplace_compress.entries import Array, pack_entries, starts_unknown, swap_words
 from zoned_tools.formats.inplace_compress.extents import Extents, join, scan
-from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, NIBBLE, SECTOR_BYTES, TAIL
+from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, SECTOR_BYTES, TAIL
 
 if TYPE_CHECKING:
     from collections.abc import Set
@@ -47,7 +47,7 @@ class Bitmap:
     def _part(self, number: int) -> Array:
         part = self._parts.get(number)
         if part is None:
-            part = unpack_entries(self._volume.read_words(number * _PART_BYTES, _PART_BYTES))
+            part = self._volume.read_entries(number * _PART_ENTRIES, _PART_ENTRIES)
             self._parts[number] = part
             self._evict()
         self._parts.move_to_end(number)
@@ -72,7 +72,7 @@ class Bitmap:
             at += take
         entries = np.concatenate(pieces) if pieces else np.empty(0, np.uint8)
         if first_block == 0 and count:
-            entries[0] &= NIBBLE  # the first block can only be a head
+            entries[0] &= ~TAIL & 0xFF  # the first block can only be a head
         return entries
 
     def put(self, first_block: int, entries: Array) -> None:
@@ -128,8 +128,10 @@ class Bitmap:
     def extents(self, block: int, count: int) -> Extents:
         """Extents with anything in them that touch a range, whole."""
         first, end = self.head_of(block), self.end_of(block + count - 1)
-        chunks = ((at, self.entries(at, min(_SCAN_ENTRIES, end - at))) for at in range(first, end, _SCAN_ENTRIES))
-        return join(list(scan(chunks)))
+        stop = end + 1 if end < self._volume.data_blocks and starts_unknown(self.entries(end, 1)) else end
+        chunks = ((at, self.entries(at, min(_SCAN_ENTRIES, stop - at))) for at in range(first, stop, _SCAN_ENTRIES))
+        extents = join(list(scan(chunks)))
+        return extents.select(extents.head < end) if stop > end else extents
 
     def encoded(self, offset_bytes: int, length_bytes: int) -> bytes:
         """Bytes of the meta area as they are to be stored."""

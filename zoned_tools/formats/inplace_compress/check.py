@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from errno import EIO
 
+from zoned_tools.device.badareas import known_bad_areas
 from zoned_tools.errors import DeviceError, UsageError
 from zoned_tools.formats.contract import CheckOptions, Evidence, Settings, Target
 from zoned_tools.formats.inplace_compress import layout
+from zoned_tools.formats.inplace_compress.assume import assume_volume
 from zoned_tools.formats.inplace_compress.compressors import Compressor
-from zoned_tools.formats.inplace_compress.findings import super_block_finding, survey_findings
+from zoned_tools.formats.inplace_compress.findings import (
+    bitmap_lost,
+    data_unreadable,
+    super_block_finding,
+    super_block_lost,
+    survey_findings,
+)
 from zoned_tools.formats.inplace_compress.judge import BLOCKING, sizes_are_possible, super_block_faults
 from zoned_tools.formats.inplace_compress.layout import SuperBlock
 from zoned_tools.formats.inplace_compress.open import Volume, is_old_series, read_super_block, volume_of
@@ -23,7 +32,8 @@ class InplaceEvidence(Evidence):
     """What a check found.
 
     Attributes:
-        super_block: as it is stored.
+        super_block: as it is stored; None where it cannot be read.
+        assumed: what the super block most likely was, where it cannot be read.
         faults: codes of the super block's rules that it violates.
         is_old_series: a volume of the 2013 series; nothing else was looked at.
         survey: None when the super block tells nothing and no size was given.
@@ -32,6 +42,7 @@ class InplaceEvidence(Evidence):
     """
 
     super_block: SuperBlock | None = None
+    assumed: SuperBlock | None = None
     faults: tuple[str, ...] = ()
     is_old_series: bool = False
     survey: Survey | None = None
@@ -48,11 +59,17 @@ def check(target: Target, options: CheckOptions) -> InplaceEvidence:
     """
     device = target.device
     require_consistent(options.settings)
-    super_block = read_super_block(device, target.start_bytes)
+    evidence = InplaceEvidence(target, deep=options.deep or wants_shadows(options.settings))
+    try:
+        super_block = read_super_block(device, target.start_bytes)
+    except DeviceError as error:
+        if error.errno != EIO:
+            raise
+        _check_without_super_block(evidence, options)
+        return evidence
     if super_block is None:
         raise DeviceError("too small for a super block", device=device.path)
-    deep = options.deep or wants_shadows(options.settings)
-    evidence = InplaceEvidence(target, super_block=super_block, deep=deep)
+    evidence.super_block = super_block
     if is_old_series(device, target.start_bytes):
         evidence.is_old_series = True
         evidence.findings.add(RULES.finding("OLD_SERIES", offset_bytes=target.start_bytes))
@@ -71,6 +88,16 @@ def check(target: Target, options: CheckOptions) -> InplaceEvidence:
         evidence.facts["table_matches"] = expected == volume.data_blocks
     _check_volume(volume, options, evidence)
     return evidence
+
+
+def _check_without_super_block(evidence: InplaceEvidence, options: CheckOptions) -> None:
+    """Check the volume that is most likely there; rescues, section 1.5."""
+    target = evidence.target
+    volume = assume_volume(target.device, target.start_bytes, known_data_blocks(options.settings))
+    evidence.findings.add(super_block_lost(target.start_bytes, volume))
+    if volume is not None:
+        evidence.assumed = volume.super_block
+        _check_volume(volume, options, evidence)
 
 
 def require_consistent(settings: Settings) -> None:
@@ -122,6 +149,10 @@ def _check_volume(volume: Volume, options: CheckOptions, evidence: InplaceEviden
         evidence.facts["byte_order"] = "big"
         return
     evidence.findings += survey_findings(survey, deep=deep)
+    if len(survey.unknown):
+        evidence.findings += bitmap_lost(survey)
+    if len(survey.unread) and not len(known_bad_areas(volume.device)):
+        evidence.findings.add(data_unreadable(survey))
 
 
 def _facts(survey: Survey) -> dict[str, object]:

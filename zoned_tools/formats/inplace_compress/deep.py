@@ -16,12 +16,12 @@ from zoned_tools.formats.inplace_compress.extents import scan
 from zoned_tools.formats.inplace_compress.layout import (
     BLOCK_BYTES,
     BLOCK_SECTORS,
-    NIBBLE,
     SECTOR_BYTES,
     TAG_MAGIC,
     TAIL,
 )
 from zoned_tools.formats.inplace_compress.open import CHUNK_ENTRIES, Volume
+from zoned_tools.formats.inplace_compress.payload import read_sectors
 from zoned_tools.formats.inplace_compress.verify import (
     PAYLOAD_MAX_SECTORS,
     Payloads,
@@ -96,7 +96,7 @@ def tagged_blocks(volume: Volume) -> Array:
         stop = -(-(offset + size - base) // SECTOR_BYTES) * SECTOR_BYTES
         stop = min(stop, length_bytes)
         for at in range(start, stop, _PASS_BYTES):
-            buffer = volume.device.read(base + at, min(_PASS_BYTES, stop - at))
+            buffer, _ = read_sectors(volume, at, min(_PASS_BYTES, stop - at))
             words = np.frombuffer(buffer, "<u4").reshape(-1, SECTOR_BYTES // 4)
             tagged = np.flatnonzero((words[:, -2] == TAG_MAGIC) & (words[:, -1] >= 1))
             sectors = minimal_sectors(words[tagged, -1])
@@ -143,7 +143,7 @@ def _suspects(volume: Volume, blocks: Array, start: int, end: int) -> Iterator[t
     stop = min(end + _OVERLAP, volume.data_blocks)
     entries = volume.read_entries(start, stop - start)
     if start == 0:
-        entries[0] &= NIBBLE
+        entries[0] &= ~TAIL & 0xFF
     at = blocks - start
     following = np.append(entries, np.uint8(0))[at + 1]
     is_hole = (entries[at] == 0) & (following & TAIL == 0)

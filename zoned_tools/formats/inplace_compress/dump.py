@@ -26,6 +26,7 @@ from zoned_tools.formats.inplace_compress.entries import (
 from zoned_tools.formats.inplace_compress.extents import Extents, scan
 from zoned_tools.formats.inplace_compress.judge import super_block_faults
 from zoned_tools.formats.inplace_compress.layout import BLOCK_SECTORS, SECTOR_BYTES, SuperBlock
+from zoned_tools.formats.inplace_compress.media import unknown_ranges, unreadable_bitmap
 from zoned_tools.formats.inplace_compress.open import Volume, open_volume, volume_of
 from zoned_tools.formats.shared.documents import DocumentPart
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from zoned_tools.formats.contract import Target
 
 DUMP_VERSION = 1
+_LOST_KEY = "lost"
+"""``[first block, blocks]`` whose entries could not be read; there only where metadata could not be read."""
+
 _OLD_VERSION_KEY = "version"
 """Spelling of the version's key in dumps of earlier releases."""
 
@@ -59,8 +63,12 @@ def dump(target: Target) -> dict[str, object]:
     }
     runs: list[list[int]] = []
     irregular: list[list[object]] = []
+    lost = [[first, end - first] for first, end in unknown_ranges(volume)] if unreadable_bitmap(volume) else []
+    if lost or volume.is_assumed:
+        document[_LOST_KEY] = lost
     first_is_tail = bool(volume.read_entries(0, 1)[0] & layout.TAIL)
-    for extents in scan(volume.entry_chunks()):
+    for batch in scan(volume.entry_chunks()):
+        extents = batch.select(~batch.unknown)
         odd = extents.bad_nibble | extents.uneven | (extents.payload == 0) | (first_is_tail & (extents.head == 0))
         runs += _runs(extents.select(~odd))
         irregular += _irregular(volume, extents.select(odd))
@@ -108,6 +116,8 @@ def restore(target: Target, document: Mapping[str, object]) -> Plan:
     device, start = target.device, target.start_bytes
     part = DocumentPart.of(document, device.path)
     part.require_version("dump_version" if part.has("dump_version") else _OLD_VERSION_KEY, DUMP_VERSION)
+    if part.has(_LOST_KEY):
+        raise MetadataError("the dump was made while metadata could not be read: it is not whole", device=device.path)
     sizes = SuperBlock(
         layout.MAGIC,
         part.number("meta_blocks", 1 << 63),

@@ -9,13 +9,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from zoned_tools.formats.inplace_compress.layout import BLOCK_SECTORS, TAIL, WORD_BYTES
+from zoned_tools.formats.inplace_compress.layout import BLOCK_SECTORS, NIBBLE, TAIL, WORD_BYTES
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 GROUP_ENTRIES = 8
 GROUP_BYTES = 5
 """The smallest number of bytes that holds whole entries."""
+
+UNKNOWN = 0x2F
+"""Stands for an entry of which a bit cannot be read: a head with an impossible nibble, and a bit that no entry has."""
 
 ALIGNED_ENTRIES = 32
 ALIGNED_BYTES = 20
@@ -41,6 +44,24 @@ def unpack_entries(raw: bytes) -> Array:
     entries[:, 6] = (d >> 6) | ((e & 7) << 2)
     entries[:, 7] = e >> 3
     return entries.reshape(-1)
+
+
+def mark_unknown(entries: Array, first: int, end: int) -> None:
+    """Make the entries from ``first`` to before ``end`` one unknown extent; parts outside the array are left out."""
+    first, end = max(first, 0), min(end, len(entries))
+    if first < end:
+        entries[first] = UNKNOWN
+        entries[first + 1 : end] = UNKNOWN | TAIL
+
+
+def is_unknown(entries: Array) -> Array:
+    """Mask of the entries that :func:`mark_unknown` marked."""
+    return np.asarray(entries > (NIBBLE | TAIL))
+
+
+def starts_unknown(entries: Array) -> bool:
+    """Whether the first entry, if there is one, is unknown."""
+    return bool(is_unknown(entries[:1]).any())
 
 
 def pack_entries(entries: Array) -> bytes:

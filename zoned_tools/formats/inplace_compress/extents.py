@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoned_tools.formats.inplace_compress.entries import is_unknown, starts_unknown
 from zoned_tools.formats.inplace_compress.layout import BLOCK_SECTORS, NIBBLE, TAIL
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class Extents:
         payload: sectors of payload ``P``, the sum of the entries' nibbles (int64).
         bad_nibble: a nibble is above 8.
         uneven: the nibbles are not the greedy filling of ``P``.
+        unknown: entries that cannot be read, and what cannot be told without them: tails behind them, and in front
+            of them an extent without a stream, which may go on. ``bad_nibble`` too.
+        cut: the entry behind the extent cannot be read; it ends there only if its stream decodes to just that.
         holes: single-block holes in the range.
     """
 
@@ -50,6 +54,8 @@ class Extents:
     payload: Array
     bad_nibble: Array
     uneven: Array
+    unknown: Array
+    cut: Array
     holes: int = 0
 
     def __len__(self) -> int:
@@ -58,8 +64,9 @@ class Extents:
     def select(self, wanted: Array) -> Extents:
         """The extents at the indexes, or where the mask, ``wanted``."""
         return Extents(
-            self.head[wanted], self.blocks[wanted], self.payload[wanted], self.bad_nibble[wanted], self.uneven[wanted]
-        )
+            self.head[wanted], self.blocks[wanted], self.payload[wanted], self.bad_nibble[wanted], self.uneven[wanted],
+            self.unknown[wanted], self.cut[wanted],
+        )  # fmt: skip
 
     def touching(self, ranges: Ranges) -> Array:
         """Mask of the extents that overlap one of ``ranges``."""
@@ -90,12 +97,15 @@ class _Open:
     payload: int = 0
     bad_nibble: bool = False
     uneven: bool = False
+    unknown: bool = False
     last_nibble: int = BLOCK_SECTORS
 
-    def extend(self, nibbles: Array) -> None:
-        """Take in further tails."""
-        if not len(nibbles):
+    def extend(self, entries: Array) -> None:
+        """Take in further tails, or at first the head too."""
+        if not len(entries):
             return
+        self.unknown |= starts_unknown(entries)
+        nibbles = entries & NIBBLE
         before = np.concatenate(([self.last_nibble], nibbles[:-1]))
         self.uneven |= bool(((nibbles > 0) & (before != BLOCK_SECTORS)).any())
         self.blocks += len(nibbles)
@@ -108,13 +118,27 @@ class _Open:
         return self.blocks == 1 and self.payload == 0
 
 
-def _closed(extent: _Open) -> Extents:
-    return Extents(
+def _closed(extent: _Open, *, cut: bool) -> Extents:
+    return _settled(
         np.array([extent.head]),
         np.array([extent.blocks]),
         np.array([extent.payload]),
         np.array([extent.bad_nibble]),
         np.array([extent.uneven]),
+        np.array([extent.unknown]),
+        np.array([cut]),
+    )
+
+
+def _settled(
+    head: Array, blocks: Array, payload: Array, bad_nibble: Array, uneven: Array, unknown: Array, cut: Array,
+    holes: int = 0,
+) -> Extents:  # fmt: skip
+    """Extents of which those that cannot be told apart from the beginning of a longer one are unknown."""
+    if cut.any():
+        unknown = unknown | (cut & (payload == BLOCK_SECTORS * blocks))
+    return Extents(
+        head, blocks, payload, bad_nibble | unknown, uneven & ~unknown, unknown, cut & ~unknown & ~bad_nibble, holes
     )
 
 
@@ -132,10 +156,12 @@ def _inner(entries: Array, nibbles: Array, heads: Array, start: int) -> Extents:
     borrowed = (entries[first + 1 : last] > TAIL) & (inside[:-1] != BLOCK_SECTORS)
     wrong = np.flatnonzero(borrowed) + 1
     uneven[np.searchsorted(bodies, wrong + first, "right") - 1] = True
+    unknown = is_unknown(entries[heads])
     keep = (payload > 0) | (blocks > 1)
-    return Extents(
-        (bodies + start)[keep], blocks[keep], payload[keep], bad[keep], uneven[keep], len(bodies) - int(keep.sum())
-    )
+    return _settled(
+        (bodies + start)[keep], blocks[keep], payload[keep], bad[keep], uneven[keep],
+        unknown[:-1][keep], unknown[1:][keep], len(bodies) - int(keep.sum()),
+    )  # fmt: skip
 
 
 def join(parts: Sequence[Extents]) -> Extents:
@@ -148,13 +174,15 @@ def join(parts: Sequence[Extents]) -> Extents:
         np.concatenate([p.payload for p in parts]),
         np.concatenate([p.bad_nibble for p in parts]),
         np.concatenate([p.uneven for p in parts]),
+        np.concatenate([p.unknown for p in parts]),
+        np.concatenate([p.cut for p in parts]),
         sum(p.holes for p in parts),
     )
 
 
 def _nothing(holes: int = 0) -> Extents:
     numbers, flags = np.empty(0, np.int64), np.empty(0, bool)
-    return Extents(numbers, numbers, numbers, flags, flags, holes)
+    return Extents(numbers, numbers, numbers, flags, flags, flags, flags, holes)
 
 
 def scan(chunks: Iterable[tuple[int, Array]]) -> Iterator[Extents]:
@@ -175,15 +203,16 @@ def scan(chunks: Iterable[tuple[int, Array]]) -> Iterator[Extents]:
         nibbles = entries & NIBBLE
         heads = np.flatnonzero(tails == 0)
         if not len(heads):
-            extent.extend(nibbles)
+            extent.extend(entries)
             continue
         first, last = int(heads[0]), int(heads[-1])
-        extent.extend(nibbles[:first])
+        extent.extend(entries[:first])
         if extent.blocks:
-            parts.append(_nothing(holes=1) if extent.is_hole else _closed(extent))
+            cut = starts_unknown(entries[first:])
+            parts.append(_nothing(holes=1) if extent.is_hole else _closed(extent, cut=cut))
         parts.append(_inner(entries, nibbles, heads, start))
         extent = _Open(start + last)
-        extent.extend(nibbles[last:])
+        extent.extend(entries[last:])
         yield join(parts)
     if extent is not None and extent.blocks:
-        yield _nothing(holes=1) if extent.is_hole else _closed(extent)
+        yield _nothing(holes=1) if extent.is_hole else _closed(extent, cut=False)

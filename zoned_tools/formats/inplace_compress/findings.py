@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoned_tools.formats.inplace_compress import layout
 from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, SuperBlock
+from zoned_tools.formats.inplace_compress.media import assumption, blocks_of_bitmap, unreadable_bitmap
 from zoned_tools.formats.inplace_compress.places import Phrases, place
 from zoned_tools.formats.inplace_compress.rules import RULES, UNREADABLE_CODES
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from zoned_tools.formats.inplace_compress.entries import Array
+    from zoned_tools.formats.inplace_compress.open import Volume
     from zoned_tools.formats.inplace_compress.survey import Problems, Survey
     from zoned_tools.formats.inplace_compress.verify import Payloads
     from zoned_tools.formats.shared.columns import Column
@@ -31,6 +33,45 @@ def super_block_finding(code: str, super_block: SuperBlock, size_bytes: int) -> 
         "SB_DEVICE": f"{1 + meta + data} blocks do not fit the device of {size_bytes // BLOCK_BYTES}",
     }[code]
     return RULES.finding(code, message, meta_blocks=meta, data_blocks=data)
+
+
+def super_block_lost(start_bytes: int, volume: Volume | None) -> FindingGroup:
+    """``metadata-lost`` of a super block; ``volume`` is what is assumed instead."""
+    where: dict[str, Any] = {"offset_bytes": start_bytes, "length_bytes": BLOCK_BYTES}
+    if volume is None:
+        message = "the super block cannot be read, and no sizes fit what is behind it"
+        return RULES.finding("metadata-lost", message, what="super", repairable=False, **where)
+    where |= {"meta_blocks": volume.meta_blocks, "data_blocks": volume.data_blocks, "comp_alg": volume.comp_alg}
+    return RULES.finding("metadata-lost", assumption(volume), what="super", **where)
+
+
+def bitmap_lost(survey: Survey) -> Iterator[FindingGroup]:
+    """``metadata-lost`` for each run of blocks of the bitmap, with the data blocks that depend on it."""
+    volume, unknown = survey.volume, survey.unknown
+    ends = unknown.block + unknown.blocks
+    for first, end, _ in unreadable_bitmap(volume):
+        low, high = blocks_of_bitmap(volume, first, end)
+        inside = slice(int(np.searchsorted(ends, low, "left")), int(np.searchsorted(unknown.block, high, "left")))
+        if inside.start >= inside.stop:  # it could be read a moment ago
+            continue
+        low, high = int(unknown.block[inside][0]), int(ends[inside][-1])
+        offset = volume.bitmap_offset_bytes + first * BLOCK_BYTES
+        what = "block" if end == first + 1 else "blocks"
+        message = (
+            f"{end - first} {what} of the bitmap at byte {offset} cannot be read: {place(low, high - low)} are lost"
+        )
+        yield RULES.finding(
+            "metadata-lost", message, what="bitmap", repairable=False,
+            offset_bytes=offset, length_bytes=(end - first) * BLOCK_BYTES, block=low, blocks=high - low,
+        )  # fmt: skip
+
+
+def data_unreadable(survey: Survey) -> FindingGroup:
+    """``data-unreadable`` of payloads that a drive did not give while they were tested."""
+    blocks, extents = int(survey.unread.blocks.sum()), len(survey.unread)
+    what = "extent" if extents == 1 else "extents"
+    message = f"the payload of {extents} {what} cannot be read, {blocks} blocks; the first is {survey.unread.block[0]}"
+    return RULES.finding("data-unreadable", message, blocks=blocks, ranges=extents)
 
 
 def survey_findings(survey: Survey, *, deep: bool) -> Iterator[FindingGroup]:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from errno import EIO
 from typing import TYPE_CHECKING
 
-from zoned_tools.errors import MetadataError
+from zoned_tools.device.badareas import BadAreas, salvage_into
+from zoned_tools.errors import DeviceError, MetadataError
 from zoned_tools.formats.inplace_compress import layout
 from zoned_tools.formats.inplace_compress.compressors import Compressor, compressor_by_number
 from zoned_tools.formats.inplace_compress.entries import (
     ALIGNED_BYTES,
     ALIGNED_ENTRIES,
     Array,
+    mark_unknown,
     swap_words,
     unpack_entries,
 )
 from zoned_tools.formats.inplace_compress.judge import is_version_1, super_block_faults
-from zoned_tools.formats.inplace_compress.layout import SuperBlock, Version1SuperBlock
+from zoned_tools.formats.inplace_compress.layout import ENTRY_BITS, SuperBlock, Version1SuperBlock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +40,7 @@ class Volume:
         meta_blocks, data_blocks: ``M`` and ``D``.
         comp_alg: the compressor's number as stored.
         reversed_words: the bitmap was written by a big-endian host.
+        is_assumed: the super block cannot be read; sizes and compressor are what they most likely were.
     """
 
     device: Device
@@ -45,6 +49,7 @@ class Volume:
     data_blocks: int
     comp_alg: int
     reversed_words: bool = False
+    is_assumed: bool = False
 
     @property
     def compressor(self) -> Compressor | None:
@@ -84,17 +89,36 @@ class Volume:
 
         ``offset_bytes`` counts from the start of the bitmap; both are multiples of 4.
         """
+        return self._read_words(offset_bytes, length_bytes)[0]
+
+    def _read_words(self, offset_bytes: int, length_bytes: int) -> tuple[bytes, BadAreas]:
+        """As :meth:`read_words`, with what cannot be read (zeroes), in bytes from the start of the bitmap."""
         present = max(0, min(length_bytes, self.bitmap_bytes - offset_bytes))
-        raw = self.device.read(self.bitmap_offset_bytes + offset_bytes, present) if present else b""
+        if not present:
+            return bytes(length_bytes), BadAreas()
+        start = offset_bytes // layout.BLOCK_BYTES * layout.BLOCK_BYTES
+        end = -(-(offset_bytes + present) // layout.BLOCK_BYTES) * layout.BLOCK_BYTES
+        blocks = bytearray(end - start)
+        bad = salvage_into(self.device, self.bitmap_offset_bytes + start, memoryview(blocks))
+        raw = bytes(memoryview(blocks)[offset_bytes - start : offset_bytes - start + present])
         if self.reversed_words:
             raw = swap_words(raw)
-        return raw.ljust(length_bytes, b"\0")
+        return raw.ljust(length_bytes, b"\0"), bad.shifted(-self.bitmap_offset_bytes)
 
     def read_entries(self, first_block: int, count: int) -> Array:
-        """Entries (uint8) of ``count`` blocks; ``first_block`` is a multiple of 32."""
+        """Entries (uint8) of ``count`` blocks; ``first_block`` is a multiple of 32.
+
+        Those of which a bit lies in a block that cannot be read are unknown (:func:`~.entries.mark_unknown`).
+        """
         offset = first_block // ALIGNED_ENTRIES * ALIGNED_BYTES
         length = -(-count // ALIGNED_ENTRIES) * ALIGNED_BYTES
-        return unpack_entries(self.read_words(offset, length))[:count]
+        raw, bad = self._read_words(offset, length)
+        entries = unpack_entries(raw)[:count]
+        for start, end, _ in bad:
+            first, last = start // layout.BLOCK_BYTES, (end - 1) // layout.BLOCK_BYTES
+            low, high = first * layout.BITS_PER_META_BLOCK, (last + 1) * layout.BITS_PER_META_BLOCK
+            mark_unknown(entries, low // ENTRY_BITS - first_block, -(-high // ENTRY_BITS) - first_block)
+        return entries
 
     def entry_chunks(self, first_block: int = 0, end_block: int | None = None) -> Iterator[tuple[int, Array]]:
         """``(first block, entries)`` of consecutive chunks; ``first_block`` is a multiple of 32."""
@@ -110,10 +134,14 @@ class Volume:
 
 
 def read_super_block(device: Device, start_bytes: int) -> SuperBlock | None:
-    """The super block at ``start_bytes`` whatever it holds; None when the device ends before it."""
+    """The super block at ``start_bytes`` whatever it holds; None when the device ends before it.
+
+    Raises:
+        DeviceError: a byte of its block cannot be read (``EIO``).
+    """
     if device.geometry.size_bytes - start_bytes < layout.BLOCK_BYTES:
         return None
-    return SuperBlock.parse(device.read(start_bytes, layout.SUPER_BLOCK_BYTES))
+    return SuperBlock.parse(device.read(start_bytes, layout.BLOCK_BYTES))
 
 
 def is_old_series(device: Device, start_bytes: int) -> bool:
@@ -133,13 +161,21 @@ _FAULT_TEXTS = {
 }
 
 
-def open_volume(device: Device, start_bytes: int = 0) -> Volume:
-    """The volume at ``start_bytes`` of ``device``, its super block verified.
+def open_volume(device: Device, start_bytes: int = 0, *, data_blocks: int | None = None) -> Volume:
+    """The volume at ``start_bytes`` of ``device``, its super block verified, or assumed where it cannot be read.
+
+    Args:
+        data_blocks: how many there are, if the user knows it; for a super block that cannot be read.
 
     Raises:
         MetadataError: there is none, its sizes are impossible, or its series is not supported.
     """
-    super_block = read_super_block(device, start_bytes)
+    try:
+        super_block = read_super_block(device, start_bytes)
+    except DeviceError as error:
+        if error.errno != EIO:
+            raise
+        return _assumed_volume(device, start_bytes, data_blocks, error)
     if super_block is None:
         raise MetadataError("no inplace-compress super block", device=device.path)
     if super_block.magic == layout.MAGIC and is_old_series(device, start_bytes):
@@ -152,6 +188,16 @@ def open_volume(device: Device, start_bytes: int = 0) -> Volume:
     if faults:
         raise MetadataError(_FAULT_TEXTS[faults[0]], device=device.path, hint="see zoned inplace-compress check")
     return volume_of(device, start_bytes, super_block)
+
+
+def _assumed_volume(device: Device, start_bytes: int, data_blocks: int | None, error: DeviceError) -> Volume:
+    from zoned_tools.formats.inplace_compress.assume import assume_volume
+
+    volume = assume_volume(device, start_bytes, data_blocks)
+    if volume is None:
+        raise MetadataError(f"the super block cannot be read ({error.message}), and nothing fits without it",
+                            device=device.path)  # fmt: skip
+    return volume
 
 
 def volume_of(device: Device, start_bytes: int, super_block: SuperBlock) -> Volume:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoned_tools.device.badareas import BadAreas, salvage_into
 from zoned_tools.formats.inplace_compress import layout
 from zoned_tools.formats.inplace_compress.compressors import Compressor, decode_many, encode_many
 from zoned_tools.formats.inplace_compress.layout import (
@@ -53,6 +54,7 @@ class Span:
         start: byte of each extent's payload in ``buffer``.
         buffer: bytes read; empty when the image has a hole there.
         tag_magic, stream_bytes: the two words of every tag (uint32), whatever they are.
+        unread: sectors that cannot be read, in bytes of the volume's data; ``buffer`` has zeroes there.
     """
 
     extents: Extents
@@ -60,6 +62,12 @@ class Span:
     buffer: memoryview
     tag_magic: Array
     stream_bytes: Array
+    unread: BadAreas
+
+    @property
+    def is_unread(self) -> Array:
+        """Mask of the extents of whose payload a sector cannot be read."""
+        return self.unread.touches(self.extents.head * BLOCK_BYTES, self.extents.payload * SECTOR_BYTES)
 
     def stream(self, index: int) -> memoryview:
         """The stream of one extent, as long as its tag says (at most the payload)."""
@@ -112,19 +120,31 @@ def payloads_present(volume: Volume, extents: Extents) -> Array:
 def _absent(extents: Extents) -> Iterator[Span]:
     """Extents whose tag lies in a hole of the image."""
     zeros = np.zeros(len(extents), np.uint32)
-    yield Span(extents, np.zeros(len(extents), np.int64), memoryview(b""), zeros, zeros)
+    yield Span(extents, np.zeros(len(extents), np.int64), memoryview(b""), zeros, zeros, BadAreas())
+
+
+def read_sectors(volume: Volume, start_bytes: int, length_bytes: int) -> tuple[memoryview, BadAreas]:
+    """Whole sectors from a byte of the volume's data on; those that cannot be read are zeroes, and listed.
+
+    Source: section 1.3 of the specification of rescues (payload is lost by sectors).
+    """
+    buffer = memoryview(bytearray(length_bytes))
+    base = volume.data_offset_bytes
+    bad = salvage_into(volume.device, base + start_bytes, buffer, unit_bytes=SECTOR_BYTES)
+    return buffer.toreadonly(), bad.shifted(-base)
 
 
 def _long_span(volume: Volume, extents: Extents) -> Span:
     """One extent that is longer than a span: read whole only when its tag can be true."""
     length = int(extents.payload[0]) * SECTOR_BYTES
-    offset = volume.block_offset_bytes(int(extents.head[0]))
-    magic, stream_bytes = _TAG.unpack(volume.device.read(offset + length - TAG_BYTES, TAG_BYTES))
-    buffer = b""
+    offset = int(extents.head[0]) * BLOCK_BYTES
+    last, unread = read_sectors(volume, offset + length - SECTOR_BYTES, SECTOR_BYTES)
+    magic, stream_bytes = _TAG.unpack(last[-TAG_BYTES:])
+    buffer = memoryview(b"")
     if magic == TAG_MAGIC and int(extents.blocks[0]) <= layout.EXTENT_MAX_BLOCKS:
-        buffer = volume.device.read(offset, min(stream_bytes, length))
+        buffer, unread = read_sectors(volume, offset, length)
     words = np.array([magic], np.uint32), np.array([stream_bytes], np.uint32)
-    return Span(extents, np.zeros(1, np.int64), memoryview(buffer), *words)
+    return Span(extents, np.zeros(1, np.int64), buffer, *words, unread)
 
 
 def _cut(begin: Array, end: Array) -> Iterator[tuple[int, int]]:
@@ -141,11 +161,11 @@ def _cut(begin: Array, end: Array) -> Iterator[tuple[int, int]]:
 
 def _read_span(volume: Volume, extents: Extents, begin: Array, end: int) -> Span:
     start = int(begin[0])
-    buffer = volume.device.read(volume.data_offset_bytes + start, end - start)
+    buffer, unread = read_sectors(volume, start, end - start)
     words = np.frombuffer(buffer, "<u4")
     relative = begin - start
     tag = (relative + extents.payload * SECTOR_BYTES - TAG_BYTES) // 4
-    return Span(extents, relative, memoryview(buffer), words[tag], words[tag + 1])
+    return Span(extents, relative, buffer, words[tag], words[tag + 1], unread)
 
 
 def failed_rules(span: Span) -> Array:

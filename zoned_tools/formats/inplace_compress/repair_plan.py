@@ -18,6 +18,7 @@ from zoned_tools.formats.inplace_compress.bitmap import Bitmap
 from zoned_tools.formats.inplace_compress.check import InplaceEvidence, require_consistent, survey_volume
 from zoned_tools.formats.inplace_compress.judge import BLOCKING
 from zoned_tools.formats.inplace_compress.map_repair import MapRepair, agreed
+from zoned_tools.formats.inplace_compress.media import unreadable_bitmap
 from zoned_tools.formats.inplace_compress.open import Volume, volume_of
 from zoned_tools.formats.inplace_compress.places import place
 from zoned_tools.formats.inplace_compress.recovery import find_super_block
@@ -51,19 +52,43 @@ def plan_repair(evidence: InplaceEvidence, consents: Consents) -> RepairPlan:
         f"--allow {code} agrees to nothing here: only a deep check (--deep, or --set relink=yes) finds such payloads"
         for code in blind
     ]
-    stored = evidence.super_block
-    if stored is None or evidence.is_old_series or not len(evidence.findings):
+    wanted = _super_block(evidence, consents, result)
+    if wanted is None:
         return result
-    wanted = stored
-    if BLOCKING & set(evidence.faults):
-        found = _lost_super_block(evidence, consents, result)
-        if found is None:
-            return result
-        wanted = found
+    stored = evidence.super_block
     changes = Changes.of(volume_of(evidence.target.device, evidence.target.start_bytes, wanted), stored)
-    _plan_volume(evidence, consents, result, changes)
+    if unreadable_bitmap(changes.volume):
+        result.plan.messages.append("the bitmap is left alone: blocks of it cannot be read")
+    else:
+        _plan_volume(evidence, consents, result, changes)
     write_changes(result.plan, changes)
     return result
+
+
+def _super_block(evidence: InplaceEvidence, consents: Consents, result: RepairPlan) -> SuperBlock | None:
+    """The super block that the volume shall have; None where nothing is to be done, or it waits or is not known."""
+    if evidence.is_old_series or not len(evidence.findings):
+        return None
+    if evidence.super_block is None:
+        return _unreadable_super_block(evidence, consents, result)
+    if BLOCKING & set(evidence.faults):
+        return _lost_super_block(evidence, consents, result)
+    return evidence.super_block
+
+
+def _unreadable_super_block(evidence: InplaceEvidence, consents: Consents, result: RepairPlan) -> SuperBlock | None:
+    """The one that is assumed, if the user agrees to it."""
+    assumed = evidence.assumed
+    if assumed is None:
+        result.plan.messages.append("the super block is left alone: no sizes fit what is behind it")
+        return None
+    is_agreed = "metadata-lost" in consents.allow
+    sentence = f"super block of {assumed.data_blocks} data blocks, compressor number {assumed.comp_alg}: assumed"
+    result.add(
+        RULES.action("metadata-lost", sentence, consent=Consent.GUESSES, agreed=is_agreed, what="super",
+                     meta_blocks=assumed.meta_blocks, data_blocks=assumed.data_blocks)
+    )  # fmt: skip
+    return assumed if is_agreed else None
 
 
 def _lost_super_block(evidence: InplaceEvidence, consents: Consents, result: RepairPlan) -> SuperBlock | None:

@@ -36,20 +36,20 @@ class Changes:
     Attributes:
         volume: with the sizes and the compressor that the super block shall name, on a copy-on-write view that
             has everything else that was decided.
-        stored: the super block as it is.
+        stored: the super block as it is; None where it cannot be read.
         swaps_words: the words of the whole bitmap are reversed.
         decoded: ``(block, content)`` of raw extents whose decoded content is stored in their place.
         sectors: those of the bitmap that change.
     """
 
     volume: Volume
-    stored: SuperBlock
+    stored: SuperBlock | None
     swaps_words: bool = False
     decoded: list[tuple[int, bytes]] = field(default_factory=list)
     sectors: set[int] = field(default_factory=set)
 
     @classmethod
-    def of(cls, volume: Volume, stored: SuperBlock) -> Changes:
+    def of(cls, volume: Volume, stored: SuperBlock | None) -> Changes:
         """None yet."""
         return cls(replace(volume, device=Overlay(volume.device)), stored)
 
@@ -100,7 +100,7 @@ def write_changes(plan: Plan, changes: Changes) -> None:
     if changes.swaps_words or changes.sectors:
         plan.flush(0)
     if volume.super_block != changes.stored:
-        _write_super_block(plan, volume)
+        _write_super_block(plan, volume, whole=changes.stored is None)
 
 
 def _bitmap_chunks(volume: Volume) -> Iterator[tuple[int, bytes, int]]:
@@ -112,8 +112,12 @@ def _bitmap_chunks(volume: Volume) -> Iterator[tuple[int, bytes, int]]:
         yield at, volume.device.read(at, present), length
 
 
-def _write_super_block(plan: Plan, volume: Volume) -> None:
+def _write_super_block(plan: Plan, volume: Volume, *, whole: bool) -> None:
+    """Its sector with what else stands there, or the ``whole`` block where that cannot be read."""
     raw = volume.super_block.pack()
-    rest = volume.device.read(volume.start_bytes + len(raw), SECTOR_BYTES - len(raw))
-    plan.write(0, volume.start_bytes, raw + rest, "super block")
+    if whole:
+        raw = raw.ljust(BLOCK_BYTES, b"\0")
+    else:
+        raw += volume.device.read(volume.start_bytes + len(raw), SECTOR_BYTES - len(raw))
+    plan.write(0, volume.start_bytes, raw, "super block")
     plan.flush(0)

@@ -183,6 +183,10 @@ RULES = Rules(
         "OLD_SERIES": Rule(
             _E, "A volume of the 2013 series (target insitu-comp); it is not supported.", "An old volume."
         ),
-        **rescue_rules(),
+        **rescue_rules(
+            lost_repair="Write the super block with the sizes and the compressor that are assumed (--allow). Nothing "
+            "can be done about blocks of the bitmap, which has one copy.",
+            lost_asks=Consent.GUESSES,
+        ),
     },
 )

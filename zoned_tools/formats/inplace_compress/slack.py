@@ -11,6 +11,7 @@ import numpy as np
 from zoned_tools.formats.inplace_compress import layout, verify
 from zoned_tools.formats.inplace_compress.bitmap import Bitmap
 from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, ENTRY_BITS, SECTOR_BYTES
+from zoned_tools.formats.inplace_compress.payload import read_sectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,4 +82,5 @@ def _extents_behind(volume: Volume, first_block: int) -> Extents | None:
 
 def _has_content(volume: Volume, first_block: int) -> bool:
     length = (volume.data_blocks - first_block) * BLOCK_BYTES
-    return any(volume.device.read(volume.block_offset_bytes(first_block), length))
+    content, unread = read_sectors(volume, first_block * BLOCK_BYTES, length)
+    return any(content) or len(unread) > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoned_tools.errors import UsageError
+from zoned_tools.errors import MetadataError, UsageError
 from zoned_tools.formats.contract import Settings, Target
 from zoned_tools.formats.inplace_compress import layout
 from zoned_tools.formats.inplace_compress.extents import scan
@@ -42,7 +42,7 @@ def statistics(target: Target, window_blocks: int = layout.WINDOWS[0]) -> Volume
         sums.add(extents)
     try:
         table = table_line(target, Settings()).line
-    except UsageError:
+    except (UsageError, MetadataError):
         table = None
     return {
         "compressor": known_compressor(volume).label,

@@ -72,7 +72,7 @@ class Statistics:
 
     def add(self, extents: Extents) -> None:
         """Take in a batch."""
-        self.invalid_extents += int(extents.bad_nibble.sum())
+        self.invalid_extents += int((extents.bad_nibble & ~extents.unknown).sum())
         raw, compressed = extents.is_raw, extents.is_compressed
         self.raw_extents += int(raw.sum())
         self.compressed_extents += int(compressed.sum())

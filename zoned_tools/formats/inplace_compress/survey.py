@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _ORDER = ("MAP_TAIL0", "MAP_NIBBLE", "MAP_ORPHAN", "MAP_CANON", "MAP_LONG", *verify.RULE_NAMES[1:], "MAP_SLACK")
 """Codes of extents and entries in the order of the rules."""
 
+_UNKNOWN, _UNREAD = "unknown", "unread"
+"""Why an extent is lost: its entries, or its payload."""
+
 _BATCH_ROWS = 4096
 
 
@@ -79,6 +82,11 @@ class Problems:
         return cls(np.array([block]), np.array([blocks]), nothing, nothing)
 
     @classmethod
+    def none(cls) -> Problems:
+        nothing = np.zeros(0, np.int64)
+        return cls(nothing, nothing, nothing, nothing)
+
+    @classmethod
     def joined(cls, parts: Iterable[Problems]) -> Problems:
         """Parts that come in any order."""
         rows = np.concatenate([(p.block, p.blocks, p.payload_sectors, p.decoded_bytes) for p in parts], axis=1)
@@ -93,6 +101,8 @@ class Survey:
         payloads: whether payloads were read and tested.
         problems: by code, in the order of the rules; codes that occur.
         good_compressed: compressed extents that can be read.
+        unknown: extents of which the bitmap does not tell enough, because blocks of it cannot be read.
+        unread: extents of whose payload sectors cannot be read.
         accepting: other compressors that decode every compressed extent while the
             volume's own (if known) decodes none.
         tagged: where payloads could start, by their tags; None when nobody has looked yet (:meth:`find_tagged`).
@@ -106,6 +116,8 @@ class Survey:
     payloads: bool
     problems: dict[str, Problems] = field(default_factory=dict)
     good_compressed: int = 0
+    unknown: Problems = field(default_factory=Problems.none)
+    unread: Problems = field(default_factory=Problems.none)
     accepting: frozenset[Compressor] = frozenset()
     tagged: Array | None = None
     shadows: Shadows | None = None
@@ -162,9 +174,19 @@ class _Collector:
 
     def __init__(self) -> None:
         self._parts: defaultdict[str, list[Problems]] = defaultdict(list)
+        self._lost: defaultdict[str, list[Problems]] = defaultdict(list)
 
     def __bool__(self) -> bool:
         return bool(self._parts)
+
+    def lose(self, what: str, extents: Extents, mask: Array) -> None:
+        """Take in the extents of a batch that no rule is about, because something of them cannot be read."""
+        if mask.any():
+            self._lost[what].append(Problems.of(extents.select(mask)))
+
+    def lost(self, what: str) -> Problems:
+        """The extents that are lost for one reason, ascending."""
+        return Problems.joined(self._lost[what]) if what in self._lost else Problems.none()
 
     def add(self, code: str, extents: Extents, mask: Array, decoded_bytes: Array | None = None) -> None:
         """Take in the extents of a batch that violate a rule."""
@@ -183,14 +205,18 @@ class _Collector:
     def add_structure(self, extents: Extents) -> None:
         """Test the rules that the entries alone decide."""
         valid = ~extents.bad_nibble
-        self.add("MAP_NIBBLE", extents, extents.bad_nibble)
+        self.lose(_UNKNOWN, extents, extents.unknown)
+        self.add("MAP_NIBBLE", extents, extents.bad_nibble & ~extents.unknown)
         self.add("MAP_ORPHAN", extents, valid & (extents.payload == 0) & (extents.blocks > 1))
         self.add("MAP_CANON", extents, valid & extents.uneven)
         self.add("MAP_LONG", extents, valid & (extents.blocks > WINDOW_MAX_BLOCKS))
 
     def add_judged(self, judged: Judged) -> None:
         """Take in what is wrong with the payloads of a batch."""
-        for number in np.unique(judged.rule[judged.rule != verify.GOOD]).tolist():
+        self.lose(_UNREAD, judged.extents, judged.rule == verify.UNREAD)
+        self.lose(_UNKNOWN, judged.extents, judged.rule == verify.UNFINISHED)
+        broken = (judged.rule != verify.GOOD) & (judged.rule < len(verify.RULE_NAMES))
+        for number in np.unique(judged.rule[broken]).tolist():
             self.add(verify.RULE_NAMES[number], judged.extents, judged.rule == number, judged.decoded_bytes)
 
 
@@ -204,7 +230,7 @@ class _Others:
         self._known = compressor is not None
 
     def note(self, judged: Judged) -> None:
-        if not self.wanted or not judged.extents.is_compressed.any():
+        if not self.wanted or not judged.has_tested:
             return
         self._seen = True
         self._accepting &= judged.others
@@ -231,15 +257,15 @@ def take_survey(volume: Volume, *, payloads: bool = True, deep: bool = False, ju
     for extents in scan(volume.entry_chunks()):
         survey.statistics.add(extents)
         found.add_structure(extents)
-        if not payloads:
-            continue
-        for judged in judge(volume, extents.with_payload, find_others=others.wanted):
+        tested = extents.with_payload if payloads else extents.select(extents.cut & (extents.payload > 0))
+        for judged in judge(volume, tested, find_others=others.wanted):
             others.note(judged)
             survey.good_compressed += judged.good_compressed
             found.add_judged(judged)
     if volume.slack_bits():
         found.note("MAP_SLACK", volume.data_blocks, 0)
     survey.problems = found.finish()
+    survey.unknown, survey.unread = found.lost(_UNKNOWN), found.lost(_UNREAD)
     survey.accepting = others.accepting
     if deep:
         survey.find_shadows()

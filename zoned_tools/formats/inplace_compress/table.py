@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field, replace
 
 from zoned_tools.device.partition import start_of_view
-from zoned_tools.errors import UsageError
+from zoned_tools.errors import MetadataError, UsageError
 from zoned_tools.formats.contract import Settings, TableLine, Target
 from zoned_tools.formats.inplace_compress.compressors import WRITABLE, compressor_by_name
 from zoned_tools.formats.inplace_compress.layout import BLOCK_SECTORS, SECTOR_BYTES, TARGET_TYPE
@@ -278,6 +278,8 @@ def table_line(target: Target, settings: Settings) -> TableLine:
         UsageError: the settings contradict the volume, or it does not start at sector 0.
     """
     volume = open_volume(target.device, target.start_bytes)
+    if volume.is_assumed:
+        raise MetadataError("the super block cannot be read: the driver cannot use it", device=target.device.path)
     arguments = arguments_from_settings(settings)
     require_length(volume, arguments)
     start = target.start_bytes + start_of_view(target.device)

@@ -11,7 +11,7 @@ import numpy as np
 from zoned_tools.formats.inplace_compress import layout
 from zoned_tools.formats.inplace_compress.compressors import Compressor, decode_many
 from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, BLOCK_SECTORS, SECTOR_BYTES, TAG_BYTES, TAG_MAGIC
-from zoned_tools.formats.inplace_compress.payload import Span, decode_streams, failed_rules, spans
+from zoned_tools.formats.inplace_compress.payload import Span, decode_streams, failed_rules, read_sectors, spans
 from zoned_tools.formats.inplace_compress.rejection import Rejected
 
 if TYPE_CHECKING:
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from zoned_tools.formats.inplace_compress.extents import Extents
     from zoned_tools.formats.inplace_compress.open import Volume
 
-GOOD, EXT_TAG, EXT_LEN, EXT_DECOMP, EXT_SHORT, EXT_PAD, EXT_MISTAG = range(7)
+GOOD, EXT_TAG, EXT_LEN, EXT_DECOMP, EXT_SHORT, EXT_PAD, EXT_MISTAG, UNREAD, UNFINISHED = range(9)
 RULE_NAMES = ("", "EXT_TAG", "EXT_LEN", "EXT_DECOMP", "EXT_SHORT", "EXT_PAD", "EXT_MISTAG")
+"""Of the rules; UNREAD and UNFINISHED break none."""
+
 UNREADABLE = (EXT_TAG, EXT_LEN, EXT_DECOMP, EXT_SHORT)
 
 
@@ -32,7 +34,8 @@ class Judged:
 
     Attributes:
         extents: the extents, in no particular order.
-        rule: index into :data:`RULE_NAMES` (uint8).
+        rule: index into :data:`RULE_NAMES` (uint8), or UNREAD (a sector of the payload cannot be read), or
+            UNFINISHED (a cut extent whose stream does not decode to just that).
         decoded_bytes: length of the output where EXT_SHORT failed.
         others: compressors that accept all compressed extents of the batch; only
             determined when every one of them fails with the volume's own.
@@ -42,6 +45,12 @@ class Judged:
     rule: Array
     decoded_bytes: Array
     others: frozenset[Compressor]
+
+    @property
+    def has_tested(self) -> bool:
+        """Whether there are compressed extents that tell something about the compressor."""
+        extents = self.extents
+        return bool((extents.is_compressed & (self.rule != UNREAD) & ~extents.cut).any())
 
     @property
     def good_compressed(self) -> int:
@@ -63,21 +72,24 @@ def judge(volume: Volume, extents: Extents, *, find_others: bool = False) -> Ite
 
 def _judge_span(compressor: Compressor | None, span: Span, *, find_others: bool) -> Judged:
     extents = span.extents
-    compressed = extents.is_compressed
-    rule = np.where(compressed, failed_rules(span), GOOD).astype(np.uint8)
+    rule = np.where(extents.is_compressed, failed_rules(span), GOOD).astype(np.uint8)
+    rule[span.is_unread] = UNREAD
     decoded = np.zeros(len(extents), np.int64)
-    candidates = np.flatnonzero(compressed & (rule == GOOD))
+    tested = extents.is_compressed & (rule != UNREAD) & ~extents.cut
+    candidates = np.flatnonzero(extents.is_compressed & (rule == GOOD))
+    all_tagged = tested[candidates].sum() == tested.sum()
     others: frozenset[Compressor] = frozenset()
     if compressor is None:
-        if find_others and len(candidates) == compressed.sum():
-            others = _accepting(span, candidates, set(Compressor))
+        if find_others and all_tagged:
+            others = _accepting(span, np.flatnonzero(tested), set(Compressor))
     else:
         _decode(compressor, span, candidates, rule, decoded)
-        failed = np.flatnonzero(compressed & np.isin(rule, UNREADABLE))
-        if find_others and len(failed) and len(failed) == compressed.sum() == len(candidates):
+        failed = np.flatnonzero(tested & np.isin(rule, UNREADABLE))
+        if find_others and all_tagged and len(failed) and len(failed) == tested.sum():
             others = _accepting(span, failed, set(Compressor) - {compressor})
     _find_padded(span, candidates, rule)
     _find_mistagged(compressor, span, rule)
+    rule[extents.cut & np.isin(rule, UNREADABLE)] = UNFINISHED
     return Judged(extents, rule, decoded, others)
 
 
@@ -121,7 +133,7 @@ def _find_mistagged(compressor: Compressor | None, span: Span, rule: Array) -> N
     if compressor is None:
         return
     room = span.extents.payload * SECTOR_BYTES - TAG_BYTES
-    tagged = span.extents.is_raw & (span.tag_magic == TAG_MAGIC) & (span.stream_bytes >= 1)
+    tagged = span.extents.is_raw & (rule == GOOD) & (span.tag_magic == TAG_MAGIC) & (span.stream_bytes >= 1)
     tagged &= (span.stream_bytes <= room) & (minimal_sectors(span.stream_bytes) == span.extents.payload)
     indexes = np.flatnonzero(tagged)
     sizes = (span.extents.blocks[indexes] * BLOCK_BYTES).tolist()
@@ -198,12 +210,14 @@ def verifying_payload(volume: Volume, block: int) -> VerifyingPayload | None:
     sectors = min(PAYLOAD_MAX_SECTORS, (volume.data_blocks - block) * BLOCK_SECTORS)
     if sectors <= 0:
         return None
-    buffer = volume.device.read(volume.block_offset_bytes(block), sectors * SECTOR_BYTES)
-    words = np.frombuffer(buffer, "<u4").reshape(sectors, -1)
+    buffer, unread = read_sectors(volume, block * BLOCK_BYTES, sectors * SECTOR_BYTES)
+    if len(unread):
+        sectors = (int(unread.starts[0]) - block * BLOCK_BYTES) // SECTOR_BYTES
+    words = np.frombuffer(buffer, "<u4").reshape(-1, SECTOR_BYTES // 4)[:sectors]
     numbers = np.arange(1, sectors + 1)
     fits = (words[:, -2] == TAG_MAGIC) & (words[:, -1] >= 1) & (minimal_sectors(words[:, -1]) == numbers)
     for count in numbers[fits].tolist():
-        found = verify_candidate(volume, block, count, memoryview(buffer)[: int(words[count - 1, -1])])
+        found = verify_candidate(volume, block, count, buffer[: int(words[count - 1, -1])])
         if found is not None:
             return found
     return None

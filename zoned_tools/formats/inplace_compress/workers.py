@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from zoned_tools.device.badareas import known_bad_areas
 from zoned_tools.device.block import BlockDevice
 from zoned_tools.device.emulated import EmulatedDrive
 from zoned_tools.device.opening import open_device
@@ -51,8 +52,13 @@ def process_count(wanted: int) -> int:
 
 
 def can_reopen(device: Device) -> bool:
-    """Whether another process sees the same content under the device's path."""
-    return not device.writable and isinstance(device, EmulatedDrive | BlockDevice) and not isinstance(device, Overlay)
+    """Whether another process sees the same content under the device's path; it would not know of a map file."""
+    return (
+        not len(known_bad_areas(device))
+        and not device.writable
+        and isinstance(device, EmulatedDrive | BlockDevice)
+        and not isinstance(device, Overlay)
+    )
 
 
 @contextmanager

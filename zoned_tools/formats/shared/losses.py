@@ -6,10 +6,19 @@ Source: sections 1.4, 1.5 and 2 of the specification of rescues (``docs/formats/
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from zoned_tools.formats.shared.findings import Severity
 from zoned_tools.formats.shared.rules import Consent, Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from zoned_tools.device.badareas import BadAreas
+    from zoned_tools.device.base import Buffer
+
+_BLOCK_BYTES = 4096
+"""Of logical devices."""
 
 _MEDIUM = "a medium error: the drive gives an error for it, or ddrescue could not read it"
 
@@ -44,11 +53,33 @@ class Losses:
     payload: list[Loss] | None = None
 
 
+def blocks_of(losses: Iterable[Loss]) -> int:
+    """Logical blocks with at least one byte that is lost; the losses are ascending."""
+    blocks, done = 0, 0
+    for row in losses:
+        first = max(row.offset_bytes // _BLOCK_BYTES, done)
+        done = max(done, -(-(row.offset_bytes + row.length_bytes) // _BLOCK_BYTES))
+        blocks += max(done - first, 0)
+    return blocks
+
+
 @runtime_checkable
 class KnowsLosses(Protocol):
     """A mapper that opens although some of its metadata cannot be read."""
 
     def losses(self) -> Losses: ...
+
+
+@runtime_checkable
+class SalvagesBlocks(Protocol):
+    """A mapper that does not store every block as it is, and knows of which some sectors may be had."""
+
+    def salvage_block(self, block: int) -> tuple[Buffer, BadAreas] | None:
+        """What can be read of a block, with zeroes for the rest, and the rest in bytes of the block.
+
+        None where the block is lost as a whole.
+        """
+        ...
 
 
 def rescue_rules(

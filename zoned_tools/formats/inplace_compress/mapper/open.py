@@ -10,19 +10,23 @@ from typing import TYPE_CHECKING
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.inplace_compress.bitmap import Bitmap
 from zoned_tools.formats.inplace_compress.compressors import WRITABLE
-from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES
+from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, BLOCK_SECTORS
 from zoned_tools.formats.inplace_compress.mapper.commit import Committer, Counters
 from zoned_tools.formats.inplace_compress.mapper.copying import copy_if_worthwhile
 from zoned_tools.formats.inplace_compress.mapper.read import BadExtent, Reader, zeroes
 from zoned_tools.formats.inplace_compress.mapper.write import Behaviour, Writer
+from zoned_tools.formats.inplace_compress.media import assumption, find_losses, require_whole_metadata
 from zoned_tools.formats.inplace_compress.open import Volume, open_volume
 from zoned_tools.formats.inplace_compress.table import arguments_from_settings, require_length
 from zoned_tools.formats.shared.mapper import MapperBase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from zoned_tools.device.badareas import BadAreas
+    from zoned_tools.device.base import Buffer
     from zoned_tools.formats.contract import MapExtent, Settings, Target
+    from zoned_tools.formats.shared.losses import Losses
 
 
 class InplaceMapper(MapperBase):
@@ -46,10 +50,27 @@ class InplaceMapper(MapperBase):
         self.volume = volume
         self.counters = Counters()
         self._behaviour = behaviour
+        self._losses: Losses | None = None
         bitmap = Bitmap(volume, behaviour.window_blocks // 2 * BLOCK_BYTES)
         self._reader = Reader(volume, bitmap, on_bad)
         self._committer = Committer(volume, bitmap, self.counters, seconds=behaviour.writeback_seconds, clock=clock)
         self._writer = Writer(volume, bitmap, behaviour, self._committer, self.counters)
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What was assumed (:class:`~zoned_tools.formats.contract.Warns`)."""
+        return (assumption(self.volume),) if self.volume.is_assumed else ()
+
+    def losses(self) -> Losses:
+        """What cannot be read (:class:`~zoned_tools.formats.shared.losses.KnowsLosses`)."""
+        if self._losses is None:
+            self._losses = find_losses(self.volume)
+        return self._losses
+
+    def salvage_block(self, block: int) -> tuple[Buffer, BadAreas] | None:
+        """The sectors of a raw block (:class:`~zoned_tools.formats.shared.losses.SalvagesBlocks`)."""
+        self.check_range(block, 1)
+        return self._reader.salvage(block)
 
     def read_blocks_into(self, block: int, buffer: memoryview) -> None:
         self._reader.read_into(block, buffer)
@@ -110,8 +131,10 @@ def open_mapper(target: Target, *, writable: bool, settings: Settings) -> Inplac
         MetadataError: no usable volume.
         UsageError: a setting cannot be meant, or contradicts the volume.
     """
-    volume = open_volume(target.device, target.start_bytes)
     arguments = arguments_from_settings(settings)
+    length = arguments.length_sectors
+    known = None if length is None else length // BLOCK_SECTORS
+    volume = open_volume(target.device, target.start_bytes, data_blocks=known)
     require_length(volume, arguments)
     behaviour = Behaviour(
         writeback_seconds=arguments.writeback_seconds,
@@ -122,6 +145,8 @@ def open_mapper(target: Target, *, writable: bool, settings: Settings) -> Inplac
     )
     if settings.text("bitmap") == "big":
         volume = replace(volume, reversed_words=True)
+    if writable:
+        require_whole_metadata(volume)
     if writable and volume.compressor not in WRITABLE:
         raise UsageError("LZ4 volumes can only be read", device=target.device.path)
     reads_zeroes = settings.text("unreadable") == "zeroes"
