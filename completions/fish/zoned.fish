@@ -258,6 +258,7 @@ complete -c zoned -n '__fish_seen_subcommand_from zonefs; and __fish_seen_subcom
 complete -c zoned -n '__fish_seen_subcommand_from zonefs; and __fish_seen_subcommand_from cat' -l raw -d 'Read up to the capacity, and read-only zones too.'
 complete -c zoned -n '__fish_seen_subcommand_from zonefs; and __fish_seen_subcommand_from cat' -l offset -r -d 'Where to begin.'
 complete -c zoned -n '__fish_seen_subcommand_from zonefs; and __fish_seen_subcommand_from cat' -l length -r -d 'How much to read.'
+complete -c zoned -n '__fish_seen_subcommand_from zonefs; and __fish_seen_subcommand_from cat' -l skip-errors -d 'Write zeroes for sectors that cannot be read; status 4 then.'
 complete -c zoned -n '__fish_seen_subcommand_from zonefs; and __fish_seen_subcommand_from cat' -l start -r -d 'The layout begins at this 512-byte sector (a partition of a whole-drive image).'
 complete -c zoned -n '__fish_seen_subcommand_from zonefs; and __fish_seen_subcommand_from cat' -l mapfile -r -d 'GNU ddrescue\'s map file of the image, whose unfinished areas are unreadable (default: IMAGE.map where it is one); once for each device in order, none for a device without.'
 complete -c zoned -n '__fish_seen_subcommand_from zonefs; and __fish_seen_subcommand_from cat' -s h -l help -d 'Show help and exit.'

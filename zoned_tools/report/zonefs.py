@@ -10,7 +10,7 @@ from zoned_tools.device.zones import SECTOR_BYTES, condition_name
 from zoned_tools.report.documents.zonefs import ZONEFS_LIST, zonefs_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from zoned_tools.formats.zonefs.mapper.files import Stat
     from zoned_tools.formats.zonefs.mapper.open import ZonefsTree
@@ -124,3 +124,9 @@ def put_line(device: str, put: Put) -> str:
 def truncate_line(device: str, path: str, sizes_bytes: tuple[int, int]) -> str:
     """What a truncation would do; the size before and after it."""
     return f"{device}: would truncate {path} from {sizes_bytes[0]} to {sizes_bytes[1]} bytes"
+
+
+def lost_lines(device: str, path: str, lost: Iterable[tuple[int, int, str]]) -> Iterator[str]:
+    """``(start, end, status)`` bytes of a file that could not be read."""
+    for start, end, _ in lost:
+        yield f"{device}: {path}: lost {end - start} bytes at byte {start}"

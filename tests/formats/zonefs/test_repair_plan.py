@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.formats.media import DamagedDrive
 from tests.formats.zonefs.images import MIB, make_image
 from tests.formats.zonefs.volumes import GIVEN, GOOD, UUID, consents_of, evidence_of, found, image_with, repair
 from zoned_tools.device.image import open_image
 from zoned_tools.device.overlay import Overlay, Recorder, replay_cut
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.device.zones import ZoneCondition, ZoneTable
-from zoned_tools.errors import DeviceError
 from zoned_tools.formats.contract import CheckOptions, Consent, Target
 from zoned_tools.formats.zonefs.check import check
 from zoned_tools.formats.zonefs.layout import SuperBlock
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.programs import Result
-    from zoned_tools.device.base import Buffer
     from zoned_tools.device.emulated import EmulatedDrive
 
 NO_CHECKSUM = GOOD.pack()[:4] + bytes(4) + GOOD.pack()[8:]
@@ -119,7 +117,16 @@ def zone_reset(path: Path) -> EmulatedDrive:
     return open_image(str(image_with(path, b"", conventional=0)))
 
 
-ASKING = [("sb-magic", overwritten), ("sb-crc", without_checksum), ("zone0-empty", zone_reset)]
+def unreadable(path: Path) -> EmulatedDrive:
+    return DamagedDrive(open_image(str(image_with(path, GOOD.pack()))), [(0, 4096)])
+
+
+ASKING = [
+    ("sb-magic", overwritten),
+    ("sb-crc", without_checksum),
+    ("zone0-empty", zone_reset),
+    ("metadata-lost", unreadable),
+]
 
 
 def test_every_code_that_asks_has_a_scenario() -> None:
@@ -184,26 +191,11 @@ def test_regular_device(tmp_path: Path) -> None:
         assert repair(device, GIVEN, *RULES).plan.plan.steps == []
 
 
-class BadBlock(Overlay):
-    """The super block's medium failed; it can be written again, as on a drive that reallocates."""
-
-    healed = False
-
-    def read(self, offset_bytes: int, length_bytes: int) -> bytes:
-        if offset_bytes < 4096 and not self.healed:
-            raise DeviceError("cannot read", device=self.path, errno=errno.EIO)
-        return super().read(offset_bytes, length_bytes)
-
-    def write(self, offset_bytes: int, data: Buffer) -> None:
-        super().write(offset_bytes, data)
-        self.healed |= offset_bytes == 0
-
-
 def test_an_unreadable_super_block_is_a_finding(tmp_path: Path) -> None:
     with open_image(str(image_with(tmp_path / "disk.img", GOOD.pack()))) as base:
-        device = BadBlock(base)
+        device = DamagedDrive(base, [(512, 1024)])
         evidence = evidence_of(device)
-        assert [f.message for f in evidence.findings] == ["the super block cannot be read: cannot read"]
+        assert [(f.code, f.where["what"]) for f in evidence.findings] == [("metadata-lost", "super")]
         assert plan_repair(evidence, consents_of(None, "sb-crc")).plan.steps == []
         apply_plan([device], plan_repair(evidence, consents_of(GIVEN)).plan.steps)
         assert found(device) == {}

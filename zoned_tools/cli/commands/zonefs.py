@@ -13,7 +13,7 @@ from zoned_tools.cli.lazy import new_app
 from zoned_tools.cli.options import DevicePath, DryRun, Json, Mapfiles, NoUndo, Quiet, Settings, Start, Undo
 from zoned_tools.cli.output import print_json, progress_bar
 from zoned_tools.cli.settings import takes_settings
-from zoned_tools.errors import DeviceError, UsageError
+from zoned_tools.errors import DeviceError, FsckStatus, UsageError
 from zoned_tools.formats.shared.settings import Journey
 
 if TYPE_CHECKING:
@@ -129,18 +129,27 @@ def print_content(
     length: Annotated[
         str | None, typer.Option("--length", metavar="BYTES", help="How much to read.", show_default=False)
     ] = None,
+    skip_errors: Annotated[
+        bool, typer.Option("--skip-errors", help="Write zeroes for sectors that cannot be read; status 4 then.")
+    ] = False,
     start: Start = None,
     mapfile: Mapfiles = None,
-) -> None:
+) -> FsckStatus:
     """Write the content of a file to standard output."""
     from zoned_tools.formats.zonefs.transfer import read_chunks
+    from zoned_tools.report.stream import write_lines
+    from zoned_tools.report.zonefs import lost_lines
     from zoned_tools.units import parse_size
 
     first, count = parse_size(offset), None if length is None else parse_size(length)
+    lost: list[tuple[int, int, str]] = []
+    unread = lost.extend if skip_errors else None
     with _tree(device, start, mapfiles=mapfile) as tree:
-        for chunk in read_chunks(tree, path, offset_bytes=first, length_bytes=count, raw=raw):
+        for chunk in read_chunks(tree, path, offset_bytes=first, length_bytes=count, raw=raw, unread=unread):
             sys.stdout.buffer.write(chunk)
     sys.stdout.buffer.flush()
+    write_lines((f"zoned: {line}" for line in lost_lines(device, path, lost)), sys.stderr)
+    return FsckStatus.UNCORRECTED if lost else FsckStatus.CLEAN
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from zoned_tools.errors import MetadataError
 from zoned_tools.formats.shared.documents import DocumentPart
 from zoned_tools.formats.zonefs.constants import LABEL_BYTES
 from zoned_tools.formats.zonefs.inspect import inspect
-from zoned_tools.formats.zonefs.judge import load_super_block, mount_faults
+from zoned_tools.formats.zonefs.judge import UnreadableSuperBlockError, load_super_block, mount_faults
 from zoned_tools.formats.zonefs.layout import SuperBlock
 from zoned_tools.formats.zonefs.open import open_volume
 from zoned_tools.formats.zonefs.repair_writes import rewrite_super_block
@@ -27,13 +27,16 @@ _OLD_VERSION_KEY = "zonefs_dump_version"
 
 
 def dump(target: Target) -> dict[str, object]:
-    """The parameters of a volume that a kernel mounts, and what :func:`inspect` tells.
+    """The parameters of a volume that a kernel mounts (null where they cannot be read), and what :func:`inspect` tells.
 
     Raises:
         MetadataError: there is no such super block.
         GeometryError: not a zoned device.
     """
-    block = load_super_block(open_volume(target))
+    try:
+        block = load_super_block(open_volume(target))
+    except UnreadableSuperBlockError:
+        return {VERSION_KEY: VERSION, "super_block": None, "metadata": inspect(target)}
     fields: dict[str, object] = {
         "label": block.label,
         "uuid": str(block.uuid),

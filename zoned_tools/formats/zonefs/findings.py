@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoned_tools.codec.fields import NIL_UUID
+from zoned_tools.device.badareas import known_bad_areas
 from zoned_tools.device.zones import (
     ACTIVE_CONDITIONS,
     OPEN_CONDITIONS,
@@ -16,8 +17,10 @@ from zoned_tools.device.zones import (
     condition_name,
     has_condition,
 )
+from zoned_tools.formats.shared.losses import Loss, blocks_of
 from zoned_tools.formats.zonefs.constants import BLKID_LABEL_BYTES, DEFAULT_PERM, PERM_MASK, Feature
 from zoned_tools.formats.zonefs.judge import mount_faults, zone_table_fault
+from zoned_tools.formats.zonefs.layout import SUPER_BLOCK_BYTES
 from zoned_tools.formats.zonefs.rules import RULES
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ def volume_findings(survey: Survey) -> Iterator[FindingGroup]:
     yield from _super_block_findings(survey)
     yield from _table_findings(survey)
     yield from _dead_zone_findings(survey)
+    yield from _content_findings(survey)
 
 
 def _zone0_findings(survey: Survey) -> Iterator[FindingGroup]:
@@ -61,8 +65,14 @@ def _super_block_findings(survey: Survey) -> Iterator[FindingGroup]:
     writable = not survey.zones.dead[0]
     if survey.raw is None:
         if not survey.zones.offline[0]:  # that is a finding already
-            text = f"the super block cannot be read: {survey.unreadable}"
-            yield RULES.finding("sb-magic", text, repairable=writable, zone=0, offset_bytes=0)
+            text = (
+                f"the super block cannot be read: {survey.unreadable}; contents of files are certain, names, modes and "
+                "owners as for the default parameters"
+            )
+            yield RULES.finding(
+                "metadata-lost", text, repairable=writable,
+                what="super", zone=0, offset_bytes=0, length_bytes=SUPER_BLOCK_BYTES,
+            )  # fmt: skip
         return
     for fault in mount_faults(survey.raw):
         yield RULES.finding(fault.code, fault.message, repairable=writable, zone=0, offset_bytes=fault.offset_bytes)
@@ -184,3 +194,25 @@ def _files_in(group: FileGroup, zones: IntArray) -> list[str]:
     first = np.searchsorted(zones, group.zone)
     concerned = first < np.searchsorted(zones, group.zone + group.zone_count)
     return [f"/{group.name}/{index}" for index in np.flatnonzero(concerned).tolist()]
+
+
+def _content_findings(survey: Survey) -> Iterator[FindingGroup]:
+    """Files with bytes that are known to be unreadable; nothing is read to find them."""
+    bad = known_bad_areas(survey.volume.device)
+    files: list[str] = []
+    lost: list[Loss] = []
+    for group in survey.groups.values():
+        touched = bad.touches(group.start_bytes, group.size_bytes) & (group.size_bytes > 0) & ~group.dead
+        for index in np.flatnonzero(touched).tolist():
+            files.append(f"/{group.name}/{index}")
+            inside = bad.within(int(group.start_bytes[index]), int(group.size_bytes[index]))
+            lost += (Loss(start, end - start, status, "") for start, end, status in inside)
+    if not files:
+        return
+    lost.sort()
+    more = f" and {len(files) - _MAX_SHOWN} more" if len(files) > _MAX_SHOWN else ""
+    nr_bytes = sum(row.length_bytes for row in lost)
+    text = f"{_count(nr_bytes, 'byte')} of {_count(len(files), 'file')} cannot be read: {', '.join(files[:_MAX_SHOWN])}"
+    yield RULES.finding(
+        "data-unreadable", text + more, blocks=blocks_of(lost), ranges=len(lost), files=files[:MAX_LISTED]
+    )

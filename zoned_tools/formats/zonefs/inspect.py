@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zoned_tools.errors import DeviceError
 from zoned_tools.formats.zonefs.constants import KNOWN_FEATURES, Feature, feature_names
 from zoned_tools.formats.zonefs.judge import mount_faults
 from zoned_tools.formats.zonefs.layout import MAGIC, SuperBlock, checksum
@@ -19,10 +20,17 @@ def inspect(target: Target) -> dict[str, object]:
 
     Raises:
         GeometryError: not a zoned device.
-        DeviceError: the super block cannot be read.
     """
     volume = open_volume(target)
-    raw = volume.read_super_block()
+    try:
+        raw = volume.read_super_block()
+    except DeviceError as error:
+        return {
+            "super_block": {"unreadable": _field(None, error.message)},
+            "mountable": False,
+            "faults": [f"the super block cannot be read: {error.message}"],
+            "files": _files(volume, SuperBlock()),
+        }
     block = SuperBlock.parse(raw)
     faults = [fault.message for fault in mount_faults(raw)]
     return {

@@ -88,18 +88,22 @@ def mounts(raw: bytes) -> bool:
     return next(mount_faults(raw), None) is None
 
 
+class UnreadableSuperBlockError(MetadataError):
+    """A super block that the device does not give; what it says is not known."""
+
+
 def load_super_block(volume: Volume) -> SuperBlock:
     """The super block of a volume that a kernel would mount.
 
     Raises:
         MetadataError: a kernel would refuse it; the message names the first reason.
-        DeviceError: it cannot be read.
+        UnreadableSuperBlockError: it cannot be read.
     """
     path = volume.device.path
     try:
         raw = volume.read_super_block()
     except DeviceError as error:
-        raise MetadataError(f"cannot read the super block: {error.message}", device=path) from None
+        raise UnreadableSuperBlockError(f"cannot read the super block: {error.message}", device=path) from None
     if recognise(raw) is None:
         raise MetadataError("no zonefs super block found", device=path)
     fault = next(mount_faults(raw), None)

@@ -22,7 +22,10 @@ from zoned_tools.formats.zonefs.rules import RULES
 if TYPE_CHECKING:
     from zoned_tools.formats.zonefs.check import ZonefsEvidence
 
-_REWRITTEN = ("zone0-empty", "sb-magic", "sb-crc", "sb-features", "sb-uid", "sb-gid", "sb-reserved", "sb-perm-bits")
+_REWRITTEN = (
+    *("metadata-lost", "zone0-empty", "sb-magic", "sb-crc"),
+    *("sb-features", "sb-uid", "sb-gid", "sb-reserved", "sb-perm-bits"),
+)
 """Codes that a new super block mends. The first that was found explains it, and is what can be agreed to: the
 codes before ``sb-features`` say how much of the old super block is left."""
 

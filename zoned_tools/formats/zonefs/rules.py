@@ -138,6 +138,6 @@ RULES = Rules(
             _WARNING, "More zones are active than the drive allows.", "The zone table was edited.", kernel=_MOUNTED
         ),
         "no-zones": Rule(_ERROR, "No zone can be used for a file."),
-        **rescue_rules(),
+        **rescue_rules(lost_repair=_NEW, lost_asks=Consent.GUESSES),
     },
 )

@@ -13,26 +13,43 @@ from zoned_tools.formats.zonefs.mapper.files import FileError, FileRef
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from zoned_tools.device.badareas import BadAreas
     from zoned_tools.formats.zonefs.mapper.open import ZonefsTree
 
 CHUNK_BYTES = 1 << 20
 
 
 def read_chunks(
-    tree: ZonefsTree, path: str, *, offset_bytes: int = 0, length_bytes: int | None = None, raw: bool = False
+    tree: ZonefsTree,
+    path: str,
+    *,
+    offset_bytes: int = 0,
+    length_bytes: int | None = None,
+    raw: bool = False,
+    unread: Callable[[BadAreas], None] | None = None,
 ) -> Iterator[bytes]:
     """The content of a file from ``offset_bytes`` on; with ``raw`` its zones up to their capacity.
+
+    Args:
+        unread: told of what cannot be read, in bytes of the file, which becomes zeroes; None to fail there.
 
     Raises:
         FileError: as :meth:`ZonefsTree.read`.
     """
     read = tree.read_raw if raw else tree.read
+
+    def salvage(path: str, at: int, count: int) -> bytes:
+        content, bad = tree.salvage(path, at, count, raw=raw)
+        if unread is not None and len(bad):
+            unread(bad)
+        return content
+
     end = tree.file(path).capacity_bytes
     if length_bytes is not None:
         end = min(end, offset_bytes + length_bytes)
     at = offset_bytes
     while True:
-        chunk = read(path, at, min(CHUNK_BYTES, max(end - at, 0)))
+        chunk = (read if unread is None else salvage)(path, at, min(CHUNK_BYTES, max(end - at, 0)))
         if not chunk:
             return
         yield chunk

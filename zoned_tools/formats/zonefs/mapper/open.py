@@ -10,13 +10,16 @@ reads, writes and truncates), ``fs/zonefs/super.c`` (modes of dead zones, accoun
 from __future__ import annotations
 
 import errno
+import warnings
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from zoned_tools.device.base import ZoneOperation
 from zoned_tools.device.zones import OPEN_CONDITIONS, has_condition, is_sequential
-from zoned_tools.formats.zonefs.judge import load_super_block, require_zone_table
+from zoned_tools.errors import ZonedWarning
+from zoned_tools.formats.zonefs.judge import UnreadableSuperBlockError, load_super_block, require_zone_table
+from zoned_tools.formats.zonefs.layout import SuperBlock
 from zoned_tools.formats.zonefs.mapper.files import FileError, FileRef, Handle
 from zoned_tools.formats.zonefs.mapper.mount_options import TreeOptions, parse_options
 from zoned_tools.formats.zonefs.mapper.write import TreeWriter
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from zoned_tools.formats.contract import Target
-    from zoned_tools.formats.zonefs.layout import SuperBlock
 
 
 class ZonefsTree(TreeWriter):
@@ -151,13 +153,23 @@ def _close_open_zones(volume: Volume) -> None:
 def open_tree(target: Target, *, writable: bool, options: Mapping[str, str] | None = None) -> ZonefsTree:
     """The file tree of a volume; ``writable`` needs a device that is open for writing.
 
+    A super block that cannot be read is assumed to have the default parameters: contents are certain then, names
+    are without aggr_cnv (rescues, section 1.5).
+
     Raises:
-        MetadataError: no super block that a kernel accepts.
+        MetadataError: no super block that a kernel accepts, or none that can be read and ``writable``.
         GeometryError: not a zoned device, or no zone besides the super block's.
         UsageError: an unknown mount option.
     """
     parsed = parse_options(options or {})
     volume = open_volume(target)
-    super_block = load_super_block(volume)
+    try:
+        super_block = load_super_block(volume)
+    except UnreadableSuperBlockError as error:
+        if writable:
+            raise
+        assumed = f"{volume.device.path}: {error.message}; names, modes and owners are those of the default parameters"
+        warnings.warn(assumed, ZonedWarning, stacklevel=2)
+        super_block = SuperBlock()
     require_zone_table(volume)
     return ZonefsTree(volume, super_block, writable=writable, options=parsed)

@@ -6,7 +6,8 @@ import errno
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from zoned_tools.device.zones import ZoneCondition, has_condition
+from zoned_tools.device.badareas import BadAreas, salvage_into
+from zoned_tools.device.zones import SECTOR_BYTES, ZoneCondition, has_condition
 from zoned_tools.errors import DeviceError
 from zoned_tools.formats.zonefs.constants import ACCESS_MASK
 from zoned_tools.formats.zonefs.mapper.mount_options import TreeOptions, after_error
@@ -40,12 +41,7 @@ class TreeReader(TreeView):
             FileError: EPERM for a zone that was read-only or offline at mount, EINVAL for a
                 direct read that is not block-aligned, EIO when the device fails.
         """
-        ref = self.file(path)
-        if not self.is_readable(ref):
-            raise self._error(ref.path, "its zone is read-only or offline", errno.EPERM)
-        length = min(length_bytes, ref.size_bytes - offset_bytes)
-        if offset_bytes < 0 or length_bytes < 0:
-            raise self._error(ref.path, "negative offset or length", errno.EINVAL)
+        ref, length = self._request(path, offset_bytes, length_bytes)
         if length <= 0:
             return b""
         unit = self.volume.block_bytes
@@ -56,6 +52,40 @@ class TreeReader(TreeView):
         except DeviceError as error:
             self._handle_error(ref, writing=False)
             raise self._error(ref.path, error.message, error.errno or errno.EIO) from None
+
+    def _request(self, path: str, offset_bytes: int, length_bytes: int) -> tuple[FileRef, int]:
+        """The file of a read, and how many bytes there are to read."""
+        ref = self.file(path)
+        if not self.is_readable(ref):
+            raise self._error(ref.path, "its zone is read-only or offline", errno.EPERM)
+        if offset_bytes < 0 or length_bytes < 0:
+            raise self._error(ref.path, "negative offset or length", errno.EINVAL)
+        return ref, min(length_bytes, ref.size_bytes - offset_bytes)
+
+    def salvage(self, path: str, offset_bytes: int, length_bytes: int, *, raw: bool = False) -> tuple[bytes, BadAreas]:
+        """As :meth:`read`, or with ``raw`` :meth:`read_raw`, with zeroes for sectors that cannot be read.
+
+        Returns:
+            the bytes, and what was not read, counted from the start of the file.
+
+        Raises:
+            FileError: as those, but for media errors.
+        """
+        if raw:
+            ref = self.file(path)
+            length = min(length_bytes, ref.capacity_bytes - offset_bytes)
+        else:
+            ref, length = self._request(path, offset_bytes, length_bytes)
+        if offset_bytes < 0 or length <= 0:
+            return b"", BadAreas()
+        content = bytearray(length)
+        try:
+            bad = salvage_into(
+                self.volume.device, ref.start_bytes + offset_bytes, memoryview(content), unit_bytes=SECTOR_BYTES
+            )
+        except DeviceError as error:
+            raise self._error(ref.path, error.message, error.errno or errno.EIO) from None
+        return bytes(content), bad.shifted(-ref.start_bytes)
 
     def read_raw(self, path: str, offset_bytes: int, length_bytes: int) -> bytes:
         """Bytes of a file's zones up to their capacity, whatever the state of the file.
