@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 PACKAGE = Path(zoned_tools.__file__).parent
 
 OPTIONAL = (
-    "open_mapper", "export", "table_line", "dump", "restore", "zone_roles", "plan_format", "order_members", "claims",
+    "open_mapper", "export", "table_line", "dump", "restore", "zone_roles", "figures", "plan_format", "order_members",
+    "claims",
 )  # fmt: skip
 """Rooms that a layout may lack; it always has the others."""
 

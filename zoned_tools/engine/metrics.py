@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One value of one metric; ``labels`` never holds zone numbers, which would be too many series."""
+    """One value of one metric; ``labels`` never holds zone numbers, which would be too many series.
+
+    ``help`` is empty for the metrics of :data:`HELP`.
+    """
 
     name: str
     labels: tuple[tuple[str, str], ...]
     value: float
+    help: str = ""
 
 
 HELP = {
@@ -43,13 +47,17 @@ HELP = {
     "zoned_check_duration_seconds": "How long the last check took.",
     "zoned_check_timestamp_seconds": "When the last check ended.",
 }
-"""Metric name to help text, in the order of output; all are gauges."""
+"""Metric name to help text, in the order of output; the layouts' own follow. All are gauges."""
 
 
 def collect(
     paths: Sequence[str], *, check: bool = False, start_sector: int | None = None
 ) -> tuple[list[Sample], list[ZonedError]]:
-    """Samples of every device that can be read, and what is wrong with the others: these get ``zoned_device_up 0``."""
+    """Samples of every device that can be read, and what is wrong: devices that cannot be get ``zoned_device_up 0``.
+
+    A target whose metadata give no figures is wrong, too; its drives are up.
+    """
+    without: list[ZonedError] = []
     with opened_targets(paths, start_sector) as opened:
         errors = {path: failure.error for failure in opened.failed for path in failure.paths}
         samples: list[Sample] = []
@@ -58,10 +66,15 @@ def collect(
                 samples += list(_device_samples(probed))
             except ZonedError as error:
                 errors[probed.device.path] = error
-        for target in opened.targets if check else ():
-            samples += _check_samples(target)
+        for target in opened.targets:
+            try:
+                samples += list(_figures(target))
+            except ZonedError as error:
+                without.append(error)
+            if check:
+                samples += _check_samples(target)
     up = [Sample("zoned_device_up", (("device", path),), int(path not in errors)) for path in paths]
-    return [*up, *samples], [errors[path] for path in paths if path in errors]
+    return [*up, *samples], [errors[path] for path in paths if path in errors] + without
 
 
 def _device_samples(probed: Probed) -> Iterator[Sample]:
@@ -95,6 +108,17 @@ def _device_samples(probed: Probed) -> Iterator[Sample]:
     yield Sample("zoned_written_bytes", name, float(np.maximum(written, 0).sum()) * SECTOR_BYTES)
     yield Sample("zoned_max_open_zones", name, geometry.max_open_zones)
     yield Sample("zoned_max_active_zones", name, geometry.max_active_zones)
+
+
+def _figures(target: Target) -> Iterator[Sample]:
+    """What a target's layout counts; the label ``device`` is that of its first device."""
+    layout = registry.of(target)
+    if layout.figures is None:
+        return
+    prefix = f"zoned_{layout.name.replace('-', '_')}_"
+    for figure in layout.figures(target):
+        labels = (("device", target.device.path), *figure.labels)
+        yield Sample(prefix + figure.name, labels, figure.value, figure.help)
 
 
 def _check_samples(target: Target) -> Iterator[Sample]:

@@ -31,6 +31,7 @@ __all__ = [
     "CopiesItself",
     "CountsZones",
     "Evidence",
+    "Figure",
     "Identity",
     "Journey",
     "Layout",
@@ -324,6 +325,22 @@ class TableLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Figure:
+    """One value of a target for monitoring (``zoned metrics``).
+
+    Attributes:
+        name: behind the layout's (``free_zones`` is ``zoned_dm_zoned_free_zones``).
+        help: what it counts, one sentence.
+        labels: never a zone's or a chunk's number, which would be too many series; the device is added.
+    """
+
+    name: str
+    help: str
+    labels: tuple[tuple[str, str], ...]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
 class ZoneRole:
     """What a layout uses a zone for, and how that is drawn.
 
@@ -374,6 +391,8 @@ class MetadataRoom(Protocol):
     def __call__(self, target: Target) -> Iterator[tuple[int, int, int]]:
         """``(device, first byte, bytes)`` of everything that is no payload; may be more than is written."""
         ...
+class FiguresRoom(Protocol):
+    def __call__(self, target: Target) -> Iterator[Figure]: ...
 
 
 class ExportRoom(Protocol):
@@ -411,6 +430,7 @@ class Layout(Generic[E]):
         zone_roles: which zones serve which of ``roles``.
         metadata: where they are.
         scanner: finds metadata of a device that nothing points to.
+        figures: values for monitoring.
         plan_format: a new, empty instance; its settings are those of :attr:`Journey.FORMAT`.
         order_members: members of one target in their order.
         claims: whether all the named devices are one target although probing does not say so
@@ -439,6 +459,7 @@ class Layout(Generic[E]):
     zone_roles: RolesRoom | None = None
     metadata: MetadataRoom | None = None
     scanner: Callable[[Device], Scanner] | None = None
+    figures: FiguresRoom | None = None
     plan_format: FormatRoom | None = None
     order_members: OrderRoom | None = None
     claims: ClaimRoom | None = None

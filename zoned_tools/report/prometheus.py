@@ -20,7 +20,8 @@ def _escape(text: str) -> str:
 def render(samples: Sequence[Sample]) -> str:
     """All samples, grouped by metric with HELP and TYPE; ends with a newline."""
     lines: list[str] = []
-    for name, text in HELP.items():
+    helps = HELP | {sample.name: sample.help for sample in samples if sample.name not in HELP}
+    for name, text in helps.items():
         rows = [sample for sample in samples if sample.name == name]
         if not rows:
             continue

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zoned_tools.formats.contract import (
         CheckOptions,
         Consents,
+        Figure,
         Identity,
         Mapper,
         Probed,
@@ -93,6 +94,12 @@ def _zone_roles(target: Target) -> Mapping[str, IntArray]:
     return zone_roles(target)
 
 
+def _figures(target: Target) -> Iterator[Figure]:
+    from zoned_tools.formats.dm_zoned.figures import figures
+
+    return figures(target)
+
+
 def _plan_format(target: Target, settings: Settings) -> Plan:
     from zoned_tools.formats.dm_zoned.format import plan_format
 
@@ -139,6 +146,7 @@ LAYOUT: Layout[DmZonedEvidence] = Layout(
     dump=_dump,
     restore=_restore,
     zone_roles=_zone_roles,
+    figures=_figures,
     plan_format=_plan_format,
     order_members=_order_members,
     claims=_claims,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoned_tools.formats.dm_zoned.alone import open_target
+from zoned_tools.formats.dm_zoned.figures import usage_of
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, ZoneKind
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES, SuperBlockState, TargetState, read_state
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, UNMAPPED, MetadataLayout, superblock_crc
@@ -127,12 +128,23 @@ def _layout(layout: MetadataLayout) -> dict[str, object]:
 
 def _usage(state: TargetState, examined: SetSurvey) -> dict[str, object]:
     geometry, mapping = state.geometry, examined.map
-    valid = int(examined.bits.weight.sum())
+    valid, counted = int(examined.bits.weight.sum()), usage_of(examined)
     return {
         "logical_bytes": examined.layout.nr_chunks * geometry.zone_bytes,
         "mapped_chunks": mapping.nr_mapped,
         "buffered_chunks": mapping.nr_buffered,
+        "empty_chunks": _field(len(counted.empty), "mapped without a valid block"),
         "valid_blocks": _field(valid, f"{valid * BLOCK_BYTES} bytes of data"),
+        "reserved_zones": _field(counted.reserved, "unmapped sequential zones that are kept for reclaim"),
+        "zones": {
+            kind.name.lower(): {
+                "zones": row.zones,
+                "free_zones": row.free,
+                "mapped_chunks": row.chunks,
+                "valid_blocks": row.valid_blocks,
+            }
+            for kind, row in counted.kinds.items()
+        },
     }
 
 

@@ -27,6 +27,7 @@ OPTIONAL_ROOMS = (
     "dump",
     "restore",
     "zone_roles",
+    "figures",
     "plan_format",
     "order_members",
     "claims",

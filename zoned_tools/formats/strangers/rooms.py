@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         CheckOptions,
         Consents,
         Evidence,
+        Figure,
         Identity,
         Mapper,
         Piece,
@@ -147,6 +148,10 @@ class _Rooms:
     def zone_roles(self, target: Target) -> Mapping[str, IntArray]:
         room, declared = self._has(self._layout.zone_roles), [role.name for role in self._layout.roles]
         return self._on(target).call("zone_roles", lambda: room(target), lambda it: values.roles(it, declared))
+
+    def figures(self, target: Target) -> Iterator[Figure]:
+        room = self._has(self._layout.figures)
+        return self._on(target).each("figures", lambda: room(target), values.figure)
 
     # -- content
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, get_args
@@ -13,6 +14,7 @@ from zoned_tools.formats.contract import (
     LOGICAL_BLOCK_BYTES,
     Consent,
     Evidence,
+    Figure,
     Identity,
     MapExtent,
     Probed,
@@ -37,6 +39,8 @@ T = TypeVar("T")
 
 Wrap: TypeAlias = "Callable[[Callable[[], bytes]], Callable[[], bytes]]"
 """Puts a function that makes data under guard."""
+
+_METRIC = re.compile("[a-z][a-z0-9_]*")
 
 _FACTS = frozenset({"schema", "layout", "devices"})
 """Keys that documents have of their own."""
@@ -236,6 +240,20 @@ def roles(value: object, declared: Iterable[str]) -> Mapping[str, IntArray]:
             raise WrongError(f"zones of {name!r}, which is no role of it")
         if not isinstance(zones, np.ndarray) or zones.ndim != 1 or zones.dtype.kind not in "iu":
             raise WrongError(f"{kind_of(zones)} instead of an array of zone numbers")
+    return found
+
+
+def figure(value: object) -> Figure:
+    """A figure whose name and labels can be a metric's."""
+    found = require(value, Figure)
+    names = [require(found.name, str), *(require(name, str) for name, _ in found.labels)]
+    if not all(_METRIC.fullmatch(name) for name in names):
+        raise WrongError(f"{names!r} as names of a metric")
+    require_line(found.help)
+    for _, text in found.labels:
+        require(text, str)
+    if isinstance(found.value, bool) or not isinstance(found.value, int | float) or not math.isfinite(found.value):
+        raise WrongError(f"{found.value!r} as a value")
     return found
 
 
