@@ -97,6 +97,15 @@ def _dm_zoned() -> Iterator[Sample]:
             )
             lines = (*_read(disks), *_change(disks), *logical)
             yield Sample(f"{name}-{state}", (made_by.vector(f"dm-zoned/{name}", *images), TRACE), lines, "dm-zoned")
+    made = (made_by.vector("dm-zoned/hm64x1", "disk.img"), partial(made_by._empty_file, "cache.img", 20 << 20))
+    lines = (
+        ("dm-zoned.free/1", "zoned dm-zoned free disk.img --compact --dry-run"),
+        ("dm-zoned.free/1", "zoned dm-zoned free disk.img"),
+        ("dm-zoned.attach/1", "zoned dm-zoned attach cache.img disk.img --dry-run"),
+        ("dm-zoned.attach/1", "zoned dm-zoned attach cache.img disk.img"),
+        ("dm-zoned.detach/1", "zoned dm-zoned detach cache.img disk.img"),
+    )
+    yield Sample("regrouped", made, lines, "dm-zoned")
     for base in ("hm64x1", "dual"):
         variants = made_by.facts(f"dm-zoned/corruptions-{base}")["variants"]
         disks = " ".join(made_by._dm_images(base, "clean"))

@@ -28,6 +28,10 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "explain": (f"{_HERE}.explain:explain", "Explain what a finding means."),
     "schema": (f"{_HERE}.schema:schema", "Print the JSON Schema of a document."),
     "zonefs": (f"{_HERE}.zonefs:app", "List, read, write, check and mount the files of a zonefs volume."),
+    "dm-zoned": (
+        f"{_HERE}.dm_zoned:app",
+        "Free emptied chunks, attach and detach the regular (cache) device of dm-zoned targets that do not run.",
+    ),
     "zdm": (f"{_HERE}.zdm:app", "Status, zone counters and drive zones of a ZDM."),
     "btrfs": (
         f"{_HERE}.btrfs:app",

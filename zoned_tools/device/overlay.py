@@ -16,7 +16,8 @@ from zoned_tools.device.base import Buffer, ClosesOnExit, Device, Geometry, Zone
 from zoned_tools.device.emulated import EmulatedDrive
 from zoned_tools.device.filestore import join_extents
 from zoned_tools.device.pages import PAGE_BYTES, Pages
-from zoned_tools.device.plan import Produce, Step, apply_step, touches_sequential
+from zoned_tools.device.plan import Produce, Step, apply_step
+from zoned_tools.device.zones import SECTOR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -187,17 +188,32 @@ class Overlay(EmulatedDrive):
 
         Only right while nothing changes what it is made from: it must not read this overlay.
         """
-        whole = not (step.offset_bytes % PAGE_BYTES or step.length_bytes % PAGE_BYTES)
-        if not whole or touches_sequential(self, step.offset_bytes, step.length_bytes):
+        if step.offset_bytes % PAGE_BYTES or step.length_bytes % PAGE_BYTES:
             self.write(step.offset_bytes, step.produce())
             return
         check_range(self.geometry, self.path, step.offset_bytes, step.length_bytes)
-        if self.geometry.is_zoned:
-            last = self.geometry.zone_of(step.offset_bytes + step.length_bytes - 1)
-            for zone in range(self.geometry.zone_of(step.offset_bytes), last + 1):
-                self.machine.check_write(zone, 0, 0)
-        if not self._pages.write_later(step):
+        parts = list(self._zone_parts(step.offset_bytes, step.length_bytes))
+        sequential = [zone for zone, _, _ in parts if self.machine.is_sequential(zone)]
+        if len(parts) > 1 and sequential:  # parts fail one by one
             self.write(step.offset_bytes, step.produce())
+            return
+        for zone, at, count in parts:
+            self.machine.check_write(zone, at, count)
+        if self._to_punch.intersection(sequential) or not self._pages.write_later(step):
+            self.write(step.offset_bytes, step.produce())
+            return
+        for zone, at, count in parts:
+            self.machine.advance(zone, at, count)
+
+    def _zone_parts(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int, int]]:
+        """``(zone, first sector in it, sectors)`` of a range; none on a regular device."""
+        zone_bytes, end = self.geometry.zone_bytes, offset_bytes + length_bytes
+        at = offset_bytes
+        while self.geometry.is_zoned and at < end:
+            zone, skip = divmod(at, zone_bytes)
+            count = min(zone_bytes - skip, end - at)
+            yield zone, skip // SECTOR_BYTES, count // SECTOR_BYTES
+            at += count
 
 
 def apply_to_overlays(devices: Sequence[Overlay], steps: Iterable[Step]) -> None:

@@ -49,6 +49,9 @@ class Produce:
 
     ``produce`` gives the same ``length_bytes`` bytes before, while and after the plan is carried out, so
     it reads nothing that an earlier step of the plan changes in a way that matters.
+
+    Attributes:
+        moves: a later step takes away what it is made from; it is read back at once, and not when all is done.
     """
 
     device: int
@@ -56,6 +59,7 @@ class Produce:
     length_bytes: int
     produce: Callable[[], bytes]
     note: str = ""
+    moves: bool = False
 
     def describe(self) -> str:
         return f"write {self.length_bytes} bytes at {self.offset_bytes}"
@@ -243,6 +247,18 @@ def _apply_fill(device: Device, step: Fill) -> None:
         device.write(offset, data)
 
 
+def _apply_produced(device: Device, step: Produce) -> None:
+    data = step.produce()
+    device.write(step.offset_bytes, data)
+    if step.moves and device.read(step.offset_bytes, len(data)) != data:
+        raise _not_read_back(device, step.offset_bytes)
+
+
+def _apply_flags(device: Device, step: ZoneFlags) -> None:
+    if isinstance(device, KeepsZoneFlags):
+        device.set_zone_flags(step.zone, non_seq=step.non_seq, reset=step.reset)
+
+
 def touches_sequential(device: Device, offset_bytes: int, length_bytes: int) -> bool:
     """Whether any of a range that is not empty lies in a sequential zone."""
     geometry = device.geometry
@@ -258,8 +274,10 @@ def apply_step(devices: Sequence[Device], step: Step) -> None:
     """Run one step."""
     device = devices[step.device]
     match step:
-        case Write() | Produce():
-            device.write(step.offset_bytes, step.data if isinstance(step, Write) else step.produce())
+        case Write():
+            device.write(step.offset_bytes, step.data)
+        case Produce():
+            _apply_produced(device, step)
         case Fill():
             _apply_fill(device, step)
         case Copy():
@@ -270,8 +288,7 @@ def apply_step(devices: Sequence[Device], step: Step) -> None:
         case ManageZones():
             device.manage(step.operation, step.first_zone, step.count)
         case ZoneFlags():
-            if isinstance(device, KeepsZoneFlags):
-                device.set_zone_flags(step.zone, non_seq=step.non_seq, reset=step.reset)
+            _apply_flags(device, step)
         case Flush():
             device.flush()
 
@@ -293,6 +310,10 @@ def _unchanged(later: Ranges, start: int, end: int) -> Iterator[tuple[int, int]]
             yield at, min(at + FILL_CHUNK_BYTES, last)
 
 
+def _not_read_back(device: Device, offset_bytes: int) -> DeviceError:
+    return DeviceError(f"what was written at byte {offset_bytes} does not read back", device=device.path)
+
+
 def verify_plan(devices: Sequence[Device], plan: Plan) -> None:
     """Read back what an applied plan wrote, as far as no later step of it wrote there again.
 
@@ -304,6 +325,8 @@ def verify_plan(devices: Sequence[Device], plan: Plan) -> None:
     for step in reversed(plan.steps):
         device, later = devices[step.device], changed[step.device]
         match step:
+            case Stream() | Produce(moves=True):
+                later.add(step.offset_bytes, step.offset_bytes + step.length_bytes)
             case Write() | Produce() | Fill() | Copy():
                 if isinstance(step, Produce):
                     step = Write(step.device, step.offset_bytes, step.produce())  # noqa: PLW2901 -- made once
@@ -311,8 +334,6 @@ def verify_plan(devices: Sequence[Device], plan: Plan) -> None:
                 for start, stop in _unchanged(later, step.offset_bytes, end):
                     _verify_range(reader, device, step, start, stop, later)
                 later.add(step.offset_bytes, end)
-            case Stream():
-                later.add(step.offset_bytes, step.offset_bytes + step.length_bytes)
             case ManageZones(operation=ZoneOperation.RESET):
                 for offset, stop in _reset_ranges(device, step):
                     later.add(offset, stop)
@@ -378,4 +399,4 @@ def _verify_range(
                 for at, stop in _unchanged(later, start - moved, end - moved)
             )
     if not good:
-        raise DeviceError(f"what was written at byte {start} does not read back", device=device.path)
+        raise _not_read_back(device, start)

@@ -90,12 +90,17 @@ class ZonePool:
 
     def take_target(self) -> int | None:
         """A zone to move a chunk to: sequential and empty, or one that takes writes anywhere."""
-        while True:
-            zone = self._take_sequential()
-            if zone is None:
-                return self._randoms.popleft() if self._randoms else None
+        zone = self.take_sequential()
+        if zone is None and self._randoms:
+            return self._randoms.popleft()
+        return zone
+
+    def take_sequential(self) -> int | None:
+        """An empty sequential zone, of the reserve when there is no other."""
+        while (zone := self._take_sequential()) is not None:
             if self._emptied(zone):
                 return zone
+        return None
 
     def _emptied(self, zone: int) -> bool:
         """Reset a zone that a crash left behind; False (and the zone is used no more) when that fails."""

@@ -179,7 +179,7 @@ def open_for_writing(target: Target, settings: Settings) -> Opened:
     wishes = Wishes.of(settings)
     state = read_state(open_target(target))
     number, layout = _choose(state, wishes.use_set, target)
-    _refuse_dead_zones(state, layout, target)
+    refuse_dead_zones(state.geometry, layout, target.device.path)
     _refuse_damaged_superblocks(state, number, target)
     examination: SetSurvey | None = None
     if _are_equally_new(state):
@@ -280,12 +280,19 @@ def _sizes(superblock: SuperBlock) -> tuple[int, int]:
     return superblock.nr_chunks, superblock.nr_reserved_seq
 
 
-def _refuse_dead_zones(state: TargetState, layout: MetadataLayout, target: Target) -> None:
-    """A set that cannot be written ends every commit, after data that only it would have made durable."""
+def refuse_dead_zones(geometry: TargetGeometry, layout: MetadataLayout, path: str) -> None:
+    """A set that cannot be written ends every commit, after data that only it would have made durable.
+
+    Raises:
+        RefusedError: names the zone, and the set that it holds.
+    """
     for zone in layout.metadata_zones:
-        if state.geometry.dead[zone]:
-            text = f"metadata zone {zone} is read-only or offline"
-            raise RefusedError(text, device=target.device.path, hint="it can only be read")
+        if geometry.dead[zone]:
+            number = (zone - layout.first_zone) // layout.set_zones
+            state = "offline" if geometry.offline[zone] else "read-only"
+            raise RefusedError(
+                f"zone {zone} holds metadata set {number} and is {state}: the target cannot be written", device=path
+            )
 
 
 def _refuse_damaged_superblocks(state: TargetState, number: int, target: Target) -> None:
