@@ -14,7 +14,27 @@ if TYPE_CHECKING:
 
     from tests.programs import Program, Result
 
-DONE = ["data-unread", "data-unread-dual", "image-short", "regular-alone", "zdm-data"]
+DONE = [
+    "data-unread",
+    "data-unread-dual",
+    "image-short",
+    "member-alone",
+    "regular-alone",
+    "member-stale-secondary",
+    "attach-detach",
+    "attach-detach-2zones",
+    "attach-too-small",
+    "detach-refused",
+    "free",
+    "metrics",
+    "metrics-dual",
+    "metrics-members",
+    "ic-payload",
+    "ic-meta",
+    "zonefs-file",
+    "zonefs-super",
+    "zdm-data",
+]
 
 
 @pytest.mark.parametrize("name", DONE)

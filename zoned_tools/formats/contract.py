@@ -391,6 +391,8 @@ class MetadataRoom(Protocol):
     def __call__(self, target: Target) -> Iterator[tuple[int, int, int]]:
         """``(device, first byte, bytes)`` of everything that is no payload; may be more than is written."""
         ...
+
+
 class FiguresRoom(Protocol):
     def __call__(self, target: Target) -> Iterator[Figure]: ...
 
