@@ -331,7 +331,7 @@ def main(names: Sequence[str]) -> int:
         with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
             build(CASES[name], Path(folder))
             try:
-                play(CASES[name], Path(folder), _call)
+                play(CASES[name], Path(folder), call_installed)
                 print(f"{name}: holds")
             except Exception as error:  # noqa: BLE001 - whatever is not as it should be
                 failed += 1
@@ -339,7 +339,8 @@ def main(names: Sequence[str]) -> int:
     return int(bool(failed))
 
 
-def _call(words: Sequence[str]) -> Result:
+def call_installed(words: Sequence[str]) -> Result:
+    """Run a program of this environment as a process."""
     from tests.programs import Result
 
     program = str(Path(sys.executable).with_name(words[0]))  # the installed script
