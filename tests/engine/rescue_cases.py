@@ -286,7 +286,7 @@ class _Step:
         assert {key: found.get(key) for key in wanted} == wanted, self.name
 
     def _newest(self, wanted: tuple[int, int]) -> None:
-        newest = self._document["mirrors"][0]["newest"]
+        newest = self._document["rings"][0]["newest_valid"]
         assert [newest["generation"], newest["offset_bytes"]] == list(wanted), self.name
 
     def bounded(self, case: dict[str, Any], run: Run) -> None:

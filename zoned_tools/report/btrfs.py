@@ -61,7 +61,7 @@ def _mirror(survey: MirrorSurvey) -> Iterator[str]:
     if mirror.mode is Mode.RING:
         zones = " and ".join(str(zone) for zone in mirror.zones)
         write = "unknown" if survey.next_write_bytes is None else f"byte {survey.next_write_bytes}"
-        yield f"mirror {mirror.number}: ring in zones {zones}, state {survey.state}, next write at {write}"
+        yield f"mirror {mirror.number}: ring in zones {zones}, state {survey.shown_state}, next write at {write}"
         for zone in mirror.pair or ():
             yield f"  {_zone(zone, known=mirror.capacity_known)}"
     elif mirror.mode is Mode.IN_PLACE:
@@ -89,6 +89,8 @@ def _rows(survey: MirrorSurvey) -> Iterator[str]:
     if survey.newest is not None:
         offset = int(copies["offset_bytes"][survey.newest])
         marks[offset] = ", ".join(filter(None, [marks.get(offset), "newest valid"]))
+    for offset in survey.unreadable["offset_bytes"].tolist():
+        marks[offset] = ", ".join(filter(None, ["cannot be read", marks.get(offset)]))
     names = ("offset_bytes", "generation", "magic", "csum", "valid", "zero", "root", "chunk_root", "log_root")
     columns = zip(*(np.atleast_1d(copies[name]).tolist() for name in names), strict=True)
     for row, (offset, generation, magic, csum, valid, zero, root, chunk_root, log_root) in enumerate(columns):

@@ -84,7 +84,7 @@ def _tree_findings(evidence: BtrfsEvidence, *, deep: bool) -> Iterator[FindingGr
         found = block_groups_of(trees, zones)
         told = told_zones(found)
         yield from block_group_findings(fs, trees, zones, found)
-    yield from node_findings(block, trees, told)
+    yield from node_findings(fs, block, trees, told)
 
 
 def _mounted(fs: FileSystem) -> tuple[SuperBlock, Where] | None:

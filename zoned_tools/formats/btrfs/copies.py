@@ -80,6 +80,9 @@ rescue's rule: magic, known checksum type, checksum, the mirror's ``bytenr`` and
 ``dev_item.fsid`` that belongs to the block.
 """
 
+UNREADABLE_GENERATION = 1 << 64
+"""Of a block that decides between two full zones and cannot be read: the kernel ends there, so it is what it takes."""
+
 Copies: TypeAlias = npt.NDArray[np.void]
 """1-D array of :data:`COPY_DTYPE`."""
 
@@ -173,7 +176,7 @@ class Scanner:
             rows = table[first : first + _CHUNK_SLOTS]
             self._read(rows, start_bytes + first * SUPER_BYTES)
             self._blocks.copy_headers(headers[first : first + len(rows)])
-            rows["zero"] = self._blocks.blank(len(rows))
+            rows["zero"] = self._blocks.blank(len(rows)) & ~rows["unreadable"]
             if first == 0 and self._blocks.csum_type(len(rows)) != _CRC32C:
                 checksums = None
             if checksums is None:
@@ -339,6 +342,20 @@ def decode_one(block: bytes, offset_bytes: int, bytenr: int, zone: int = 0) -> C
     return table
 
 
+def unreadable_copy(offset_bytes: int) -> Copies:
+    """A table of one row for a block that cannot be read."""
+    table = np.zeros(1, COPY_DTYPE)
+    table["offset_bytes"], table["unreadable"] = offset_bytes, True
+    return table
+
+
+def deciding_generation(copies: Copies, row: int | None) -> int:
+    """The number that decides between two full zones, of the last block of one; 0 where there is none."""
+    if row is None:
+        return 0
+    return UNREADABLE_GENERATION if copies["unreadable"][row] else int(copies["generation"][row])
+
+
 def copy_fsid(row: Copy) -> uuid.UUID:
     """The fsid of one copy."""
     return uuid.UUID(bytes=bytes(row["fsid"]))
@@ -355,5 +372,9 @@ def read_block(device: Device, offset_bytes: int) -> bytes | None:
 
 
 def generation_of(block: bytes | None) -> int:
-    """The 64-bit number in the place of the generation, whatever the block is; 0 for one that cannot be read."""
-    return 0 if block is None else int.from_bytes(block[GENERATION_OFFSET : GENERATION_OFFSET + 8], "little")
+    """The 64-bit number in the place of the generation, whatever is there; above all for what cannot be read."""
+    return (
+        UNREADABLE_GENERATION
+        if block is None
+        else int.from_bytes(block[GENERATION_OFFSET : GENERATION_OFFSET + 8], "little")
+    )

@@ -35,7 +35,7 @@ def findings_of(fs: FileSystem) -> Iterator[FindingGroup]:
     """All findings about super blocks and devices of one file system."""
     for index in range(len(fs.surveys)):
         yield from ring_findings(fs, index)
-        if fs.supers[index] is None:
+        if fs.supers[index] is None and not any(len(mirror.unreadable) for mirror in fs.surveys[index].mirrors):
             yield RULES.finding("nothing-valid", "no mirror holds a valid super block", **fs.where(index))
     for index in range(len(fs.surveys)):
         block = _block_to_judge(fs, index)

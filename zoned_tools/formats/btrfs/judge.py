@@ -22,6 +22,8 @@ MAX_ROOT_TESTS = 4096
 """Super blocks whose roots are tried when a good one is looked for; those of older ones are gone anyway."""
 
 
+UNREADABLE = "block-unreadable"
+
 _COMMIT_FIELDS = ("generation", "root", "chunk_root", "log_root", "fsid")
 """What two copies of one commit have in common."""
 
@@ -37,7 +39,7 @@ def head_fault(survey: MirrorSurvey) -> tuple[str, str] | None:
         return "head-none", "both zones of the ring are empty"
     at = f"the block at byte {int(head['offset_bytes'])}"
     if head["unreadable"]:
-        return "head-none", f"{at} cannot be read"
+        return UNREADABLE, f"{at} cannot be read"
     if head["magic"] != Magic.OK:
         return _magic_fault(head, at)
     if head["csum"] != Csum.OK:
@@ -82,6 +84,8 @@ def wrong_choice(survey: MirrorSurvey) -> bool:
     """Whether a damaged last block makes the kernel take another than the newest valid super block."""
     if not survey.slots_decide() or survey.newest is None or _takes_newest(survey):
         return False
+    if survey.head is not None and survey.head["unreadable"]:
+        return False  # it takes none
     pair = survey.mirror.pair
     assert pair is not None
     lasts = np.isin(survey.copies["offset_bytes"], [zone.last_slot_bytes for zone in pair])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zoned_tools.formats.btrfs.copies import Copy, decode_one, generation_of, read_block
+from zoned_tools.formats.btrfs.copies import Copy, decode_one, generation_of, read_block, unreadable_copy
 from zoned_tools.formats.btrfs.layout import (
     MIRROR_BYTENR,
     SUPER_BYTES,
@@ -34,12 +34,12 @@ class BlockReader:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self._blocks: dict[int, bytes] = {}
+        self._blocks: dict[int, bytes | None] = {}
 
-    def __call__(self, offset_bytes: int) -> bytes:
-        """The block there; zeroes when it cannot be read."""
+    def __call__(self, offset_bytes: int) -> bytes | None:
+        """The block there; None when it cannot be read."""
         if offset_bytes not in self._blocks:
-            self._blocks[offset_bytes] = read_block(self.device, offset_bytes) or bytes(SUPER_BYTES)
+            self._blocks[offset_bytes] = read_block(self.device, offset_bytes)
         return self._blocks[offset_bytes]
 
     def has(self, offset_bytes: int) -> bool:
@@ -63,7 +63,8 @@ def find_latest(device: Device, start_bytes: int = 0, number: int = 0) -> Copy |
     position = _position(read, mirror)
     if position is None or position < 0 or position + SUPER_BYTES > device.geometry.size_bytes:
         return None
-    row: Copy = decode_one(read(position), position, mirror.bytenr)[0]
+    block = read(position)
+    row: Copy = (unreadable_copy(position) if block is None else decode_one(block, position, mirror.bytenr))[0]
     return row
 
 
@@ -93,12 +94,15 @@ def _derived(read: BlockReader, number: int) -> Mirror | None:
 
 
 def _valid_generation(read: BlockReader, offset_bytes: int, number: int) -> int | None:
-    row = decode_one(read(offset_bytes), offset_bytes, MIRROR_BYTENR[number])[0]
+    block = read(offset_bytes)
+    if block is None:
+        return None
+    row = decode_one(block, offset_bytes, MIRROR_BYTENR[number])[0]
     return int(row["generation"]) if row["valid"] else None
 
 
 def count_written(read: BlockReader, start_bytes: int, limit: int) -> int:
-    """Leading slots that hold something, by bisection."""
+    """Leading slots that hold something, or cannot be read, by bisection."""
     low, high = 0, limit
     if limit and read.has(start_bytes):
         if is_blank(read(start_bytes)):

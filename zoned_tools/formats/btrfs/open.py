@@ -134,7 +134,7 @@ def raw_copy_zone_bytes(device: Device, read: Callable[[int], bytes | None] | No
     """
     look: Callable[[int], bytes | None] = read or (lambda offset: read_block(device, offset))
     # A blank first slot means an empty first zone; only damage makes the next ones worth a look.
-    slots = 1 if (look(0) or _BLANK[0]) in _BLANK else _RING_ONLY_SLOTS
+    slots = 1 if is_blank(look(0)) else _RING_ONLY_SLOTS
     damaged = False
     for slot in range(slots):
         block = look(slot * SUPER_BYTES)
@@ -156,8 +156,8 @@ def raw_copy_zone_bytes(device: Device, read: Callable[[int], bytes | None] | No
 _BLANK = (bytes(SUPER_BYTES), b"\xff" * SUPER_BYTES)
 
 
-def is_blank(block: bytes) -> bool:
-    """What a block above the write pointer reads as: zeroes, or ones on some drives."""
+def is_blank(block: bytes | None) -> bool:
+    """What a block above the write pointer reads as: zeroes, or ones on some drives; False for one that cannot be."""
     return block in _BLANK
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zoned_tools.errors import RefusedError
+from zoned_tools.formats.btrfs.copies import deciding_generation
 from zoned_tools.formats.btrfs.judge import Good, unaligned_zone
 from zoned_tools.formats.btrfs.ring import (
     Fill,
@@ -85,8 +86,7 @@ def _last_generation(survey: MirrorSurvey, writer: RingWriter) -> Callable[[int]
     find = RowFinder(survey.copies)
 
     def look(index: int) -> int:
-        row = find(writer.pair[index].last_slot_bytes)
-        return 0 if row is None else int(survey.copies["generation"][row])
+        return deciding_generation(survey.copies, find(writer.pair[index].last_slot_bytes))
 
     return look
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoned_tools.device.emulated import EmulatedDrive
+from zoned_tools.device.runs import runs
 from zoned_tools.device.zones import condition_name
 from zoned_tools.formats.btrfs.copies import Magic, copy_fsid
-from zoned_tools.formats.btrfs.judge import head_fault, wrong_choice
+from zoned_tools.formats.btrfs.judge import UNREADABLE, head_fault, repair_code, wrong_choice
 from zoned_tools.formats.btrfs.layout import SUPER_BYTES
 from zoned_tools.formats.btrfs.open import Mode
 from zoned_tools.formats.btrfs.ring import Fill, RingState, RingZone, older_zone, smallest_generations
@@ -33,6 +34,7 @@ def ring_findings(fs: FileSystem, index: int) -> Iterator[FindingGroup]:
     """Everything about the mirrors of one device."""
     survey = fs.surveys[index]
     repairable = survey.best is not None
+    yield from _unreadable_blocks(fs, index)
     for mirror in survey.mirrors:
         where = fs.where(index, mirror)
         if mirror.mirror.mode is Mode.RING:
@@ -44,6 +46,29 @@ def ring_findings(fs: FileSystem, index: int) -> Iterator[FindingGroup]:
         if mirror.mirror.mode is Mode.RING:
             yield from _check_copies(fs, mirror, where)
     yield from _check_mirrors(fs, index)
+
+
+# -- the medium
+
+
+def _unreadable_blocks(fs: FileSystem, index: int) -> Iterator[FindingGroup]:
+    """Each run of super blocks that cannot be read; another copy serves, or none of the device does."""
+    best = fs.surveys[index].best
+    for mirror in fs.surveys[index].mirrors:
+        offsets = mirror.unreadable["offset_bytes"] // SUPER_BYTES
+        repairable = repair_code(mirror) == UNREADABLE
+        for first, end in runs(offsets):
+            start, count = int(first) * SUPER_BYTES, end - first
+            blocks = "a super block" if count == 1 else f"{count} super blocks"
+            sentence = f"{blocks} at byte {start} cannot be read"
+            where: dict[str, Any] = {**fs.where(index, mirror), "what": "super"}
+            where |= {"offset_bytes": start, "length_bytes": count * SUPER_BYTES}
+            if best is None:
+                yield RULES.finding("metadata-lost", f"{sentence}, and no mirror holds a valid one", **where)
+                continue
+            copy = best[1]
+            sentence += f"; generation {int(copy['generation'])} at byte {int(copy['offset_bytes'])} serves"
+            yield RULES.finding(UNREADABLE, sentence, repairable=repairable, **where)
 
 
 # -- the zones
@@ -105,7 +130,7 @@ def _check_head(survey: MirrorSurvey, where: Where, *, repairable: bool) -> Iter
     place = where
     if head is not None:
         place = {**where, "offset_bytes": int(head["offset_bytes"])}
-    if fault is not None:
+    if fault is not None and fault[0] != UNREADABLE:
         code, sentence = fault
         yield RULES.finding(code, sentence, **place, repairable=repairable)
     if head is None or newest is None:
@@ -129,7 +154,7 @@ def _check_head(survey: MirrorSurvey, where: Where, *, repairable: bool) -> Iter
 
 def _check_copies(fs: FileSystem, survey: MirrorSurvey, where: Where) -> Iterator[FindingGroup]:
     copies = survey.copies
-    bad = ~copies["valid"] & ~copies["zero"] & (copies["magic"] != Magic.TEMPORARY)
+    bad = ~copies["valid"] & ~copies["zero"] & ~copies["unreadable"] & (copies["magic"] != Magic.TEMPORARY)
     if survey.head_row is not None:
         bad[survey.head_row] = False
     rows = np.flatnonzero(bad)

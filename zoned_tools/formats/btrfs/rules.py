@@ -310,7 +310,7 @@ RULES = Rules(
             "A device is more than one commit behind the others.",
             "It was missing for some time, or its writes failed.",
         ),
-        **rescue_rules(),
+        **rescue_rules(repair=_APPEND, kernel="Mounting fails where it is the newest super block of mirror 0."),
     },
 )
 """Codes in the order in which the check looks for them."""

@@ -131,7 +131,7 @@ def ring_as_json(survey: MirrorSurvey) -> RingRow:
         "bytenr": mirror.bytenr,
         "zones": list(mirror.zones),
         "zone_states": [_zone_as_json(zone, known=mirror.capacity_known) for zone in mirror.pair or ()],
-        "state": str(survey.state),
+        "state": str(survey.shown_state),
         "next_write_bytes": survey.next_write_bytes,
         "kernel_choice": head,
         "newest_valid": None if survey.newest is None else copies[survey.newest],

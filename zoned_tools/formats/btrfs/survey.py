@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 
 from zoned_tools.errors import RefusedError
-from zoned_tools.formats.btrfs.copies import COPY_DTYPE, Copies, Copy, Scanner, decode_one, read_block
+from zoned_tools.formats.btrfs.copies import (
+    COPY_DTYPE,
+    Copies,
+    Copy,
+    Scanner,
+    deciding_generation,
+    decode_one,
+    read_block,
+    unreadable_copy,
+)
 from zoned_tools.formats.btrfs.layout import SUPER_BYTES, RootFields, SuperBlock, parse
 from zoned_tools.formats.btrfs.nodes import NodeError
 from zoned_tools.formats.btrfs.open import Mirror, Placement, locate
@@ -115,6 +124,17 @@ class MirrorSurvey:
         """Whether both zones are full, so that two generation numbers decide."""
         pair = self.mirror.pair
         return pair is not None and pair[0].fill is Fill.FULL and pair[1].fill is Fill.FULL
+
+    @property
+    def unreadable(self) -> Copies:
+        """The copies that the medium does not give; those of a dead zone are told as such."""
+        return self.copies[:0] if self.is_dead else self.copies[self.copies["unreadable"]]
+
+    @property
+    def shown_state(self) -> RingState:
+        """The ring's state; invalid too where not a single copy can be read."""
+        lost = self.mirror.pair is not None and len(self.copies) > 0 and bool(self.copies["unreadable"].all())
+        return RingState.INVALID if lost else self.state
 
     def roots_readable(self, row: int) -> bool | None:
         """Verdict on a row; None also when it was not tested."""
@@ -326,11 +346,9 @@ def survey_mirror(device: Device, mirror: Mirror) -> MirrorSurvey:
 
 def _survey_place(device: Device, mirror: Mirror) -> MirrorSurvey:
     block = read_block(device, mirror.place_bytes)
-    if block is None:
-        copies = np.zeros(1, COPY_DTYPE)
-        copies["offset_bytes"], copies["unreadable"] = mirror.place_bytes, True
-    else:
-        copies = decode_one(block, mirror.place_bytes, mirror.bytenr)
+    copies = (
+        unreadable_copy(mirror.place_bytes) if block is None else decode_one(block, mirror.place_bytes, mirror.bytenr)
+    )
     newest = 0 if copies["valid"][0] else None
     return MirrorSurvey(mirror, RingState.OK, copies, None, copies[0], newest)
 
@@ -342,8 +360,7 @@ def survey_ring(device: Device, mirror: Mirror, copies: Copies) -> MirrorSurvey:
     by_offset = RowFinder(copies)
 
     def last_generation(index: int) -> int:
-        row = by_offset(pair[index].last_slot_bytes)
-        return 0 if row is None else int(copies["generation"][row])
+        return deciding_generation(copies, by_offset(pair[index].last_slot_bytes))
 
     state = ring_state(pair)
     write = write_position(pair, last_generation)
@@ -354,6 +371,8 @@ def survey_ring(device: Device, mirror: Mirror, copies: Copies) -> MirrorSurvey:
         head = copies[row] if row is not None else read_copy(device, mirror, position)
     newest = newest_valid_row(copies["zone"], copies["valid"], copies["generation"])
     unknown = not mirror.capacity_known and pair[0].fill is Fill.IN_USE
+    full = pair[0].fill is Fill.FULL and pair[1].fill is Fill.FULL
+    unknown |= full and head is not None and bool(head["unreadable"])
     return MirrorSurvey(mirror, state, copies, None if unknown else write, head, newest)
 
 

@@ -46,7 +46,9 @@ def root_findings(fs: FileSystem, block: SuperBlock, where: Where, trees: TreeSu
         yield RULES.finding("nodatacow", sentence, **where, files=trees.nodatacow)
 
 
-def node_findings(block: SuperBlock, trees: TreeSurvey, told: Set[tuple[int, int]]) -> Iterator[FindingGroup]:
+def node_findings(
+    fs: FileSystem, block: SuperBlock, trees: TreeSurvey, told: Set[tuple[int, int]]
+) -> Iterator[FindingGroup]:
     """Nodes that cannot be read, and single copies that cannot.
 
     Args:
@@ -59,10 +61,41 @@ def node_findings(block: SuperBlock, trees: TreeSurvey, told: Set[tuple[int, int
         yield _lost_node(lost, deleted=lost.pointer.tree in deleted)
     for one in trees.walk.lost_copies:
         zone = one.copy.zone
+        if one.copy.why == UNREADABLE:
+            continue
         if one.copy.why in _TOLD_BY_ZONES and zone is not None and (one.copy.devid, zone) in told:
             continue
         yield _lost_copy(one)
+    yield from _unreadable_copies(fs, trees)
 
+
+def _unreadable_copies(fs: FileSystem, trees: TreeSurvey) -> Iterator[FindingGroup]:
+    """Each run of copies of nodes that the medium does not give, where the other copies do."""
+    nodesize = trees.walk.rules.nodesize
+    places = sorted(
+        {(one.copy.devid, one.offset_bytes) for one in trees.walk.lost_copies if one.copy.why == UNREADABLE}
+    )
+    while places:
+        devid, first = places[0]
+        count = next((i for i, place in enumerate(places) if place != (devid, first + i * nodesize)), len(places))
+        places = places[count:]
+        path = fs.path_of(devid)
+        start = fs.reader.start_bytes + first
+        nodes = "a copy of a tree node" if count == 1 else f"copies of {count} tree nodes"
+        where: dict[str, Any] = {
+            "what": "node",
+            "devid": devid,
+            "offset_bytes": start,
+            "length_bytes": count * nodesize,
+        }
+        if len(fs.surveys) > 1 and path is not None:
+            where["device"] = path
+        sentence = f"{nodes} at byte {start} of device {devid} cannot be read; the other copies serve"
+        yield RULES.finding("block-unreadable", sentence, repairable=False, **where)
+
+
+UNREADABLE = "unreadable"
+"""Why a copy is bad that the medium does not give."""
 
 _TOLD_BY_ZONES = frozenset({"above-wp", "offline", "read-only"})
 

@@ -44,10 +44,11 @@ class LostNode(NamedTuple):
 
 
 class LostCopy(NamedTuple):
-    """One bad copy of a node that has a good one."""
+    """One bad copy of a node that has a good one; ``offset_bytes`` counts from the start of the layout."""
 
     pointer: NodePointer
     copy: BadCopy
+    offset_bytes: int
 
 
 @dataclass(slots=True)
@@ -98,7 +99,7 @@ class TreeWalk:
 
     def _node(self, pointer: NodePointer) -> bytes | None:
         found: bytes | None = None
-        bad: list[BadCopy] = []
+        bad: list[tuple[BadCopy, int]] = []
         reason, unknown = "", False
         try:
             places = self.chunks.copies(pointer.logical, self.rules.nodesize)
@@ -109,16 +110,17 @@ class TreeWalk:
             try:
                 node = self._copy(place, pointer)
             except NodeError as error:
-                bad.append(BadCopy(place.devid, self._zone(place), place.stripe, error.why))
+                copy = BadCopy(place.devid, self._zone(place), place.stripe, error.why)
+                bad.append((copy, place.offset_bytes))
                 unknown = unknown or isinstance(error, UnknownPlaceError)
                 reason = str(error)
             else:
                 found = found or node
         if found is None:
-            self.lost.append(LostNode(pointer, tuple(bad), reason, unknown))
+            self.lost.append(LostNode(pointer, tuple(copy for copy, _ in bad), reason, unknown))
             return None
         self.good.add(pointer.logical)
-        self.lost_copies += [LostCopy(pointer, copy) for copy in bad if copy.why != "missing"]
+        self.lost_copies += [LostCopy(pointer, copy, at) for copy, at in bad if copy.why != "missing"]
         return found
 
     def _zone(self, place: Place) -> int | None:
