@@ -79,11 +79,10 @@ class MemoryStore:
         first, last = offset_bytes // BLOCK, (offset_bytes + len(view) - 1) // BLOCK
         content = bytearray((last - first + 1) * BLOCK)
         self.read_into(first * BLOCK, memoryview(content))
-        content[offset_bytes - first * BLOCK :][: len(view)] = view
         skip = offset_bytes - first * BLOCK
         content[skip : skip + len(view)] = view
         for page in range(first, last + 1):
-            self._pages[page] = bytes(content[(page - first) * BLOCK :][:BLOCK])
+            self._pages[page] = bytes(content[(page - first) * BLOCK : (page - first + 1) * BLOCK])
 
     def punch(self, offset_bytes: int, length_bytes: int) -> None:
         end = offset_bytes + length_bytes

@@ -1,7 +1,7 @@
-"""A device of a target of several devices that is named alone.
+"""The devices of a target as they are named: a part of one that is named alone, a regular device of another size.
 
-Nothing behind its super block is looked at: the secondary set of an earlier life as a single-device target may be
-there and be valid.
+Of a part that is named alone nothing behind its super block is looked at: the secondary set of an earlier life as a
+single-device target may be there and be valid. A regular device that grew or shrank is read as it was at format.
 
 Source: section 8.6 of the specification of the format (``docs/formats/dm-zoned.md``).
 """
@@ -33,7 +33,35 @@ def open_target(target: Target) -> TargetBlocks:
     """
     if len(target.devices) == 1:
         _refuse_part(target.device, target.start_bytes)
-    return open_blocks(target)
+        return open_blocks(target)
+    blocks = open_blocks(target)
+    formatted = _formatted_zones(blocks)
+    return blocks if formatted is None else open_blocks(target, formatted)
+
+
+def _formatted_zones(blocks: TargetBlocks) -> int | None:
+    """Emulated zones that the regular device had at format; None where it has as many, or nobody knows.
+
+    The super blocks of all members then lie the same number of zones away from where they say that they are.
+    """
+    geometry, zone_blocks = blocks.geometry, blocks.geometry.zone_blocks
+    head = _read(blocks.devices[0], geometry.members[0].start_bytes, 0)
+    shifts: set[int] = set()
+    for member in geometry.members[1:]:
+        found = _read(blocks.devices[member.index], member.start_bytes, 0)
+        if found is None or found.version != MAX_VERSION or not found.sb_block:
+            return None
+        if head is not None and head.dmz_uuid != found.dmz_uuid:
+            return None
+        shifts.add(found.sb_block - member.block_offset)
+        nr_zones = geometry.nr_zones + (found.sb_block - member.block_offset) // zone_blocks
+        if found.nr_bitmap_blocks != nr_zones * geometry.bitmap_blocks_per_zone:
+            return None
+    shift = shifts.pop()
+    if shifts or not shift or shift % zone_blocks:
+        return None
+    zones = geometry.members[0].nr_zones + shift // zone_blocks
+    return zones if zones > 0 else None
 
 
 def _refuse_part(device: Device, start_bytes: int) -> None:

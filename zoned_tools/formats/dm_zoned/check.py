@@ -21,6 +21,7 @@ from zoned_tools.formats.dm_zoned.findings import (
     generations_differ,
     runt_findings,
     set_findings,
+    size_changed,
     sizes_differ,
     superblock_findings,
 )
@@ -137,6 +138,7 @@ def check(target: Target, options: CheckOptions) -> DmZonedEvidence:
     """
     trusted = options.settings.number(USE_SET)
     evidence = DmZonedEvidence(target=target, state=read_state(open_target(target), trusted), trusted=trusted)
+    evidence.findings.extend(size_changed(evidence.geometry))
     evidence.findings.extend(superblock_findings(evidence.state))
     if evidence.state.chosen is None or evidence.state.layout is None:
         raise NoValidSuperBlockError(evidence)

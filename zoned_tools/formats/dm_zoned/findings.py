@@ -68,6 +68,21 @@ def _kernel_danger(state: TargetState, found: SuperBlockState, *, both_bad: bool
     return ""
 
 
+def size_changed(geometry: TargetGeometry) -> Iterator[FindingGroup]:
+    """The regular device has another size than at format."""
+    formatted = geometry.formatted_zones
+    if formatted is None:
+        return
+    zones = geometry.nr_cache_zones_now
+    others = "" if zones > formatted else ", or a zoned member between the devices is not named"
+    yield RULES.finding(
+        "regular-size-changed",
+        f"device 0 has {zones} zones, the format had {formatted} ({formatted * geometry.zone_sectors} sectors){others}",
+        zones=zones,
+        formatted=formatted,
+    )
+
+
 # -- the two sets
 
 

@@ -7,7 +7,7 @@ block of the target. Only arithmetic here; reading is in :mod:`~zoned_tools.form
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -73,6 +73,8 @@ class TargetGeometry:
         wp_blocks: blocks below the write pointer, -1 where it is undefined (cache and random
             zones, read-only and offline zones); a full zone counts all its blocks.
         not_empty: sequential zones whose write pointer is not at their start.
+        missing: zones that the regular device had at format and has not any more; they are ``offline``, too.
+        formatted_zones: emulated zones of the regular device at format, None where it has as many still.
     """
 
     members: tuple[Member, ...]
@@ -84,6 +86,8 @@ class TargetGeometry:
     offline: BoolArray
     wp_blocks: IntArray
     not_empty: BoolArray
+    missing: BoolArray
+    formatted_zones: int | None = None
 
     @property
     def nr_zones(self) -> int:
@@ -93,6 +97,11 @@ class TargetGeometry:
     @property
     def is_multi(self) -> bool:
         return len(self.members) > 1
+
+    @property
+    def nr_cache_zones_now(self) -> int:
+        """Emulated zones of the regular device as large as it is."""
+        return ceil_div(self.members[0].size_bytes, self.zone_bytes)
 
     @property
     def zone_blocks(self) -> int:
@@ -135,12 +144,12 @@ class TargetGeometry:
 
     @cached_property
     def nr_usable(self) -> int:
-        return int(np.count_nonzero(self.counted & ~self.dead))
+        return int(np.count_nonzero(self.counted & (~self.dead | self.missing)))
 
     @cached_property
     def nr_cache(self) -> int:
         """Cache zones as the format arithmetic counts them."""
-        return int(np.count_nonzero(self.cache & self.counted & ~self.dead))
+        return int(np.count_nonzero(self.cache & self.counted & (~self.dead | self.missing)))
 
     @cached_property
     def tertiary_zones(self) -> tuple[int, ...]:
@@ -184,8 +193,14 @@ class TargetGeometry:
         return int(usable[0]) if len(usable) else None
 
 
-def build_geometry(parts: Sequence[tuple[str, Geometry, ZoneTable]], start_bytes: int = 0) -> TargetGeometry:
+def build_geometry(
+    parts: Sequence[tuple[str, Geometry, ZoneTable]], start_bytes: int = 0, formatted_zones: int | None = None
+) -> TargetGeometry:
     """Geometry of a target from each member's path, geometry and zone table (empty for a regular device).
+
+    Args:
+        formatted_zones: emulated zones that the regular device had at format, where it has another number now: what
+            is behind them is not looked at, and those that are not there are offline.
 
     Raises:
         GeometryError: the devices cannot form a target (status 1, as the reference's open errors).
@@ -198,7 +213,10 @@ def build_geometry(parts: Sequence[tuple[str, Geometry, ZoneTable]], start_bytes
         if geometry.is_zoned:
             part = _zoned_part(path, table, zone_bytes, start_bytes)
         else:
-            part = _emulated_zones(geometry.size_bytes - start_bytes, zone_bytes, path)
+            size_bytes = geometry.size_bytes - start_bytes
+            part = _emulated_zones(
+                size_bytes if not formatted_zones else formatted_zones * zone_bytes, zone_bytes, path
+            )
         members.append(
             Member(
                 index,
@@ -213,7 +231,12 @@ def build_geometry(parts: Sequence[tuple[str, Geometry, ZoneTable]], start_bytes
         )
         first_zone += len(part)
         tables.append(part)
-    return _join(tuple(members), zone_bytes, tables)
+    joined = _join(tuple(members), zone_bytes, tables)
+    if not formatted_zones:
+        return joined
+    missing = joined.missing.copy()
+    missing[joined.nr_cache_zones_now : formatted_zones] = True
+    return replace(joined, missing=missing, offline=joined.offline | missing, formatted_zones=formatted_zones)
 
 
 def _common_zone_bytes(parts: Sequence[tuple[str, Geometry, ZoneTable]]) -> int:
@@ -270,6 +293,7 @@ def _join(members: tuple[Member, ...], zone_bytes: int, tables: list[ZoneTable])
         offline=zones.offline,
         wp_blocks=zones.wp_blocks,
         not_empty=zones.not_empty,
+        missing=np.zeros(len(table), np.bool_),
     )
 
 

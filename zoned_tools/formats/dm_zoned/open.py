@@ -53,15 +53,18 @@ class TargetBlocks:
         self.devices[device].read_into(offset_bytes, buffer)
 
 
-def open_blocks(target: Target) -> TargetBlocks:
+def open_blocks(target: Target, formatted_zones: int | None = None) -> TargetBlocks:
     """Read the zone tables of a target's devices.
+
+    Args:
+        formatted_zones: as :func:`~zoned_tools.formats.dm_zoned.geometry.build_geometry` has it.
 
     Raises:
         GeometryError: the devices cannot form a target.
         DeviceError: a zone table cannot be read.
     """
     parts = [(d.path, d.geometry, d.zones()) for d in target.devices]
-    return TargetBlocks(target.devices, build_geometry(parts, target.start_bytes))
+    return TargetBlocks(target.devices, build_geometry(parts, target.start_bytes, formatted_zones))
 
 
 def read_map(blocks: TargetBlocks, layout: MetadataLayout, number: int) -> MapArray:

@@ -333,6 +333,12 @@ RULES = Rules(
             "a drive whose size is not a multiple of its zone size",
             kernel="may pick it for reclaim and then retries for ever",
         ),
+        "regular-size-changed": Rule(
+            _ERROR,
+            "the regular device has more or fewer zones than at format",
+            "it was copied to a partition of another size, or its volume was resized",
+            kernel=_REFUSES,
+        ),
         **rescue_rules(),
     },
 )

@@ -48,8 +48,8 @@ MAX_CHANGED_BLOCKS = 8192
 """Metadata blocks that wait for a commit before one happens by itself (32 MiB)."""
 
 
-def checked(target: Target) -> DmZonedEvidence:
-    """A target that offline work may begin on.
+def checked(target: Target, accepted: frozenset[str] = frozenset()) -> DmZonedEvidence:
+    """A target that offline work may begin on; findings of the codes in ``accepted`` do not matter.
 
     Raises:
         RefusedError: check finds an error, or the sets need a sync first.
@@ -57,7 +57,7 @@ def checked(target: Target) -> DmZonedEvidence:
         GeometryError, DeviceError: it cannot be read.
     """
     evidence = check(target, CheckOptions())
-    refuse_unsound(evidence)
+    refuse_unsound(evidence, accepted)
     return evidence
 
 
@@ -92,7 +92,7 @@ class Workspace:
         self.evidence = evidence
         self._views = tuple(PlannedDevice(device, self.plan, number) for number, device in enumerate(target.devices))
         self.target = replace(target, devices=self._views)
-        opened = open_for_writing(self.target, Settings({}, SETTINGS))
+        opened = open_for_writing(self.target, Settings({}, SETTINGS), resized_too=True)
         self._disk, self._store = opened.disk, opened.store
         layout = opened.store.layout
         named = evidence.chosen.map.owners.named

@@ -169,8 +169,11 @@ def _chosen(choice: SetChoice, number: int, wishes: Wishes) -> str:
     return f"{text}; set {choice.source} is used, it is the better one"
 
 
-def open_for_writing(target: Target, settings: Settings) -> Opened:
+def open_for_writing(target: Target, settings: Settings, *, resized_too: bool = False) -> Opened:
     """Check the chosen set and bring the other one up to date.
+
+    Args:
+        resized_too: also where the regular device has another size than at format, which no kernel starts.
 
     Raises:
         MetadataError: no set is usable, or not the one that the user wants.
@@ -178,6 +181,8 @@ def open_for_writing(target: Target, settings: Settings) -> Opened:
     """
     wishes = Wishes.of(settings)
     state = read_state(open_target(target))
+    if not resized_too:
+        refuse_resized(state.geometry)
     number, layout = _choose(state, wishes.use_set, target)
     refuse_dead_zones(state.geometry, layout, target.device.path)
     _refuse_damaged_superblocks(state, number, target)
@@ -278,6 +283,20 @@ def _is_foreign(tertiary: SuperBlockState) -> bool:
 def _sizes(superblock: SuperBlock) -> tuple[int, int]:
     """What the other sizes follow from."""
     return superblock.nr_chunks, superblock.nr_reserved_seq
+
+
+def refuse_resized(geometry: TargetGeometry) -> None:
+    """A target whose regular device has another size than at format is read only.
+
+    Raises:
+        RefusedError: it has.
+    """
+    if geometry.formatted_zones is not None:
+        raise RefusedError(
+            f"it has {geometry.nr_cache_zones_now} zones, the format had {geometry.formatted_zones}",
+            device=geometry.members[0].path,
+            hint="bring it back to that size, or zoned dm-zoned detach it and attach it again",
+        )
 
 
 def refuse_dead_zones(geometry: TargetGeometry, layout: MetadataLayout, path: str) -> None:
