@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import errno
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -17,7 +18,9 @@ from zoned_tools.device.emulated import EmulatedDrive
 from zoned_tools.device.filestore import join_extents
 from zoned_tools.device.pages import PAGE_BYTES, Pages
 from zoned_tools.device.plan import Produce, Step, apply_step
+from zoned_tools.device.ranges import Ranges
 from zoned_tools.device.zones import SECTOR_BYTES
+from zoned_tools.errors import DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -81,8 +84,27 @@ class _OverlayStore:
         return True
 
     def _unchanged_into(self, offset_bytes: int, buffer: memoryview) -> None:
-        self._base.read_into(offset_bytes, buffer)
+        try:
+            self._base.read_into(offset_bytes, buffer)
+        except DeviceError as error:
+            if error.errno != errno.EIO:
+                raise
+            # What was written over need not be readable below.
+            for start, stop in self._gaps(offset_bytes, offset_bytes + len(buffer)):
+                self._base.read_into(start, buffer[start - offset_bytes : stop - offset_bytes])
         self._late.read_into(offset_bytes, buffer)
+
+    def _gaps(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """The parts of a range of bytes that nothing was written over."""
+        first, last = start // PAGE_BYTES, -(-end // PAGE_BYTES)
+        pages = [(page * PAGE_BYTES, (page + 1) * PAGE_BYTES) for page in self._pages.stored(first, last)]
+        written = Ranges()
+        for low, high in (*pages, *self._late.inside(start, end)):
+            written.add(low, high)
+        for gap, gap_end in self._pages.zeroes.gaps(first, last):
+            low, high = max(gap * PAGE_BYTES, start), min(gap_end * PAGE_BYTES, end)
+            if low < high:
+                yield from written.gaps(low, high)
 
     def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
         end_bytes = offset_bytes + len(buffer)
@@ -143,18 +165,11 @@ class _OverlayStore:
 
     def bad_areas(self, offset_bytes: int, length_bytes: int) -> BadAreas:
         """What cannot be read of the base and was not written over."""
-        found: list[tuple[int, int, str]] = []
-        for start, stop, letter in known_bad_areas(self._base, offset_bytes, length_bytes):
-            at = start
-            for page in self._pages.stored(start // PAGE_BYTES, -(-stop // PAGE_BYTES)):
-                found.append((at, min(page * PAGE_BYTES, stop), letter))
-                at = max(at, (page + 1) * PAGE_BYTES)
-            found.append((at, stop, letter))
-        kept: list[tuple[int, int, str]] = []
-        for start, stop, letter in found:
-            gaps = self._pages.zeroes.gaps(start // PAGE_BYTES, -(-stop // PAGE_BYTES)) if start < stop else ()
-            kept += [(max(first * PAGE_BYTES, start), min(last * PAGE_BYTES, stop), letter) for first, last in gaps]
-        return BadAreas.of(kept)
+        return BadAreas.of(
+            (low, high, letter)
+            for start, stop, letter in known_bad_areas(self._base, offset_bytes, length_bytes)
+            for low, high in self._gaps(start, stop)
+        )
 
     @property
     def missing_bytes(self) -> int:
