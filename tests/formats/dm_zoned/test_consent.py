@@ -31,6 +31,7 @@ from tests.formats.dm_zoned.repair_support import (
     variant_of,
     waiting,
 )
+from tests.formats.dm_zoned.unreadable import damaged
 from zoned_tools.device.base import ZoneOperation
 from zoned_tools.device.zones import ZoneCondition
 from zoned_tools.errors import RefusedError
@@ -127,6 +128,8 @@ SCENARIOS: dict[str, Callable[[Images], Target]] = {
     "bits-unmapped": lambda images: corrupted(images, "hm64x1", variant_of("bits-unmapped-conv")),
     "zones-foreign": lambda _: emptied_drive(),
     "zone-unmapped-not-empty": lambda images: corrupted(images, "hm64x1", variant_of("zone-unmapped-written")),
+    "block-unreadable": lambda images: damaged(corrupted(images, "hm64x1", variant_of("sec-gen-1")), [10]),
+    "metadata-lost": lambda images: damaged(images.target("hm64x1"), [17, MIB // BLOCK + 17]),
 }
 
 

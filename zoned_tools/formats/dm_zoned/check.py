@@ -13,22 +13,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from zoned_tools.formats.contract import CheckOptions, Evidence, NothingToCheckError, Target
-from zoned_tools.formats.dm_zoned.alone import open_target
 from zoned_tools.formats.dm_zoned.choice import SetChoice, Ties, Wishes, choose
+from zoned_tools.formats.dm_zoned.content import around_unreadable, content_of
 from zoned_tools.formats.dm_zoned.findings import (
     content_differs,
     foreign_zones,
     generations_differ,
+    lost_findings,
     runt_findings,
     set_findings,
     size_changed,
     sizes_differ,
     superblock_findings,
+    unreadable_findings,
 )
 from zoned_tools.formats.dm_zoned.foreign import REPLACED, ForeignZones, find_foreign
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, nr_first_write_zones
-from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState, read_state
-from zoned_tools.formats.dm_zoned.open import SetView
+from zoned_tools.formats.dm_zoned.layout import NR_SETS
 from zoned_tools.formats.dm_zoned.settings import USE_SET
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_set
 from zoned_tools.formats.shared.findings import Findings, Severity
@@ -36,6 +37,7 @@ from zoned_tools.formats.shared.findings import Findings, Severity
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState
     from zoned_tools.formats.dm_zoned.layout import MetadataLayout, SuperBlock
 
 _STATUS_OF_THE_REFERENCE = 255
@@ -137,12 +139,17 @@ def check(target: Target, options: CheckOptions) -> DmZonedEvidence:
         DeviceError: metadata cannot be read.
     """
     trusted = options.settings.number(USE_SET)
-    evidence = DmZonedEvidence(target=target, state=read_state(open_target(target), trusted), trusted=trusted)
+    return around_unreadable(target, lambda state: _check(target, state, options, trusted), trusted)
+
+
+def _check(target: Target, state: TargetState, options: CheckOptions, trusted: int | None) -> DmZonedEvidence:
+    evidence = DmZonedEvidence(target=target, state=state, trusted=trusted)
     evidence.findings.extend(size_changed(evidence.geometry))
-    evidence.findings.extend(superblock_findings(evidence.state))
-    if evidence.state.chosen is None or evidence.state.layout is None:
+    evidence.findings.extend(superblock_findings(state))
+    if state.chosen is None or state.layout is None:
         raise NoValidSuperBlockError(evidence)
-    _check_sets(evidence, evidence.state.chosen, evidence.state.layout, Wishes.of(options.settings))
+    _check_sets(evidence, state.chosen, state.layout, Wishes.of(options.settings))
+    _judge_media(evidence)
     _judge_zones(evidence)
     evidence.findings.add(runt_findings(evidence.geometry))
     evidence.facts.update(_facts(evidence, evidence.state.superblock))
@@ -154,7 +161,7 @@ def _check_sets(evidence: DmZonedEvidence, chosen: int, layout: MetadataLayout, 
     state, other = evidence.state, 1 - chosen
     generations = [s.superblock.gen if s.superblock is not None else 0 for s in state.sets]
     compared = state.both_valid and generations[0] == generations[1]
-    survey = survey_set(SetView(state.blocks, layout, chosen), other if compared else None)
+    survey = survey_set(content_of(state, chosen), other if compared else None)
     if not state.both_valid:
         _report(evidence, survey)
         evidence.kept = survey
@@ -167,14 +174,23 @@ def _check_sets(evidence: DmZonedEvidence, chosen: int, layout: MetadataLayout, 
     elif state.layout_of(other) != layout:
         _choose_whole_set(evidence, survey)
     elif len(survey.differing):
-        choice = choose(state.blocks, layout, survey.differing, shown=chosen, wishes=wishes)
+        unreadable = state.blocks.unreadable(layout, 0), state.blocks.unreadable(layout, 1)
+        choice = choose(state.blocks, layout, survey.differing, shown=chosen, wishes=wishes, unreadable=unreadable)
         evidence.choice, evidence.kept = choice, choice.kept
         evidence.findings.add(content_differs(choice))
         shown = sorted(choice.surveys, key=lambda one: one.number != chosen)
         _report(evidence, *shown)
     else:
         _report(evidence, survey)
-        evidence.kept, evidence.equal = survey, True
+        evidence.kept = survey
+        evidence.equal = not any(state.blocks.unreadable(layout, number).any() for number in range(NR_SETS))
+
+
+def _judge_media(evidence: DmZonedEvidence) -> None:
+    """What cannot be read of the metadata, and what depends on what no set has."""
+    view = (evidence.kept or evidence.chosen).view
+    evidence.findings.extend(unreadable_findings(evidence.state, view))
+    evidence.findings.extend(lost_findings(view))
 
 
 def _judge_zones(evidence: DmZonedEvidence) -> None:
@@ -205,7 +221,7 @@ def _errors_of(evidence: DmZonedEvidence, number: int) -> Counter[str]:
     """How many errors of each code there are in the content of a set."""
     state, survey = evidence.state, evidence.chosen
     if survey.number != number:
-        survey = survey_set(SetView(state.blocks, state.layout_of(number), number))
+        survey = survey_set(content_of(state, number))
     groups = Findings(set_findings(evidence.geometry, survey)).groups
     return Counter({group.code: len(group) for group in groups if group.severity is Severity.ERROR})
 
@@ -213,7 +229,7 @@ def _errors_of(evidence: DmZonedEvidence, number: int) -> Counter[str]:
 def _choose_whole_set(evidence: DmZonedEvidence, survey: SetSurvey) -> None:
     """Two sets of one generation whose super blocks disagree about the sizes: blocks cannot be compared."""
     state, other = evidence.state, 1 - survey.number
-    rival = survey_set(SetView(state.blocks, state.layout_of(other), other))
+    rival = survey_set(content_of(state, other))
     own, theirs = (len(Findings(set_findings(evidence.geometry, one))) for one in (survey, rival))
     if len(survey.differing):
         evidence.findings.add(sizes_differ(survey, own, theirs))

@@ -95,7 +95,7 @@ class SetChoice:
     """The outcome.
 
     Attributes:
-        differing: map and bitmap blocks that differ.
+        differing: map and bitmap blocks that differ; those that one set cannot be read of are not among them.
         surveys: what each set comes to, with the other's blocks where rule R0 or R1 took them; only that of the kept
             content when these rules decided everything.
         kept: the content that counts; ties in it are those of the set that is shown.
@@ -133,7 +133,7 @@ def choose(
     """Decide between two sets of one layout and one generation.
 
     Args:
-        differing: the blocks in which they differ, or that one of them cannot be read; counted from the map.
+        differing: the blocks in which they differ, counted from the map; what cannot be read does not count.
         shown: the set that a tie is read from.
         unreadable: for each set, the blocks that cannot be read: shape (map and bitmap blocks,).
 
@@ -154,15 +154,34 @@ class _Comparison:
     winners: Winners = field(init=False)
     tables: list[MapArray] = field(init=False)
     maps: list[MapSurvey] = field(init=False)
+    lost: BoolArray | None = field(init=False)
 
     def __post_init__(self) -> None:
         geometry = self.blocks.geometry
         self.winners = np.full(self.layout.nr_meta_blocks - 1, _OPEN, np.int8)
         self.tables = [read_map(self.blocks, self.layout, n) for n in range(NR_SETS)]
+        self.lost = None
+        if self.unreadable is not None:
+            self.differing = self.differing[~(self.unreadable[0] | self.unreadable[1])[self.differing]]
+        if self.unreadable is not None and (self.unreadable[0] | self.unreadable[1]).any():
+            self._take_what_one_has(self.unreadable)
         self.maps = [survey_map(geometry, self.layout, table) for table in self.tables]
 
+    def _take_what_one_has(self, bad: tuple[BoolArray, BoolArray]) -> None:
+        """R0: the mapping tables are completed at once, so that nothing unreadable is ever decoded."""
+        nr_map = self.layout.nr_map_blocks
+        both = bad[0] & bad[1]
+        if both.any():
+            self.lost = both
+        for number in range(NR_SETS):
+            alone = bad[number] & ~both
+            self.winners[alone] = 1 - number
+            rows = np.repeat(alone[:nr_map], MAP_ENTRIES)
+            self.tables[number][rows] = self.tables[1 - number][rows]
+            self.tables[number][np.repeat(both[:nr_map], MAP_ENTRIES)] = UNMAPPED
+
     def decide(self, shown: int, wishes: Wishes) -> SetChoice:
-        unreadable = self._unreadable_in_one()
+        unreadable = self._nr_unreadable
         damaged = self._damaged_in_one()
         tables = self._mixed_tables()
         views = [self._view(n, tables[n]) for n in range(NR_SETS)]
@@ -195,13 +214,13 @@ class _Comparison:
 
     # -- R0 and R1: block by block
 
-    def _unreadable_in_one(self) -> tuple[int, int]:
+    @property
+    def _nr_unreadable(self) -> tuple[int, int]:
+        """Blocks of each set that only the other one has."""
         if self.unreadable is None:
             return 0, 0
-        bad = self.unreadable
-        for number in range(NR_SETS):
-            self.winners[bad[number] & ~bad[1 - number]] = 1 - number
-        return tuple(int(np.count_nonzero(bad[n] & ~bad[1 - n])) for n in range(NR_SETS))  # type: ignore[return-value]
+        first, second = self.unreadable
+        return int(np.count_nonzero(first & ~second)), int(np.count_nonzero(second & ~first))
 
     def _damaged_in_one(self) -> tuple[int, int]:
         """Blocks of each set that break the rules where the other set's do not."""
@@ -265,7 +284,7 @@ class _Comparison:
         at = 0
         for first, end in runs(bitmap_blocks, 1):
             part = words[at : at + end - first]
-            self.blocks.read_into(self.layout.bitmap_block(number) + first, part.data.cast("B"))
+            self.blocks.read_around(self.layout.bitmap_block(number) + first, part.data.cast("B"))
             at += end - first
         return words
 
@@ -289,9 +308,16 @@ class _Comparison:
             self.blocks,
             self.layout,
             number,
-            table if (table != self.tables[number]).any() else None,
+            self._table_of(number, table),
             taken if taken.any() else None,
+            lost=self.lost,
         )
+
+    def _table_of(self, number: int, table: MapArray) -> MapArray | None:
+        """A mapping table as a view has it: None where it is what the set has."""
+        nr_map = self.layout.nr_map_blocks
+        is_whole = self.unreadable is None or not self.unreadable[number][:nr_map].any()
+        return None if is_whole and not (table != self.tables[number]).any() else table
 
     def _zones_that_differ(self) -> BoolArray:
         """Zones whose bits inside the zone differ where nothing is decided yet."""
@@ -330,9 +356,10 @@ class _Comparison:
             self.blocks,
             layout,
             source,
-            table if (table != self.tables[source]).any() else None,
+            self._table_of(source, table),
             taken if taken.any() else None,
             both if both.any() else None,
+            self.lost,
         )
 
     def _ties(self, groups: Groups, open_groups: BoolArray, zones: BoolArray) -> Ties:
@@ -343,6 +370,8 @@ class _Comparison:
         counts = np.zeros(self.layout.nr_zones, np.int64)
         per_zone = self.layout.bitmap_blocks_per_zone
         rows = (differing[:, None] * per_zone + np.arange(per_zone)).reshape(-1)
+        if self.unreadable is not None:
+            rows = rows[~(self.unreadable[0] | self.unreadable[1])[self.layout.nr_map_blocks + rows]]
         for part, pair in self._bitmap_pairs(rows):
             changed = pair[0] ^ pair[1]
             keep_below(changed, self._within(part, self.layout.zone_blocks))

@@ -6,6 +6,8 @@ blocks. A set whose tables equal the other's says so instead of repeating them.
 
 from __future__ import annotations
 
+import errno
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +15,19 @@ import numpy as np
 from zoned_tools.codec.fields import NIL_UUID
 from zoned_tools.device.plan import Plan, Step
 from zoned_tools.device.runs import mask_runs
-from zoned_tools.errors import MetadataError
+from zoned_tools.errors import DeviceError, MetadataError
 from zoned_tools.formats.dm_zoned.alone import open_target
 from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, NoValidSuperBlockError
-from zoned_tools.formats.dm_zoned.dump_document import VERSION, VERSION_KEY, DocumentReader, SetTables, SuperBlockRecord
+from zoned_tools.formats.dm_zoned.content import around_unreadable, content_of
+from zoned_tools.formats.dm_zoned.differences import as_blocks, difference_steps
+from zoned_tools.formats.dm_zoned.dump_document import (
+    LOST,
+    VERSION,
+    VERSION_KEY,
+    DocumentReader,
+    SetTables,
+    SuperBlockRecord,
+)
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES, SuperBlockState, TargetState, read_state
 from zoned_tools.formats.dm_zoned.layout import (
     BLOCK_BYTES,
@@ -26,6 +37,7 @@ from zoned_tools.formats.dm_zoned.layout import (
     SuperBlock,
     superblock_crc,
 )
+from zoned_tools.formats.dm_zoned.media import read_media
 from zoned_tools.formats.dm_zoned.open import (
     SetView,
     TargetBlocks,
@@ -34,11 +46,12 @@ from zoned_tools.formats.dm_zoned.open import (
     read_map,
     stream_zones,
 )
-from zoned_tools.formats.dm_zoned.repair_writes import as_blocks, difference_steps, plan_tertiary
+from zoned_tools.formats.dm_zoned.repair_writes import plan_tertiary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from zoned_tools.device.zones import BoolArray
     from zoned_tools.formats.contract import Target
     from zoned_tools.formats.dm_zoned.geometry import TargetGeometry
 
@@ -49,23 +62,26 @@ def dump(target: Target) -> dict[str, object]:
     ``map`` rows are ``[first chunk, chunks, data zone, buffer zone]``, null for none; in a row of
     several chunks the data zones count up. ``bitmaps`` rows are ``[first zone, zones, [[first
     block, blocks], ...]]``: zones with the same valid blocks. What no row covers is unmapped
-    or has no valid block.
+    or has no valid block. What cannot be read of a set is as the other one has it; ``unreadable`` rows are ``[first
+    block, blocks]`` of its metadata, counted from the super block, that neither has.
 
     Raises:
         NoValidSuperBlockError: no set can be used.
     """
-    state = read_state(open_target(target))
+    return around_unreadable(target, lambda state: _document(target, state))
+
+
+def _document(target: Target, state: TargetState) -> dict[str, object]:
     if state.chosen is None:
         raise NoValidSuperBlockError(DmZonedEvidence(target=target, state=state))
     tables: list[dict[str, object]] = []
     for number in (state.chosen, 1 - state.chosen):
         if number == state.chosen or state.sets[number].usable:
-            layout = state.layout_of(number)
-            found: dict[str, object] = {
-                "map": list(_map_rows(read_map(state.blocks, layout, number))),
-                "bitmaps": list(_bitmap_rows(state.blocks, layout, number)),
-            }
-            same = bool(tables) and {k: tables[0][k] for k in found} == found
+            view = content_of(state, number)
+            found: dict[str, object] = {"map": list(_map_rows(view.read_map())), "bitmaps": list(_bitmap_rows(view))}
+            if view.lost is not None:
+                found[LOST] = _row_runs(view.lost)
+            same = bool(tables) and {k: v for k, v in tables[0].items() if k != "set"} == found
             tables.append({"set": number, **({"same_as": state.chosen} if same else found)})
     return {
         VERSION_KEY: VERSION,
@@ -117,8 +133,13 @@ def _map_rows(table: MapArray) -> Iterator[list[object]]:
         yield [chunk, end - start, *zones]
 
 
-def _bitmap_rows(blocks: TargetBlocks, layout: MetadataLayout, number: int) -> Iterator[list[object]]:
-    for zone, words in SetView(blocks, layout, number).stream():
+def _row_runs(lost: BoolArray) -> list[list[int]]:
+    """``[first block, blocks]`` of map and bitmap blocks, counted from the super block."""
+    return [[1 + start, end - start] for start, end in mask_runs(lost).tolist()]
+
+
+def _bitmap_rows(view: SetView) -> Iterator[list[object]]:
+    for zone, words in view.stream():
         same = (words[1:] == words[:-1]).all(axis=1)
         starts = np.concatenate(([0], np.flatnonzero(~same) + 1))
         ends = np.append(starts[1:], len(words))
@@ -162,7 +183,7 @@ def restore(target: Target, document: Mapping[str, object]) -> Plan:
     for record in records:
         if record.device is not None:
             member = blocks.geometry.members[record.device]
-            if blocks.read(member.block_offset, 1) != record.raw:
+            if not _holds(blocks, member.block_offset, record.raw):
                 plan_tertiary(plan, blocks.geometry, member, record.superblock)
     return plan
 
@@ -175,7 +196,7 @@ def _plan_set(plan: Plan, state: TargetState, record: SuperBlockRecord, tables: 
         layout = _layout_of(blocks.geometry, record)
         steps += _table_steps(blocks, layout, number, tables)
     device, offset_bytes = blocks.geometry.locate(record.block)
-    changed = blocks.read(record.block, 1) != record.raw
+    changed = not _holds(blocks, record.block, record.raw)
     if steps:
         plan.write(device, offset_bytes, bytes(BLOCK_BYTES), f"invalidate the {SET_NAMES[number]} super block")
         plan.flush(device)
@@ -184,6 +205,16 @@ def _plan_set(plan: Plan, state: TargetState, record: SuperBlockRecord, tables: 
     if steps or changed:
         plan.write(device, offset_bytes, record.raw, f"{SET_NAMES[number]} super block")
         plan.flush(device)
+
+
+def _holds(blocks: TargetBlocks, block: int, raw: bytes) -> bool:
+    """Whether a block has this content; one that cannot be read has not."""
+    try:
+        return blocks.read(block, 1) == raw
+    except DeviceError as error:
+        if error.errno != errno.EIO:
+            raise
+        return False
 
 
 def _layout_of(geometry: TargetGeometry, record: SuperBlockRecord) -> MetadataLayout:
@@ -207,14 +238,21 @@ def _layout_of(geometry: TargetGeometry, record: SuperBlockRecord) -> MetadataLa
 
 
 def _table_steps(blocks: TargetBlocks, layout: MetadataLayout, number: int, tables: SetTables) -> Iterator[Step]:
+    """What changes of a set; blocks that cannot be read are written whatever they are to hold."""
+    place = layout.map_block(number)
+    media = read_media(blocks.devices, blocks.geometry, [(place, layout.nr_meta_blocks - 1)])
+    blocks = replace(blocks, media=media)
+    bad = blocks.unreadable(layout, number)
     wanted = tables.map_table(layout)
     actual = read_map(blocks, layout, number)
     note = f"{SET_NAMES[number]} mapping table"
-    yield from difference_steps(blocks, layout.map_block(number), as_blocks(wanted), as_blocks(actual), note)
+    forced = bad[: layout.nr_map_blocks]
+    yield from difference_steps(blocks, place, as_blocks(wanted), as_blocks(actual), note, forced=forced)
     buffer = bitmap_words(layout, min(stream_zones(layout), layout.nr_zones))
     for zone, words in SetView(blocks, layout, number).stream():
         rows = buffer[: len(words)]
         tables.fill_bitmaps(zone, rows)
         block = layout.bitmap_block(number, zone)
         note = f"{SET_NAMES[number]} bitmap blocks"
-        yield from difference_steps(blocks, block, as_blocks(rows), as_blocks(words), note)
+        forced = bad[block - place :][: len(as_blocks(rows))]
+        yield from difference_steps(blocks, block, as_blocks(rows), as_blocks(words), note, forced=forced)

@@ -49,6 +49,9 @@ VERSION_KEY = "dump_version"
 _OLD_VERSION_KEY = "dm_zoned_dump_version"
 """How documents of earlier releases say it."""
 
+LOST = "unreadable"
+"""Key of a set's metadata blocks that could not be read anywhere."""
+
 _RUN = "first block and number of blocks inside the zone"
 
 
@@ -159,6 +162,10 @@ class DocumentReader:
             number = row.number("set", NR_SETS)
             if number in found:
                 raise row.damaged("set", "a set that is there once")
+            if row.has(LOST):
+                raise MetadataError(
+                    f"the document lacks metadata of set {number} that could not be read: it cannot be written back"
+                )
             if row.has("same_as"):
                 source = found.get(row.number("same_as", NR_SETS))
                 if source is None:

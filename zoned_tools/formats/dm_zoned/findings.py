@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoned_tools.device.runs import mask_runs
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, ZoneKind, held_zones
-from zoned_tools.formats.dm_zoned.layout import NR_SETS
+from zoned_tools.formats.dm_zoned.judge import SET_NAMES, UNREADABLE
+from zoned_tools.formats.dm_zoned.layout import MAP_ENTRIES, NR_SETS
+from zoned_tools.formats.dm_zoned.lost import LostRanges, lost_ranges
 from zoned_tools.formats.dm_zoned.reclaim import judge_emptied
 from zoned_tools.formats.dm_zoned.rules import RULES
 from zoned_tools.formats.dm_zoned.survey import MapSurvey, SetSurvey, Shared, narrow
@@ -20,17 +23,19 @@ if TYPE_CHECKING:
     from zoned_tools.formats.dm_zoned.choice import SetChoice
     from zoned_tools.formats.dm_zoned.foreign import ForeignZones
     from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState
+    from zoned_tools.formats.dm_zoned.open import SetView
     from zoned_tools.formats.shared.findings import FindingGroup
 
 _REFUSED = "(the kernel refuses to activate)"
 _EXPOSED = "(the kernel activates and overwrites its own metadata)"
 _SHOWN_CHUNKS = 8
+_SHOWN_RANGES = 4
 _EMPTIED = (
     "",
     "; the zone was reset during reclaim, the blocks are still in the buffer zone",
     "; the zone was reset, and it is not certain that the buffer zone has the blocks",
 )
-_UNREADABLE = frozenset({"sb-bad-magic", "sb-bad-crc", "sb-bad-version", "sb-bad-location"})
+_UNUSABLE = frozenset({"sb-bad-magic", "sb-bad-crc", "sb-bad-version", "sb-bad-location", UNREADABLE})
 """Faults of a super block that the kernel handles badly while activating; the others it refuses."""
 _KERNELS_SET = 0
 """What the kernel uses of two valid sets with one generation."""
@@ -43,7 +48,7 @@ def superblock_findings(state: TargetState) -> Iterator[FindingGroup]:
     """The first fault of each super block, and the oddities of valid ones."""
     both_bad = not any(s.valid for s in state.sets)
     for found in (*state.sets, *state.tertiary):
-        if found.faults:
+        if found.faults and not (found.is_unreadable and not found.place.is_tertiary):
             fault = found.faults[0]
             danger = _kernel_danger(state, found, both_bad=both_bad)
             yield RULES.finding(fault.code, f"{found.place.name}: {fault.message}{danger}", **found.place.where)
@@ -53,7 +58,7 @@ def superblock_findings(state: TargetState) -> Iterator[FindingGroup]:
 
 def _kernel_danger(state: TargetState, found: SuperBlockState, *, both_bad: bool) -> str:
     """What the 6.1 kernel target does with this fault, when that is worse than refusing."""
-    if found.place.is_tertiary or found.faults[0].code not in _UNREADABLE:
+    if found.place.is_tertiary or found.faults[0].code not in _UNUSABLE:
         return ""
     if both_bad:
         return "; both super blocks are bad: activating crashes the kernel"
@@ -83,6 +88,87 @@ def size_changed(geometry: TargetGeometry) -> Iterator[FindingGroup]:
     )
 
 
+# -- what cannot be read
+
+
+def unreadable_findings(state: TargetState, view: SetView) -> Iterator[FindingGroup]:
+    """Runs of blocks of each set that cannot be read and that the other set has; ``view`` is what counts."""
+    for number, found in enumerate(state.sets):
+        layout = state.layout_of(number)
+        mask = np.concatenate(([found.is_unreadable], state.blocks.unreadable(layout, number)))
+        if view.lost is not None and layout == view.layout:
+            mask[1:] &= ~view.lost
+        older = state.both_valid and number == view.number and _gen(state, 1 - number) < _gen(state, number)
+        serves = "the older set is read there, which may lack the last commit" if older else "the other set has them"
+        for first, end in mask_runs(mask).tolist():
+            danger = _kernel_danger(state, found, both_bad=False) if not first else ""
+            blocks = f"block {first}" if end == first + 1 else f"blocks {first} to {end - 1}"
+            yield RULES.finding(
+                UNREADABLE,
+                f"{blocks} of the {SET_NAMES[number]} metadata set cannot be read; {serves}{danger}",
+                set=number,
+                block=first,
+                blocks=end - first,
+            )
+
+
+def _gen(state: TargetState, number: int) -> int:
+    superblock = state.sets[number].superblock
+    return superblock.gen if superblock is not None else 0
+
+
+def lost_findings(view: SetView) -> Iterator[FindingGroup]:
+    """Map blocks and bitmaps that no set has, with the ranges of the logical device that depend on them."""
+    if view.lost is None:
+        return
+    ranges, layout = lost_ranges(view), view.layout
+    blocks = np.flatnonzero(view.lost_map)
+    chunks = blocks * MAP_ENTRIES
+    yield RULES.findings(
+        "metadata-lost",
+        "map block {block} cannot be read in any set: chunks {first} to {last} are lost{ranges}",
+        block=narrow(blocks),
+        what=["map"] * len(blocks),
+        words={
+            "first": chunks,
+            "last": np.minimum(chunks + MAP_ENTRIES, layout.nr_chunks) - 1,
+            "ranges": [_range_names(ranges, ranges.source == block) for block in blocks.tolist()],
+        },
+    )
+    zones = np.flatnonzero(view.lost_zones)
+    of_range = np.where(
+        ranges.source >= layout.nr_map_blocks,
+        (ranges.source - layout.nr_map_blocks) // layout.bitmap_blocks_per_zone,
+        -1,
+    )
+    order = np.argsort(of_range, kind="stable")
+    edges = np.searchsorted(of_range[order], [zones, zones + 1])
+    yield RULES.findings(
+        "metadata-lost",
+        "the bitmap of zone {zone} cannot be read in any set: it is not known which of its blocks are valid{ranges}",
+        zone=narrow(zones),
+        what=["bitmap"] * len(zones),
+        words={
+            "ranges": Computed(
+                len(zones),
+                lambda rows: [_range_names(ranges, np.sort(order[edges[0, row] : edges[1, row]])) for row in rows],
+            )
+        },
+    )
+
+
+def _range_names(ranges: LostRanges, rows: BoolArray | IntArray) -> str:
+    """``; logical blocks a to b, c to d and 3 ranges more are lost``."""
+    first, end = ranges.first[rows], ranges.end[rows]
+    if not len(first):
+        return ""
+    shown = [
+        f"{a} to {b - 1}" for a, b in zip(first[:_SHOWN_RANGES].tolist(), end[:_SHOWN_RANGES].tolist(), strict=True)
+    ]
+    more = f" and {len(first) - _SHOWN_RANGES} ranges more" if len(first) > _SHOWN_RANGES else ""
+    return f"; logical blocks {', '.join(shown)}{more} are lost"
+
+
 # -- the two sets
 
 
@@ -99,13 +185,10 @@ def generations_differ(generations: Sequence[int]) -> FindingGroup:
 def content_differs(choice: SetChoice) -> FindingGroup:
     """Sets of one generation differ: what decides between them, and what nothing decides."""
     reasons = [
-        f"{count} blocks of set {number} {text}"
-        for counts, text in ((choice.unreadable, "cannot be read"), (choice.damaged, "break the rules"))
-        for number, count in enumerate(counts)
-        if count
+        f"{count} blocks of set {number} break the rules" for number, count in enumerate(choice.damaged) if count
     ]
     reasons += [f"set {number} fits the drive better in {won} places" for number, won in enumerate(choice.won) if won]
-    against = [choice.unreadable[n] + choice.damaged[n] + choice.won[1 - n] for n in range(NR_SETS)]
+    against = [choice.damaged[n] + choice.won[1 - n] for n in range(NR_SETS)]
     if choice.ties is not None:
         reasons.append(
             f"both sets are equally good about {choice.ties.describe()}: only --use-set N can decide "
@@ -219,9 +302,10 @@ def _bitmap_findings(geometry: TargetGeometry, survey: SetSurvey) -> Iterator[Fi
         count=bits.overlap[both],
         words={"chunk": both},
     )
-    yield _counted(
-        "bits-unmapped", bits.weight, ~mapping.owners.named, "{count} blocks are marked valid but no chunk names it"
-    )
+    unnamed = ~mapping.owners.named
+    if survey.view.lost_map.any():  # they may be the lost chunks' zones
+        unnamed &= held_zones(geometry, survey.layout)
+    yield _counted("bits-unmapped", bits.weight, unnamed, "{count} blocks are marked valid but no chunk names it")
     yield _counted("bits-beyond-zone", bits.beyond, None, "{count} bits are set past its end")
 
 
@@ -234,7 +318,11 @@ def _counted(code: str, counts: IntArray, mask: BoolArray | None, text: str) -> 
 def _condition_findings(geometry: TargetGeometry, survey: SetSurvey) -> Iterator[FindingGroup]:
     owners = survey.map.owners
     held = held_zones(geometry, survey.layout)
-    idle = np.flatnonzero(geometry.sequential & ~owners.named & geometry.not_empty & ~geometry.dead & ~held)
+    idle = np.flatnonzero(
+        geometry.sequential & ~owners.named & geometry.not_empty & ~geometry.dead & ~held
+        if not survey.view.lost_map.any()
+        else np.zeros(geometry.nr_zones, np.bool_)
+    )
     yield RULES.findings(
         "zone-unmapped-not-empty",
         "zone {zone}: no chunk names it but {wp} blocks were written (normal after a crash)",

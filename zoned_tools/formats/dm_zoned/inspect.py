@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoned_tools.formats.dm_zoned.alone import open_target
+from zoned_tools.formats.dm_zoned.content import around_unreadable, content_of
 from zoned_tools.formats.dm_zoned.figures import usage_of
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, ZoneKind
-from zoned_tools.formats.dm_zoned.judge import SET_NAMES, SuperBlockState, TargetState, read_state
+from zoned_tools.formats.dm_zoned.judge import SET_NAMES, SuperBlockState, TargetState
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, UNMAPPED, MetadataLayout, superblock_crc
-from zoned_tools.formats.dm_zoned.open import SetView
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_set
 
 if TYPE_CHECKING:
@@ -36,14 +35,17 @@ def inspect(target: Target) -> dict[str, object]:
         GeometryError: the devices cannot form a target.
         DeviceError: something cannot be read.
     """
-    state = read_state(open_target(target))
+    return around_unreadable(target, _tree)
+
+
+def _tree(state: TargetState) -> dict[str, object]:
     tree: dict[str, object] = {
         "geometry": _geometry(state.geometry),
         "super_blocks": {_place(s): _superblock(s) for s in (*state.sets, *state.tertiary)},
         "set_used": state.chosen,
     }
     if state.chosen is not None and state.layout is not None:
-        examined = survey_set(SetView(state.blocks, state.layout, state.chosen))
+        examined = survey_set(content_of(state, state.chosen))
         tree["layout"] = _layout(state.layout)
         tree["usage"] = _usage(state, examined)
         tree["chunks"] = _chunks(state.geometry, examined)

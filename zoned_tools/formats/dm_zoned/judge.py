@@ -8,6 +8,7 @@ limits that a dying drive changes, leaves a set *usable*: it serves when no set 
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from zoned_tools.formats.dm_zoned.open import TargetBlocks
 
 SET_NAMES = ("primary", "secondary")
+UNREADABLE = "block-unreadable"
+"""Code of a block that the medium does not give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,11 @@ class SuperBlockState:
     def plausible(self) -> bool:
         """Usable but for its magic or checksum: the user may vouch for it."""
         return bool(self.raw) and not any(f.fatal and f.code not in ("sb-bad-magic", "sb-bad-crc") for f in self.faults)
+
+    @property
+    def is_unreadable(self) -> bool:
+        """The medium does not give the block."""
+        return bool(self.faults) and self.faults[0].code == UNREADABLE
 
     @property
     def has_magic(self) -> bool:
@@ -235,6 +243,7 @@ class TargetState:
         tertiary: one for each zoned member of a multi-device target.
         layout: sizes and places, from the chosen set; None when no set can be used.
         chosen: set that the kernel would activate, None when no set can be used.
+        alike: every block but the super blocks that can be read of both sets is the same in both; None: not compared.
     """
 
     blocks: TargetBlocks
@@ -242,6 +251,7 @@ class TargetState:
     tertiary: list[SuperBlockState] = field(default_factory=list)
     layout: MetadataLayout | None = None
     chosen: int | None = None
+    alike: bool | None = None
 
     @property
     def geometry(self) -> TargetGeometry:
@@ -256,10 +266,11 @@ class TargetState:
         return found
 
     def layout_of(self, number: int) -> MetadataLayout:
-        """Layout of a usable set, from its own super block."""
+        """Layout of a set from its own super block; that of the chosen set where it is not usable."""
         sb, base = self.sets[number].superblock, self.layout
-        assert sb is not None
         assert base is not None
+        if sb is None or (number != self.chosen and not self.sets[number].usable):
+            return base
         return MetadataLayout.of(self.geometry, base.first_zone, sb.nr_chunks, sb.nr_reserved_seq)
 
     @property
@@ -297,7 +308,8 @@ def _read_and_judge(
     try:
         raw = blocks.read(block, 1)
     except DeviceError as error:
-        fault = Fault("sb-bad-magic", f"super block cannot be read: {error.message}")
+        code = UNREADABLE if error.errno == errno.EIO else "sb-bad-magic"
+        fault = Fault(code, f"super block cannot be read: {error.message}")
         return SuperBlockState(place, block, None, b"", (fault,))
     state = judge(place, block, raw, blocks.geometry, known)
     if state.valid and adopt and state.superblock is not None:

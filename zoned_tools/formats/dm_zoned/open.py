@@ -6,7 +6,7 @@ megabytes, so they are only ever seen in pieces of a few MiB.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from zoned_tools.device.runs import mask_runs
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, build_geometry
-from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MapArray, MetadataLayout
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MAP_ENTRIES, MapArray, MetadataLayout
+from zoned_tools.formats.dm_zoned.media import Media
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from zoned_tools.device.base import Device
     from zoned_tools.device.zones import BoolArray, IntArray
@@ -33,10 +34,15 @@ Words = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class TargetBlocks:
-    """The devices of a target, addressed by absolute block."""
+    """The devices of a target, addressed by absolute block.
+
+    Attributes:
+        media: metadata blocks that are known to be unreadable.
+    """
 
     devices: tuple[Device, ...]
     geometry: TargetGeometry
+    media: Media = field(default_factory=Media)
 
     def read(self, block: int, count: int) -> bytes:
         """``count`` blocks from absolute block ``block``; they must be on one device.
@@ -51,6 +57,25 @@ class TargetBlocks:
         """Fill ``buffer`` (whole blocks) from absolute block ``block``."""
         device, offset_bytes = self.geometry.locate(block)
         self.devices[device].read_into(offset_bytes, buffer)
+
+    def read_around(self, block: int, buffer: memoryview) -> None:
+        """As :meth:`read_into`, but what is known to be unreadable is not read: it becomes zeroes without meaning."""
+        count = len(buffer) // BLOCK_BYTES
+        if not self.media.touches(block, count):
+            self.read_into(block, buffer)
+            return
+        bad = self.media.mask(block, count)
+        for mask, is_bad in ((bad, True), (~bad, False)):
+            for start, end in mask_runs(mask).tolist():
+                part = buffer[start * BLOCK_BYTES : end * BLOCK_BYTES]
+                if is_bad:
+                    part[:] = bytes(len(part))
+                else:
+                    self.read_into(block + start, part)
+
+    def unreadable(self, layout: MetadataLayout, number: int) -> BoolArray:
+        """Map and bitmap blocks of a set that are known to be unreadable, counted from the map."""
+        return self.media.mask(layout.map_block(number), layout.nr_meta_blocks - 1)
 
 
 def open_blocks(target: Target, formatted_zones: int | None = None) -> TargetBlocks:
@@ -68,13 +93,13 @@ def open_blocks(target: Target, formatted_zones: int | None = None) -> TargetBlo
 
 
 def read_map(blocks: TargetBlocks, layout: MetadataLayout, number: int) -> MapArray:
-    """Mapping table of set ``number``, the unused tail of its last block included.
+    """Mapping table of set ``number``, the unused tail of its last block included; zeroes where it is unreadable.
 
     Returns:
         Shape (map blocks * 512, 2): data zone id and buffer zone id; writable.
     """
     table = np.empty((layout.nr_map_blocks * BLOCK_BYTES // 8, 2), "<u4")
-    blocks.read_into(layout.map_block(number), table.data.cast("B"))
+    blocks.read_around(layout.map_block(number), table.data.cast("B"))
     return table
 
 
@@ -97,6 +122,9 @@ class SetView:
         table: the mapping table, where it is not the set's own: shape (map blocks * 512, 2).
         taken: bitmap blocks that are read from the other set, shape (bitmap blocks,); None for none.
         joined: bitmap blocks of which the bits of both sets count; None for none.
+        lost: map and bitmap blocks that no set has, counted from the map: their chunks are not mapped here, and
+            their zones have no valid block; None for none.
+        made: validity bits of zones that were made up, shape (words per zone,) each; None for none.
     """
 
     blocks: TargetBlocks
@@ -105,11 +133,45 @@ class SetView:
     table: MapArray | None = None
     taken: BoolArray | None = None
     joined: BoolArray | None = None
+    lost: BoolArray | None = None
+    made: Mapping[int, Words] | None = None
 
     @property
     def is_mixed(self) -> bool:
-        """Something comes from the other set."""
-        return self.table is not None or self.taken is not None or self.joined is not None
+        """Something comes from the other set, or from nowhere."""
+        return any(part is not None for part in (self.table, self.taken, self.joined, self.made))
+
+    @property
+    def made_blocks(self) -> BoolArray | None:
+        """Bitmap blocks that were made up, shape (bitmap blocks,)."""
+        if self.made is None:
+            return None
+        mask = np.zeros((self.layout.nr_zones, self.layout.bitmap_blocks_per_zone), np.bool_)
+        mask[list(self.made)] = True
+        return mask.reshape(-1)
+
+    @property
+    def lost_map(self) -> BoolArray:
+        """Map blocks that no set has, shape (map blocks,)."""
+        count = self.layout.nr_map_blocks
+        return np.zeros(count, np.bool_) if self.lost is None else self.lost[:count]
+
+    @property
+    def lost_chunks(self) -> BoolArray:
+        """Chunks whose entries no set has, shape (chunks,)."""
+        return np.repeat(self.lost_map, MAP_ENTRIES)[: self.layout.nr_chunks]
+
+    @property
+    def lost_bitmaps(self) -> BoolArray:
+        """Bitmap blocks that no set has, shape (zones, bitmap blocks of a zone)."""
+        shape = self.layout.nr_zones, self.layout.bitmap_blocks_per_zone
+        return np.zeros(shape, np.bool_) if self.lost is None else self.lost[self.layout.nr_map_blocks :].reshape(shape)
+
+    @property
+    def lost_zones(self) -> BoolArray:
+        """Zones of whose bitmap no set has a part, shape (zones,)."""
+        mask: BoolArray = np.asarray(self.lost_bitmaps.any(axis=1))
+        return mask
 
     def read_map(self) -> MapArray:
         """The mapping table in whole blocks, as :func:`read_map`; the caller's own."""
@@ -117,7 +179,13 @@ class SetView:
 
     def bitmaps_into(self, first_zone: int, words: Words) -> None:
         """Fill ``words`` with the bitmaps of the zones from ``first_zone`` on."""
-        self.blocks.read_into(self.layout.bitmap_block(self.number, first_zone), words.data.cast("B"))
+        self._stored_into(first_zone, words)
+        for zone, made in (self.made or {}).items():
+            if first_zone <= zone < first_zone + len(words):
+                words[zone - first_zone] = made
+
+    def _stored_into(self, first_zone: int, words: Words) -> None:
+        self.blocks.read_around(self.layout.bitmap_block(self.number, first_zone), words.data.cast("B"))
         if self.taken is None and self.joined is None:
             return
         rows = words.reshape(-1, BLOCK_BYTES // 8)
@@ -128,7 +196,7 @@ class SetView:
             for start, end in mask_runs(mask[first_row : first_row + len(rows)]).tolist():
                 other = np.empty((end - start, rows.shape[1]), "<u8")
                 place = self.layout.bitmap_block(1 - self.number) + first_row + start
-                self.blocks.read_into(place, other.data.cast("B"))
+                self.blocks.read_around(place, other.data.cast("B"))
                 rows[start:end] = rows[start:end] | other if is_joined else other
 
     def stream(self) -> Iterator[tuple[int, Words]]:

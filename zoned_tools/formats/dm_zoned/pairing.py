@@ -15,6 +15,7 @@ import numpy as np
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.dm_zoned.geometry import held_zones
 from zoned_tools.formats.dm_zoned.layout import UNMAPPED
+from zoned_tools.formats.dm_zoned.lost import unknown_chunks
 from zoned_tools.formats.dm_zoned.survey import any_from, keep_below, take_beyond
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ class Pairing:
         self.zone = np.full(len(self.claims), -1, np.int64)
         self.fits, self.keeps = np.zeros((2, len(self.claims)), np.bool_)
         self._held = held
+        # Zones whose bitmap is lost may be anybody's, and chunks whose entry is lost may have any zone.
+        self._nr_unknown = int(np.count_nonzero(survey.view.lost_zones & ~mapping.owners.named & ~held))
+        self._is_sure = not self._nr_unknown and not unknown_chunks(survey.view, mapping.table).any()
         is_exact = len(self.orphans) <= MOST_ORPHANS and len(self.claims) <= MOST_CLAIMS
         self.could = np.zeros((len(self.claims) if is_exact else 0, len(self.orphans)), np.bool_)
         if is_exact and len(self.claims):
@@ -85,7 +89,7 @@ class Pairing:
         """How many orphans that are not paired could belong to each claim."""
         if len(self.could) != len(self.claims):
             return np.full(len(self.claims), len(self.orphans))
-        counts: IntArray = np.count_nonzero(self.could, axis=1)
+        counts: IntArray = np.count_nonzero(self.could, axis=1) + self._nr_unknown
         return counts
 
     @cached_property
@@ -156,7 +160,7 @@ class Pairing:
 
     def _buffers_of_lost_chunks(self) -> BoolArray:
         """Buffer claims of chunks that no zone could be the data zone of: these are unmapped, and nobody's rivals."""
-        alone = self.claims.is_data & ~self.claims.is_shared & ~self.could.any(axis=1)
+        alone = self.claims.is_data & ~self.claims.is_shared & (self.candidates == 0)
         lost: BoolArray = ~self.claims.is_data & np.isin(self.claims.chunk, self.claims.chunk[alone])
         self.could[lost] = False
         return lost
@@ -166,7 +170,9 @@ class Pairing:
         near = self._one_bit_apart()
         while True:
             matrix = self.could & open_ones[:, None] & free
-            found = self._only_ones(matrix) | self._only_ones(near & matrix, near & open_ones[:, None] & free)
+            found = self._only_ones(near & matrix, near & open_ones[:, None] & free)
+            if self._is_sure:
+                found |= self._only_ones(matrix)
             rows, columns = np.nonzero(found)
             if not len(rows):
                 self.could &= free

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from zoned_tools.device.badareas import salvage_into
 from zoned_tools.device.runs import mask_runs
 from zoned_tools.errors import DeviceError
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES
@@ -57,3 +58,16 @@ def holds_data(blocks: TargetBlocks, zone: int, mask: BoolArray) -> bool:
         return any(bool(content.any()) for _, content in read_masked(blocks, zone, mask))
     except DeviceError:
         return True
+
+
+def stored_blocks(blocks: TargetBlocks, zone: int, start: int, end: int) -> BoolArray:
+    """Which blocks of a range of a zone are not all zero, or cannot be read: shape (end - start,)."""
+    mask = np.zeros(end - start, np.bool_)
+    for first in range(start, end, _PIECE_BLOCKS):
+        count = min(_PIECE_BLOCKS, end - first)
+        content = np.empty((count, _BLOCK_WORDS), "<u8")
+        index, offset_bytes = blocks.geometry.locate(zone * blocks.geometry.zone_blocks + first)
+        bad = salvage_into(blocks.devices[index], offset_bytes, content.data.cast("B"))
+        unreadable = bad.touches(offset_bytes + np.arange(count) * BLOCK_BYTES, BLOCK_BYTES)
+        mask[first - start : first - start + count] = content.any(axis=1) | unreadable
+    return mask

@@ -87,7 +87,10 @@ class BitmapRepair:
         named = mapping.named
         self.edits.clear[:] = ~named & (self._bits.weight > 0) & (mapping.given_up | mapping.held)
         self.edits.cut[:] = named & (self._bits.after_wp > 0) & ~mapping.frozen
-        self._unnamed = np.flatnonzero(~named & (self._bits.weight > 0) & ~self.edits.clear)
+        unnamed = ~named & (self._bits.weight > 0) & ~self.edits.clear
+        if mapping.survey.view.lost_map.any():  # they may be the lost chunks' zones
+            unnamed[:] = False
+        self._unnamed = np.flatnonzero(unnamed)
         self._agreed = "bits-unmapped" in consents.allow
         self.actions: list[ActionGroup] = [
             action for action in (*self._cleared(), *self._cut(), *self._overlaps()) if len(action)

@@ -46,6 +46,18 @@ _SEVERAL_BUFFERS = (
 )
 
 
+def _unknown_zones(survey: SetSurvey) -> BoolArray:
+    """Zones whose bitmap is lost, and those of the same chunks: what follows from their bits is not decided."""
+    lost = survey.view.lost_zones
+    frozen = lost.copy()
+    if lost.any():
+        zones = np.stack((survey.map.data, survey.map.buffer), axis=1)
+        known = zones < len(lost)
+        hit = (known & lost[np.where(known, zones, 0)]).any(axis=1)
+        frozen[zones[hit][known[hit]]] = True
+    return frozen
+
+
 class MapRepair:
     """Decides, rule by rule, what the repaired mapping table looks like.
 
@@ -66,10 +78,11 @@ class MapRepair:
         self.survey = survey
         self.held = held_zones(geometry, survey.layout)
         self.actions: list[ActionGroup] = []
-        self.frozen = np.zeros(geometry.nr_zones, np.bool_)
+        self.frozen = _unknown_zones(survey)
         self._allow = consents.allow
         self._drops = consents.settings.text(BZONE) == "drop"
-        self._weight = survey.bits.weight
+        # Of a zone whose bitmap is lost nobody can say that it holds nothing.
+        self._weight = np.where(survey.view.lost_zones, np.maximum(survey.bits.weight, 1), survey.bits.weight)
         self._claims = ZoneClaims.of(survey.map.data, survey.map.buffer, geometry.nr_zones)
         self._waits = np.zeros(len(survey.map.data), np.bool_)
         self.spared: BoolArray = np.zeros(geometry.nr_zones, np.bool_) if earlier is None else earlier.spared.copy()

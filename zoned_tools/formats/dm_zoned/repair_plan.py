@@ -16,7 +16,10 @@ from zoned_tools.errors import UsageError
 from zoned_tools.formats.contract import Consent, Consents, RepairPlan
 from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, NoValidSuperBlockError
 from zoned_tools.formats.dm_zoned.choice import without
-from zoned_tools.formats.dm_zoned.judge import SET_NAMES
+from zoned_tools.formats.dm_zoned.geometry import held_zones
+from zoned_tools.formats.dm_zoned.judge import SET_NAMES, UNREADABLE
+from zoned_tools.formats.dm_zoned.layout import NR_SETS
+from zoned_tools.formats.dm_zoned.lost import written_bits
 from zoned_tools.formats.dm_zoned.pairing import with_pairs
 from zoned_tools.formats.dm_zoned.repair_bits import BitmapRepair
 from zoned_tools.formats.dm_zoned.repair_map import MapRepair
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 
     from zoned_tools.device.zones import IntArray
     from zoned_tools.formats.dm_zoned.choice import Ties
+    from zoned_tools.formats.dm_zoned.judge import TargetState
     from zoned_tools.formats.dm_zoned.layout import SuperBlock
     from zoned_tools.formats.dm_zoned.survey import SetSurvey
     from zoned_tools.formats.shared.rules import ActionGroup
@@ -84,12 +88,83 @@ def plan_repair(evidence: DmZonedEvidence, consents: Consents) -> RepairPlan:
         for action in taken:
             repair.add(action)
         return repair
-    if evidence.kept is None:
+    older = _from_the_older_set(evidence, agreed=UNREADABLE in consents.allow)
+    if older is not None and older.waits:
+        repair.add(older)
+    elif evidence.kept is None:
         _leave_sets(repair, evidence)
     else:
         _repair_sets(repair, evidence, evidence.kept, consents, taken)
     refuse_dead_zones(repair.plan, evidence.geometry, evidence.chosen.layout)
     return repair
+
+
+def _from_the_older_set(evidence: DmZonedEvidence, *, agreed: bool) -> ActionGroup | None:
+    """Blocks that one set has and that are written into one of another generation; None when there are none."""
+    state, kept = evidence.state, evidence.kept
+    if kept is None or "sets-gen-differ" not in evidence.findings.codes:
+        return None
+    mask = state.blocks.unreadable(kept.layout, kept.number)
+    count = int(np.count_nonzero(mask if kept.view.lost is None else mask & ~kept.view.lost))
+    if not count:
+        return None
+    return RULES.action(
+        UNREADABLE,
+        f"{count} blocks of the {SET_NAMES[kept.number]} metadata set that cannot be read are taken from the other "
+        "set, which is of another generation; until then the sets are not synchronized",
+        consent=Consent.GUESSES,
+        agreed=agreed,
+        set=kept.number,
+    )
+
+
+def _read_again(evidence: DmZonedEvidence) -> Iterator[ActionGroup]:
+    """Blocks that cannot be read and that the other set has."""
+    state, kept = evidence.state, evidence.kept
+    assert kept is not None
+    older = _from_the_older_set(evidence, agreed=True)
+    if older is not None:
+        yield older
+        return
+    for number in range(NR_SETS):
+        mask = state.blocks.unreadable(kept.layout, number)
+        count = int(np.count_nonzero(mask if kept.view.lost is None else mask & ~kept.view.lost))
+        if count:
+            text = f"{count} blocks of the {SET_NAMES[number]} metadata set that cannot be read are written again"
+            yield RULES.action(UNREADABLE, text, set=number)
+
+
+def _with_lost(
+    kept: SetSurvey, pairs: Mapping[int, tuple[int, int | None]], *, agreed: bool
+) -> tuple[SetSurvey, list[ActionGroup]]:
+    """The content with what no set has made anew, where that is agreed to or certain."""
+    view = kept.view
+    if view.lost is None:
+        return kept, []
+    table = with_pairs(view, pairs).read_map()
+    zones = np.flatnonzero(view.lost_zones)
+    mapping = survey_map(view.blocks.geometry, view.layout, table)
+    left = (kept.bits.weight > 0) & ~mapping.owners.named & ~held_zones(view.blocks.geometry, view.layout)
+    certain = bool(view.lost_map.any()) and not left.any() and not len(zones)
+    actions = []
+    for block in np.flatnonzero(view.lost_map).tolist():
+        text = f"map block {block} is written anew: chunks that no setting names are unmapped"
+        consent = Consent.CERTAIN if certain else Consent.LOSES
+        actions.append(RULES.action("metadata-lost", text, consent=consent, agreed=agreed, what="map", block=block))
+    if len(zones):
+        actions.append(
+            RULES.actions(
+                "metadata-lost",
+                "zone {zone}: every block that was written is valid from now on",
+                zone=narrow(zones),
+                consent=Consent.LOSES,
+                agreed=agreed,
+            )
+        )
+    if any(action.waits for action in actions):
+        return kept, actions
+    made = {zone: written_bits(view, table, zone) | view.rows(np.array([zone]))[0] for zone in zones.tolist()}
+    return survey_set(replace(view, table=table, made=made or None, lost=None)), actions
 
 
 def _leave_sets(repair: RepairPlan, evidence: DmZonedEvidence) -> None:
@@ -114,12 +189,17 @@ def _repair_sets(
     """Repair the content that counts, and give it to both sets; what is undecided stays in each as it is."""
     state, source, ties = evidence.state, kept.number, evidence.ties
     pairs = named_pairs(consents.settings.text(PAIR))
+    kept, made = _with_lost(kept, pairs, agreed="metadata-lost" in consents.allow)
+    if _is_doubtful(state, kept):
+        for action in made:
+            repair.add(action)
+        return
     mapping, earlier = _decide_map(kept, pairs, ties, consents)
     bitmaps = BitmapRepair(mapping, consents)
     superblock, actions = repaired_superblock(state, source, consents.allow)
     healing = healing_steps(kept.view)
     tables = table_steps(mapping.survey, kept.view, mapping.table, bitmaps.edits, equal=evidence.equal, ties=ties)
-    done = [*_as_named(pairs), *earlier, *mapping.actions, *bitmaps.actions]
+    done = [*made, *_read_again(evidence), *_as_named(pairs), *earlier, *mapping.actions, *bitmaps.actions]
     if ties is None:
         changed = bool(healing or tables[source])
         wanted = set_superblocks(state, source, superblock, changed=changed)
@@ -134,10 +214,16 @@ def _repair_sets(
     done = [*_copied(evidence, source), *done]
     for action in (*(a for a in done if not a.waits), *taken):
         repair.add(action)
-    _repair_members(repair, evidence, superblock)
+    _repair_members(repair, evidence, superblock, consents.allow)
     for action in (a for a in done if a.waits):
         repair.add(action)
     _repair_zones(repair, mapping, ties, agreed="zone-unmapped-not-empty" in consents.allow)
+
+
+def _is_doubtful(state: TargetState, kept: SetSurvey) -> bool:
+    """The other set can be read where the kept one is lost, and does not serve: a sound super block would make it."""
+    lost = kept.view.lost
+    return lost is not None and bool((lost & ~state.blocks.unreadable(kept.layout, 1 - kept.number)).any())
 
 
 def _decide_map(
@@ -207,9 +293,12 @@ def _copied(evidence: DmZonedEvidence, source: int) -> list[ActionGroup]:
     return [*actions, RULES.action(code, text, consent=consent, agreed=True, needs="--use-set N" if guessed else "")]
 
 
-def _repair_members(repair: RepairPlan, evidence: DmZonedEvidence, superblock: SuperBlock) -> None:
-    for member, tertiary, action in tertiary_repairs(evidence.state, superblock):
-        plan_tertiary(repair.plan, evidence.geometry, member, tertiary)
+def _repair_members(
+    repair: RepairPlan, evidence: DmZonedEvidence, superblock: SuperBlock, allow: frozenset[str]
+) -> None:
+    for member, tertiary, action in tertiary_repairs(evidence.state, superblock, allow):
+        if not action.waits:
+            plan_tertiary(repair.plan, evidence.geometry, member, tertiary)
         repair.add(action)
 
 
@@ -219,6 +308,8 @@ def _repair_zones(repair: RepairPlan, mapping: MapRepair, ties: Ties | None, *, 
     idle = geometry.sequential & geometry.not_empty & ~geometry.dead & ~mapping.held & ~mapping.named
     if ties is not None:
         idle &= ~ties.zones
+    if mapping.survey.view.lost_map.any():  # they may be the lost chunks' zones
+        idle[:] = False
     zones: IntArray = np.flatnonzero(idle)
     repair.add(
         RULES.actions(

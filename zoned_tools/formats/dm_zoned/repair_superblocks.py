@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 from zoned_tools.codec.fields import NIL_UUID
 from zoned_tools.errors import RefusedError
 from zoned_tools.formats.contract import Consent
-from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState, fits_without_deaths, set_zones_of
+from zoned_tools.formats.dm_zoned.judge import (
+    UNREADABLE,
+    SuperBlockState,
+    TargetState,
+    fits_without_deaths,
+    set_zones_of,
+)
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, LABEL_BYTES, MAGIC, NR_SETS, SuperBlock, encode_label
 from zoned_tools.formats.dm_zoned.rules import RULES
 
@@ -168,8 +174,13 @@ def _used_zone(state: TargetState, found: SuperBlockState, member: Member) -> It
         )
 
 
-def tertiary_repairs(state: TargetState, superblock: SuperBlock) -> Iterator[tuple[Member, SuperBlock, ActionGroup]]:
-    """``(member, super block, action)`` of every tertiary super block that needs rewriting."""
+def tertiary_repairs(
+    state: TargetState, superblock: SuperBlock, allow: frozenset[str]
+) -> Iterator[tuple[Member, SuperBlock, ActionGroup]]:
+    """``(member, super block, action)`` of every tertiary super block that needs rewriting.
+
+    One that cannot be read waits for consent: nothing says that the device is the member that it is named as.
+    """
     for found, member in zip(state.tertiary, state.geometry.members[1:], strict=True):
         kept = _device_uuid(found, superblock)
         wanted = replace(superblock, gen=0, sb_block=member.block_offset, dev_uuid=kept or uuid.uuid4())
@@ -177,7 +188,13 @@ def tertiary_repairs(state: TargetState, superblock: SuperBlock) -> Iterator[tup
             continue
         new = "" if kept else f" with new device UUID {wanted.dev_uuid}"
         text = f"the super block of device {member.index} is rewritten{new}"
-        yield member, wanted, RULES.action(_reason(state, found), text, device=member.index)
+        consent = Consent.GUESSES if found.is_unreadable else Consent.CERTAIN
+        agreed = UNREADABLE in allow
+        yield (
+            member,
+            wanted,
+            RULES.action(_reason(state, found), text, consent=consent, agreed=agreed, device=member.index),
+        )
 
 
 def _reason(state: TargetState, found: SuperBlockState) -> str:

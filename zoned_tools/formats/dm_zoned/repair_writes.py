@@ -14,24 +14,21 @@ it changes.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from zoned_tools.device.base import ZoneOperation
 from zoned_tools.device.plan import Copy, Fill, Flush, ManageZones, Plan, Produce, Step, Write
-from zoned_tools.device.runs import runs, value_runs
 from zoned_tools.errors import RefusedError
+from zoned_tools.formats.dm_zoned.differences import Origin, Producer, Writing, as_blocks, difference_steps
 from zoned_tools.formats.dm_zoned.geometry import Member, TargetGeometry, held_zones
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES, TargetState
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, NR_SETS, MapArray, MetadataLayout, SuperBlock
 from zoned_tools.formats.dm_zoned.open import (
     SetView,
-    TargetBlocks,
     Words,
     bitmap_words,
     read_map,
@@ -41,24 +38,12 @@ from zoned_tools.formats.dm_zoned.repair_bits import NO_ZONE, BitmapEdits
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, keep_below, take_beyond
 
 if TYPE_CHECKING:
-    from zoned_tools.device.zones import BoolArray, IntArray
+    from collections.abc import Callable
+
+    from zoned_tools.device.zones import IntArray
     from zoned_tools.formats.dm_zoned.choice import Ties
 
-_BLOCK_WORDS = BLOCK_BYTES // 8
-_LONG_RUN_BLOCKS = 64
-"""Runs of zeroes or ones, or of blocks to copy, become one step when they are at least this long."""
-_MAX_GAP_BLOCKS = 15
-"""Blocks that need no change are written along when they separate two that do."""
 _MAX_GENERATION = (1 << 64) - 1
-
-_ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
-_MIXED, _ZERO, _ONE, _COPY = 0, 1, 2, 3
-
-Blocks: TypeAlias = npt.NDArray[np.uint64]
-"""Rows of one block each: shape (blocks, 512)."""
-Producer: TypeAlias = Callable[[int, int], Callable[[], bytes]]
-"""Given first and end row of some blocks, what makes their content again."""
-
 
 # -- super blocks
 
@@ -195,13 +180,21 @@ def healing_steps(view: SetView) -> list[Step]:
         return []
     blocks, layout, number = view.blocks, view.layout, view.number
     own = SetView(blocks, layout, number)
+    writing = Writing(view, (number,))
     note = f"{SET_NAMES[number]} mapping table, from the other set"
     steps = list(
-        difference_steps(blocks, layout.map_block(number), as_blocks(view.read_map()), as_blocks(own.read_map()), note)
+        difference_steps(
+            blocks,
+            layout.map_block(number),
+            as_blocks(view.read_map()),
+            as_blocks(own.read_map()),
+            note,
+            **writing.map_blocks(number),
+        )
     )
     note = f"{SET_NAMES[number]} bitmap blocks, from the other set"
     step, per_zone = stream_zones(layout), layout.bitmap_blocks_per_zone
-    masks = [mask for mask in (view.taken, view.joined) if mask is not None]
+    masks = [mask for mask in (view.taken, view.joined, view.made_blocks) if mask is not None]
     for zone in range(0, layout.nr_zones, step):
         rows = slice(zone * per_zone, (zone + step) * per_zone)
         if not any(mask[rows].any() for mask in masks):
@@ -212,7 +205,13 @@ def healing_steps(view: SetView) -> list[Step]:
         SetView(blocks, layout, 1 - number).bitmaps_into(zone, other)
         origin = Origin(layout.bitmap_block(1 - number, zone), as_blocks(other))
         steps += difference_steps(
-            blocks, layout.bitmap_block(number, zone), as_blocks(wanted), as_blocks(actual), note, origin
+            blocks,
+            layout.bitmap_block(number, zone),
+            as_blocks(wanted),
+            as_blocks(actual),
+            note,
+            origin,
+            **writing.bitmap_blocks(number, zone, len(wanted)),
         )
     return steps
 
@@ -232,6 +231,7 @@ def table_steps(
     """
     blocks, layout, source = survey.view.blocks, survey.layout, survey.number
     steps: list[list[Step]] = [[], []]
+    writing = Writing(healed, (1 - source,))
     kept = healed.read_map()
     for number in range(NR_SETS):
         actual = kept if equal or number == source else read_map(blocks, layout, number)
@@ -241,8 +241,9 @@ def table_steps(
             wanted[: len(ties.chunks)][ties.chunks] = actual[: len(ties.chunks)][ties.chunks]
         origin = Origin(layout.map_block(source), as_blocks(kept)) if number != source else None
         note = f"{SET_NAMES[number]} mapping table"
+        marks = writing.map_blocks(number)
         steps[number] += difference_steps(
-            blocks, layout.map_block(number), as_blocks(wanted), as_blocks(actual), note, origin
+            blocks, layout.map_block(number), as_blocks(wanted), as_blocks(actual), note, origin, **marks
         )
     if equal and not edits and not survey.bits.beyond.any():
         return steps
@@ -257,7 +258,7 @@ def table_steps(
             actual_words = before
             if number != source and not equal:
                 actual_words = other[: len(words)]
-                blocks.read_into(layout.bitmap_block(number, zone), actual_words.data.cast("B"))
+                blocks.read_around(layout.bitmap_block(number, zone), actual_words.data.cast("B"))
             wanted_words = words
             producer: Producer | None = partial(bitmaps.producer, zone)
             tied = ties.zones[zone : zone + len(words)] if ties is not None else None
@@ -266,8 +267,16 @@ def table_steps(
             block = layout.bitmap_block(number, zone)
             note = f"{SET_NAMES[number]} bitmap blocks"
             origin = Origin(layout.bitmap_block(source, zone), as_blocks(before)) if number != source else None
+            marks = writing.bitmap_blocks(number, zone, len(words))
             steps[number] += difference_steps(
-                blocks, block, as_blocks(wanted_words), as_blocks(actual_words), note, origin, producer
+                blocks,
+                block,
+                as_blocks(wanted_words),
+                as_blocks(actual_words),
+                note,
+                origin,
+                producer,
+                **marks,
             )
     return steps
 
@@ -343,66 +352,3 @@ class WantedBitmaps:
         self.edit(first_zone, words)
         skip = first_block - first_zone * per_zone
         return as_blocks(words)[skip : skip + count].tobytes()
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Content, as blocks, that is on the same device from absolute block ``block`` on."""
-
-    block: int
-    rows: Blocks
-
-
-def as_blocks(array: npt.NDArray[np.unsignedinteger]) -> Blocks:
-    """Rows of one block each."""
-    return array.reshape(-1).view("<u8").reshape(-1, _BLOCK_WORDS)
-
-
-def difference_steps(
-    blocks: TargetBlocks,
-    block: int,
-    wanted: Blocks,
-    actual: Blocks,
-    note: str,
-    origin: Origin | None = None,
-    producer: Producer | None = None,
-) -> Iterator[Step]:
-    """Steps that turn ``actual``, the content from absolute block ``block`` on, into ``wanted``.
-
-    Blocks that ``origin`` has at the same row are copied from there where that saves memory; what cannot be
-    filled or copied is kept in the step, or made again by what ``producer`` gives.
-    """
-    if np.array_equal(wanted, actual):
-        return
-    device, offset_bytes = blocks.geometry.locate(block)
-    source_bytes = blocks.geometry.locate(origin.block)[1] if origin is not None else 0
-    same = (wanted == origin.rows).all(axis=1) if origin is not None else np.zeros(len(wanted), np.bool_)
-    changed = np.flatnonzero((wanted != actual).any(axis=1))
-    for start, end in runs(changed, _MAX_GAP_BLOCKS + 1):
-        for first, last, kind in _kinds(wanted[start:end], same[start:end]):
-            skip, length = (start + first) * BLOCK_BYTES, (last - first) * BLOCK_BYTES
-            at = offset_bytes + skip
-            if kind == _COPY:
-                yield Copy(device, source_bytes + skip, at, length, note)
-            elif kind != _MIXED:
-                yield Fill(device, at, length, 0xFFFF if kind == _ONE else 0, note)
-            elif producer is not None:
-                yield Produce(device, at, length, producer(start + first, start + last), note)
-            else:
-                yield Write(device, at, wanted[start + first : start + last].tobytes(), note)
-
-
-def _kinds(rows: Blocks, same: BoolArray) -> Iterator[tuple[int, int, int]]:
-    """``(first, end, kind)`` of runs of blocks; ``same`` are those that can be copied."""
-    kinds = np.where((rows == 0).all(axis=1), _ZERO, np.where((rows == _ONES).all(axis=1), _ONE, _MIXED))
-    kinds = np.where(same & _is_short(kinds), _COPY, kinds)
-    kinds[_is_short(kinds)] = _MIXED
-    for start, end in value_runs(kinds).tolist():
-        yield start, end, int(kinds[start])
-
-
-def _is_short(kinds: IntArray) -> BoolArray:
-    """Mask of the blocks that are not in a long run of one kind; mixed blocks never are."""
-    lengths = np.diff(value_runs(kinds), axis=1)[:, 0]
-    short: BoolArray = np.repeat(lengths < _LONG_RUN_BLOCKS, lengths) | (kinds == _MIXED)
-    return short

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoned_tools.errors import MetadataError
-from zoned_tools.formats.dm_zoned.alone import open_target
-from zoned_tools.formats.dm_zoned.judge import read_state
+from zoned_tools.formats.dm_zoned.content import around_unreadable, content_of
 from zoned_tools.formats.dm_zoned.layout import UNMAPPED
-from zoned_tools.formats.dm_zoned.open import read_map
 
 if TYPE_CHECKING:
     from zoned_tools.device.zones import IntArray
     from zoned_tools.formats.contract import Target
+    from zoned_tools.formats.dm_zoned.judge import TargetState
 
 
 def zone_roles(target: Target) -> dict[str, IntArray]:
@@ -23,10 +22,13 @@ def zone_roles(target: Target) -> dict[str, IntArray]:
     Raises:
         MetadataError: no set can be used.
     """
-    state = read_state(open_target(target))
+    return around_unreadable(target, _roles)
+
+
+def _roles(state: TargetState) -> dict[str, IntArray]:
     if state.layout is None or state.chosen is None:
-        raise MetadataError("No valid superblock found", device=target.device.path)
-    table = read_map(state.blocks, state.layout, state.chosen)[: state.layout.nr_chunks].astype(np.int64)
+        raise MetadataError("No valid superblock found", device=state.geometry.members[0].path)
+    table = content_of(state, state.chosen).read_map()[: state.layout.nr_chunks].astype(np.int64)
     zones = state.layout.metadata_zones
     return {
         "data": table[:, 0][table[:, 0] != UNMAPPED],

@@ -339,7 +339,18 @@ RULES = Rules(
             "it was copied to a partition of another size, or its volume was resized",
             kernel=_REFUSES,
         ),
-        **rescue_rules(),
+        **rescue_rules(
+            repair="rewritten from the other metadata set; from an older set, and the super block of a member, only "
+            "with consent",
+            asks=_GUESSES,
+            allow="blocks that only the older metadata set has are taken from it, which may lack the last commit; the "
+            "super block of a member is made anew, with a new device UUID",
+            lost_repair="nothing; an entry of the mapping table whose zone pair=CHUNK:ZONE[+BUFFER] names is kept when "
+            "no other zone is left without a chunk, else only with consent",
+            lost_asks=_LOSES,
+            lost_allow="chunks of a lost block of the mapping table that the setting pair= does not name are unmapped "
+            "(the bits of their zones stay), and of a zone whose bitmap is lost every block that was written is valid",
+        ),
     },
 )
 """Specification code to rule; printed by ``zoned explain``."""

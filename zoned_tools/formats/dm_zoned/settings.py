@@ -10,6 +10,7 @@ from zoned_tools.formats.shared.settings import Journey, Setting, choice, number
 
 USE_SET = "use-set"
 OVERLAP, RECLAIM, BZONE, BITS, PAIR = "overlap", "reclaim", "bzone", "bits", "pair"
+BITMAPS = "bitmaps"
 RLOW, IDLE_RLOW = "rlow", "idle_rlow"
 ACCEPT_MEMBERS = "accept_members"
 LEGACY = "legacy"
@@ -84,6 +85,14 @@ SETTINGS: tuple[Setting, ...] = (
         Journey.REPAIR,
         Journey.LOGICAL,
         default="sets",
+    ),
+    choice(
+        BITMAPS,
+        ("lost", "written"),
+        "blocks whose validity bits cannot be read in any metadata set: lost, or valid where they were written (below "
+        "the write pointer, or not all zero)",
+        Journey.LOGICAL,
+        default="lost",
     ),
     replace(
         text(

@@ -213,7 +213,10 @@ class BitmapSurvey:
 
 @dataclass(frozen=True, slots=True)
 class SetSurvey:
-    """A whole metadata set; ``differing`` are map and bitmap blocks unlike the other set's, counted from the map."""
+    """A whole metadata set; ``differing`` are map and bitmap blocks unlike the other set's, counted from the map.
+
+    Blocks that only one of the sets can be read of are not among them.
+    """
 
     view: SetView
     map: MapSurvey
@@ -260,7 +263,10 @@ def survey_set(view: SetView, compare_with: int | None = None) -> SetSurvey:
         differing = differing_blocks(table.reshape(-1, _MAP_WORDS), other.reshape(-1, _MAP_WORDS))
     mapping = survey_map(blocks.geometry, layout, table)
     bits = survey_bitmaps(view, mapping, compare_with)
-    return SetSurvey(view, mapping, bits, np.concatenate((differing, bits.differing + layout.nr_map_blocks)))
+    differing = np.concatenate((differing, bits.differing + layout.nr_map_blocks))
+    if compare_with is not None and blocks.media:
+        differing = differing[~(blocks.unreadable(layout, 0) | blocks.unreadable(layout, 1))[differing]]
+    return SetSurvey(view, mapping, bits, differing)
 
 
 def differing_blocks(one: npt.NDArray[np.unsignedinteger], other: npt.NDArray[np.unsignedinteger]) -> IntArray:
@@ -286,7 +292,7 @@ def survey_bitmaps(view: SetView, mapping: MapSurvey, compare_with: int | None =
         part = slice(zone, zone + len(words))
         if other is not None and compare_with is not None:
             same = other[: len(words)]
-            blocks.read_into(layout.bitmap_block(compare_with, zone), same.data.cast("B"))
+            blocks.read_around(layout.bitmap_block(compare_with, zone), same.data.cast("B"))
             rows = differing_blocks(words.reshape(-1, _BLOCK_WORDS), same.reshape(-1, _BLOCK_WORDS))
             differing.append(rows + zone * layout.bitmap_blocks_per_zone)
         beyond[part] = take_beyond(words, geometry.zone_blocks)

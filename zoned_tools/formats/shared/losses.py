@@ -83,13 +83,20 @@ class SalvagesBlocks(Protocol):
 
 
 def rescue_rules(
-    *, repair: str = "", kernel: str = "", lost_repair: str = "", lost_asks: Consent = Consent.CERTAIN
+    *,
+    repair: str = "",
+    asks: Consent = Consent.CERTAIN,
+    allow: str = "",
+    kernel: str = "",
+    lost_repair: str = "",
+    lost_asks: Consent = Consent.CERTAIN,
+    lost_allow: str = "",
 ) -> dict[str, Rule]:
     """The rules about media that every layout has; a layout says what its own repair does.
 
     Args:
-        repair: of a block of which another copy can be read.
-        lost_repair, lost_asks: of metadata of which no copy can be.
+        repair, asks, allow: of a block of which another copy can be read.
+        lost_repair, lost_asks, lost_allow: of metadata of which no copy can be.
     """
     return {
         "block-unreadable": Rule(
@@ -98,6 +105,8 @@ def rescue_rules(
             _MEDIUM,
             repair,
             kernel=kernel or "fails where it needs them",
+            asks=asks,
+            allow=allow,
         ),
         "metadata-lost": Rule(
             Severity.ERROR,
@@ -106,6 +115,7 @@ def rescue_rules(
             lost_repair,
             kernel=kernel or "fails where it needs them",
             asks=lost_asks,
+            allow=lost_allow,
         ),
         "data-unreadable": Rule(
             Severity.ERROR,

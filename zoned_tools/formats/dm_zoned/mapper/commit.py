@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from zoned_tools.formats.dm_zoned.mapper.disk import TargetDisk
+    from zoned_tools.formats.dm_zoned.mapper.missing import MissingBits
     from zoned_tools.formats.dm_zoned.open import SetView
 
 CURRENT_SET, LOG_SET = 0, 1
@@ -48,6 +49,7 @@ class MetadataStore:
         table: its mapping table, shape (map blocks * 512, 2); owned from now on.
         superblocks: super blocks of both sets, equal in generation; only one when nothing is written.
         added: buffer zone to data zone whose valid blocks it has, too.
+        missing: what is not known because no set has its blocks; None when everything is.
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class MetadataStore:
         table: MapArray,
         superblocks: Sequence[SuperBlock],
         added: Mapping[int, int] = MappingProxyType({}),
+        missing: MissingBits | None = None,
     ) -> None:
         self._disk = disk
         layout = self.layout = view.layout
         self.table = table
         self._view = view
         self._added = added
+        self.missing = missing if missing is not None and missing else None
         self._superblocks = list(superblocks)
         self._bitmap_blocks = layout.bitmap_blocks_per_zone
         self.bitmaps = BitmapCache(
@@ -77,6 +81,8 @@ class MetadataStore:
         for buffer, zone in self._added.items():
             if first_zone <= buffer < first_zone + count:
                 words[buffer - first_zone] |= self._view.rows(np.array([zone]))[0]
+        if self.missing is not None:
+            self.missing.guess(first_zone, words)
         return words.tobytes()
 
     # -- the mapping table

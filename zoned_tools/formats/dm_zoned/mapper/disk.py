@@ -39,6 +39,11 @@ class TargetDisk:
             readable[zone] = min(int(readable[zone]), geometry.zone_length_blocks(int(zone)))
         self.wp_blocks: list[int] = readable.tolist()
 
+    @property
+    def size_blocks(self) -> int:
+        """Blocks of the first device; a place that begins there is behind its end."""
+        return self.devices[0].geometry.size_bytes // BLOCK_BYTES
+
     def is_dead(self, zone: int) -> bool:
         """Read-only or offline."""
         return self.read_only[zone] or self.offline[zone]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from zoned_tools.device.zones import BoolArray
     from zoned_tools.formats.dm_zoned.mapper.commit import MetadataStore
     from zoned_tools.formats.dm_zoned.mapper.disk import TargetDisk
+    from zoned_tools.formats.dm_zoned.mapper.missing import MissingBits
 
 SLICE_BLOCKS = 2048
 """How much of a chunk is looked at, and read, at a time."""
@@ -34,7 +35,7 @@ MAX_GAP_BLOCKS = 16
 """Gaps up to this size between valid blocks are read along and thrown away."""
 
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
-_HOLE, _DATA, _BUFFER, _LOST = range(4)
+_HOLE, _DATA, _BUFFER, _LOST, _UNKNOWN = range(5)
 Labels = npt.NDArray[np.uint8]
 Piece = tuple[int, int, int]
 """Start and end of a run of blocks within a part of a chunk, and its label."""
@@ -89,6 +90,9 @@ class ContentReader:
             return np.full(count, _LOST, np.uint8)
         in_data = self._valid(data_zone, offset, count)
         labels: Labels = in_data.view(np.uint8)
+        missing = self._store.missing
+        if missing is not None:
+            labels = np.where(in_data, np.uint8(_DATA), self._unknown(missing, data_zone, offset, count))
         if buffer_zone == UNMAPPED:
             return labels
         if buffer_zone >= self._nr_zones:
@@ -97,12 +101,26 @@ class ContentReader:
         in_buffer = self._valid(buffer_zone, offset, count)
         in_buffer &= ~in_data
         labels[in_buffer] = _BUFFER
+        if missing is not None:
+            np.maximum(labels, self._unknown(missing, buffer_zone, offset, count), out=labels, where=labels == _HOLE)
+        return labels
+
+    def _unknown(self, missing: MissingBits, zone: int, offset: int, count: int) -> Labels:
+        """Labels of the blocks of a zone: unknown below its write pointer where nobody knows whether they are valid."""
+        mask = missing.blocks(zone, offset, count)
+        below = self._disk.wp_blocks[zone] - offset
+        if below < count:
+            mask[max(below, 0) :] = False
+        labels: Labels = mask * np.uint8(_UNKNOWN)
         return labels
 
     def _uniform(self, data_zone: int, buffer_zone: int, offset: int, count: int) -> int | None:
         """The label of all blocks of a range, None when they differ or when it is not quick to tell."""
         if data_zone >= self._nr_zones:
             return _LOST
+        missing = self._store.missing
+        if missing is not None and (data_zone in missing or buffer_zone in missing):
+            return None
         state = self._store.bitmaps[data_zone].uniform(offset, count)
         if state and offset + count <= self._disk.wp_blocks[data_zone]:
             return _DATA
@@ -122,7 +140,7 @@ class ContentReader:
             data_zone, buffer_zone = self._store.zones_of(part.chunk)
             target = view[start : start + part.count * BLOCK_BYTES]
             if data_zone == UNMAPPED:
-                _zero(target)
+                self._read_unmapped(part, target)
                 continue
             for done in range(0, part.count, SLICE_BLOCKS):
                 count = min(SLICE_BLOCKS, part.count - done)
@@ -130,12 +148,26 @@ class ContentReader:
                 into = target[done * BLOCK_BYTES : (done + count) * BLOCK_BYTES]
                 self._read_slice(piece, data_zone, buffer_zone, into)
 
+    def _read_unmapped(self, part: ChunkPart, view: memoryview) -> None:
+        missing = self._store.missing
+        if missing is not None and missing.is_unknown(part.chunk):
+            last = part.block + part.count - 1
+            raise DeviceError(
+                f"logical blocks {part.block} to {last} (chunk {part.chunk}) cannot be read: "
+                f"{missing.why_chunk(part.chunk)}",
+                device=self.path,
+                errno=errno.EIO,
+            )
+        _zero(view)
+
     def _read_one(self, part: ChunkPart, data_zone: int, buffer_zone: int, view: memoryview) -> bool:
         """Read a single block the short way; False when something is out of the ordinary."""
         for zone in (data_zone, buffer_zone):
             if zone == UNMAPPED:
                 break
             if zone >= self._nr_zones or self._disk.offline[zone]:
+                return False
+            if self._store.missing is not None and zone in self._store.missing:
                 return False
             if part.offset < self._disk.wp_blocks[zone] and self._store.bitmaps[zone].test(part.offset):
                 self._disk.read_into(zone, part.offset, view)
@@ -151,7 +183,7 @@ class ContentReader:
                 self._disk.read_into(data_zone, part.offset, view)
                 return
             labels = self.labels(data_zone, buffer_zone, part.offset, part.count)
-            if bool((labels == _LOST).any()):
+            if bool((labels >= _LOST).any()):
                 self._raise_lost(part, data_zone, buffer_zone)
             _zero(view)
             self._fill(data_zone, part.offset, labels == _DATA, view)
@@ -166,6 +198,10 @@ class ContentReader:
             ) from None
 
     def _raise_lost(self, part: ChunkPart, data_zone: int, buffer_zone: int) -> None:
+        if data_zone < self._nr_zones and (buffer_zone == UNMAPPED or buffer_zone < self._nr_zones):
+            assert self._store.missing is not None
+            zone = data_zone if data_zone in self._store.missing else buffer_zone
+            raise DeviceError(self._store.missing.why_zone(zone), errno=errno.EIO)
         kind, zone = ("data", data_zone) if data_zone >= self._nr_zones else ("buffer", buffer_zone)
         raise DeviceError(f"{kind} zone {zone} of chunk {part.chunk} is not on the device", errno=errno.EIO)
 
@@ -227,16 +263,20 @@ class ContentReader:
     def _segments(self, block: int, count: int) -> Iterator[tuple[ChunkPart, list[Piece]]]:
         """Parts of mapped chunks with their pieces; unmapped chunks in a row are one part with none."""
         hole: ChunkPart | None = None
+        missing = self._store.missing
         for part in self.parts(block, count):
             data_zone, buffer_zone = self._store.zones_of(part.chunk)
-            if data_zone == UNMAPPED:
+            if data_zone == UNMAPPED and (missing is None or not missing.is_unknown(part.chunk)):
                 first = hole or part
                 hole = ChunkPart(first.chunk, first.offset, part.block + part.count - first.block, first.block)
                 continue
             if hole is not None:
                 yield hole, []
                 hole = None
-            yield part, self._pieces(part, data_zone, buffer_zone)
+            if data_zone == UNMAPPED:
+                yield part, [(0, part.count, _UNKNOWN)]
+            else:
+                yield part, self._pieces(part, data_zone, buffer_zone)
         if hole is not None:
             yield hole, []
 
@@ -256,6 +296,14 @@ class ContentReader:
             return f"chunk {part.chunk} is not mapped"
         return f"chunks {part.chunk} to {last} are not mapped"
 
+    def _why_unknown(self, part: ChunkPart) -> str:
+        missing, (data_zone, buffer_zone) = self._store.missing, self._store.zones_of(part.chunk)
+        assert missing is not None
+        if data_zone == UNMAPPED:
+            return f"chunk {part.chunk}, lost: {missing.why_chunk(part.chunk)}"
+        zone = data_zone if data_zone in missing else buffer_zone
+        return f"chunk {part.chunk}, lost: {missing.why_zone(zone)}"
+
     def _extents(self, part: ChunkPart, pieces: list[Piece]) -> Iterator[MapExtent]:
         data_zone, buffer_zone = self._store.zones_of(part.chunk)
         name, commit = f"chunk {part.chunk}, zone {data_zone}", f"generation {self._store.generation}"
@@ -274,6 +322,10 @@ class ContentReader:
         for start, end, kind in pieces:
             if kind == _HOLE:
                 yield MapExtent(part.block + start, end - start, 0, None, why[kind])
+                continue
+            if kind == _UNKNOWN:
+                # Behind the end of the device, as what is on no device: it is no hole, and nobody can read it.
+                yield MapExtent(part.block + start, end - start, 0, self._disk.size_blocks, self._why_unknown(part))
                 continue
             if kind not in places:
                 places[kind] = self._disk.place(zones[kind], part.offset)

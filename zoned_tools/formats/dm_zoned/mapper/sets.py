@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoned_tools.errors import MetadataError, RefusedError
-from zoned_tools.formats.dm_zoned.alone import open_target
 from zoned_tools.formats.dm_zoned.choice import SetChoice, Wishes, choose
+from zoned_tools.formats.dm_zoned.content import around_unreadable, content_of
 from zoned_tools.formats.dm_zoned.foreign import ForeignZones, find_foreign
-from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState, fits_without_deaths, read_state
+from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState, fits_without_deaths
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, NR_SETS, MetadataLayout, SuperBlock
 from zoned_tools.formats.dm_zoned.mapper.commit import CURRENT_SET, MetadataStore
 from zoned_tools.formats.dm_zoned.mapper.disk import TargetDisk
+from zoned_tools.formats.dm_zoned.mapper.missing import MissingBits
 from zoned_tools.formats.dm_zoned.open import STREAM_BYTES, SetView, TargetBlocks
 from zoned_tools.formats.dm_zoned.pairing import Pairing, with_pairs
 from zoned_tools.formats.dm_zoned.reclaim import find_emptied, judge_emptied
-from zoned_tools.formats.dm_zoned.settings import ACCEPT_MEMBERS, PAIR, RECLAIM, named_pairs
+from zoned_tools.formats.dm_zoned.settings import ACCEPT_MEMBERS, BITMAPS, PAIR, RECLAIM, named_pairs
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_map, survey_set
 
 if TYPE_CHECKING:
@@ -66,9 +67,13 @@ def open_for_reading(target: Target, settings: Settings) -> Opened:
         RefusedError: a member is foreign or out of order.
         UsageError: zones that the user names are not there.
     """
+    use_set = Wishes.of(settings).use_set
+    return around_unreadable(target, lambda state: _open_for_reading(target, state, settings), use_set)
+
+
+def _open_for_reading(target: Target, state: TargetState, settings: Settings) -> Opened:
     wishes = Wishes.of(settings)
     accept_members = settings.on(ACCEPT_MEMBERS)
-    state = read_state(open_target(target), wishes.use_set)
     number, layout = _choose(state, wishes.use_set, target)
     warnings = [f"set {n}: {s.faults[0].message}" for n, s in enumerate(state.sets) if s.faults]
     for tertiary in state.tertiary:
@@ -79,7 +84,8 @@ def open_for_reading(target: Target, settings: Settings) -> Opened:
                 hint="name the devices in the order of the format, the regular one first",
             )
         warnings += [f"device {tertiary.place.number}: {fault.message}" for fault in tertiary.faults[:1]]
-    view = SetView(state.blocks, layout, number)
+    view = content_of(state, number)
+    warnings += _borrowed(state, view)
     choice = _choice(state, layout, number, wishes) if _are_equally_new(state) else None
     if choice is not None:
         view = choice.kept.view
@@ -89,8 +95,27 @@ def open_for_reading(target: Target, settings: Settings) -> Opened:
     table = view.read_map()
     _refuse_foreign_zones(find_foreign(view, survey_map(state.geometry, layout, table)), target)
     added = _copied_blocks(view, table, settings.text(RECLAIM), warnings)
-    store = MetadataStore(disk, view, table, (_superblock(state, number),), added)
+    missing = MissingBits(view, table, guesses=settings.text(BITMAPS) == "written")
+    store = MetadataStore(disk, view, table, (_superblock(state, number),), added, missing)
     return Opened(disk, store, view.number, warnings)
+
+
+def _borrowed(state: TargetState, view: SetView) -> Iterator[str]:
+    """What is said of blocks that are read from an older set."""
+    number = view.number
+    if (
+        not view.is_mixed
+        or not state.both_valid
+        or _superblock(state, number).gen <= _superblock(state, 1 - number).gen
+    ):
+        return
+    unreadable = state.blocks.unreadable(view.layout, number)
+    count = int(np.count_nonzero(unreadable & ~view.lost if view.lost is not None else unreadable))
+    if count:
+        yield (
+            f"{count} metadata blocks of set {number} cannot be read; they are read from set {1 - number}, which is "
+            "older and may lack the last commit"
+        )
 
 
 def _refuse_foreign_zones(found: ForeignZones | None, target: Target) -> None:
@@ -149,8 +174,13 @@ def _choice(state: TargetState, layout: MetadataLayout, number: int, wishes: Wis
     """What counts of two sets of one generation; None when they are equal, or of different sizes."""
     if state.layout_of(1 - number) != layout:
         return None
-    differing = np.fromiter((block - 1 for block, _ in _differing_blocks(state.blocks, layout, number)), np.int64)
-    return choose(state.blocks, layout, differing, shown=number, wishes=wishes) if len(differing) else None
+    blocks = state.blocks
+    unreadable = blocks.unreadable(layout, 0), blocks.unreadable(layout, 1)
+    differing = np.fromiter((block - 1 for block, _ in _differing_blocks(blocks, layout, number)), np.int64)
+    differing = differing[~(unreadable[0] | unreadable[1])[differing]]
+    if not len(differing):
+        return None
+    return choose(blocks, layout, differing, shown=number, wishes=wishes, unreadable=unreadable)
 
 
 def _chosen(choice: SetChoice, number: int, wishes: Wishes) -> str:
@@ -179,13 +209,22 @@ def open_for_writing(target: Target, settings: Settings, *, resized_too: bool = 
         MetadataError: no set is usable, or not the one that the user wants.
         RefusedError: the metadata are damaged; writing could destroy what repair can still save.
     """
+    return around_unreadable(target, lambda state: _open_for_writing(target, state, settings, resized_too=resized_too))
+
+
+def _open_for_writing(target: Target, state: TargetState, settings: Settings, *, resized_too: bool) -> Opened:
     wishes = Wishes.of(settings)
-    state = read_state(open_target(target))
     if not resized_too:
         refuse_resized(state.geometry)
     number, layout = _choose(state, wishes.use_set, target)
     refuse_dead_zones(state.geometry, layout, target.device.path)
     _refuse_damaged_superblocks(state, number, target)
+    if state.blocks.media:
+        raise RefusedError(
+            f"{len(state.blocks.media.blocks)} metadata blocks cannot be read",
+            device=target.device.path,
+            hint=REPAIR_HINT,
+        )
     examination: SetSurvey | None = None
     if _are_equally_new(state):
         number, examination = _agreed(state, layout, number, wishes, target)
@@ -386,12 +425,14 @@ def _differing_blocks(blocks: TargetBlocks, layout: MetadataLayout, number: int)
         offsets = [blocks.geometry.locate(place)[1] for place in places]
         if not any(any(True for _ in device.data_extents(offset, count * BLOCK_BYTES)) for offset in offsets):
             continue
-        good, other = (blocks.read(place, count) for place in places)
+        good, other = bytearray(count * BLOCK_BYTES), bytearray(count * BLOCK_BYTES)
+        for place, raw in zip(places, (good, other), strict=True):
+            blocks.read_around(place, memoryview(raw))
         if good == other:
             continue
         rows = [np.frombuffer(raw, np.uint64).reshape(count, -1) for raw in (good, other)]
         for row in np.flatnonzero((rows[0] != rows[1]).any(axis=1)).tolist():
-            yield first + row, good[row * BLOCK_BYTES : (row + 1) * BLOCK_BYTES]
+            yield first + row, bytes(good[row * BLOCK_BYTES : (row + 1) * BLOCK_BYTES])
 
 
 def _same_names(one: SuperBlock, other: SuperBlock) -> bool:

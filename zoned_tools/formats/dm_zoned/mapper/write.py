@@ -18,6 +18,7 @@ from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, UNMAPPED
 from zoned_tools.formats.dm_zoned.mapper.allocate import ZonePool
 from zoned_tools.formats.dm_zoned.mapper.read import ChunkPart, ContentReader
 from zoned_tools.formats.dm_zoned.mapper.reclaim import Reclaimer, ZoneUse, no_space
+from zoned_tools.formats.shared.losses import Losses
 from zoned_tools.formats.shared.mapper import MapperBase
 
 if TYPE_CHECKING:
@@ -97,6 +98,11 @@ class DmZonedMapper(MapperBase):
     def generation(self) -> int:
         """Generation of the last commit."""
         return self._store.generation
+
+    def losses(self) -> Losses:
+        """What no readable metadata are about, and what is read by a guess."""
+        missing = self._store.missing
+        return missing.losses() if missing is not None else Losses()
 
     def read_blocks_into(self, block: int, buffer: memoryview) -> None:
         """Fill ``buffer`` from ``block`` on.
