@@ -102,6 +102,12 @@ def newer_set_with_an_error(images: Images) -> Target:
     return target
 
 
+def without_superblocks(target: Target, *offsets: int) -> Target:
+    for offset in offsets:
+        target.device.write(offset, bytes(BLOCK))
+    return target
+
+
 DECIDED_BY = {
     "sets-gen-differ": ("--use-set N", {"use_set": "0"}),
     "sets-content-differ": ("--use-set N", {"use_set": "0"}),
@@ -128,6 +134,7 @@ SCENARIOS: dict[str, Callable[[Images], Target]] = {
     "bits-unmapped": lambda images: corrupted(images, "hm64x1", variant_of("bits-unmapped-conv")),
     "zones-foreign": lambda _: emptied_drive(),
     "zone-unmapped-not-empty": lambda images: corrupted(images, "hm64x1", variant_of("zone-unmapped-written")),
+    "sb-lost": lambda images: without_superblocks(images.target("hm64x1"), 0, MIB),
     "block-unreadable": lambda images: damaged(corrupted(images, "hm64x1", variant_of("sec-gen-1")), [10]),
     "metadata-lost": lambda images: damaged(images.target("hm64x1"), [17, MIB // BLOCK + 17]),
 }

@@ -117,6 +117,8 @@ def _advice(evidence: DmZonedEvidence) -> str:
     sets, trusted = evidence.state.sets, evidence.trusted
     if trusted is not None:
         return f"set {trusted} cannot be used: {_wrong(sets[trusted])}; set {1 - trusted}: {_wrong(sets[1 - trusted])}"
+    if evidence.state.rebuilt is not None:
+        return "zoned check --repair --layout dm-zoned --allow sb-lost makes them anew, zoned export reads without them"
     plausible = next((n for n, s in enumerate(sets) if s.plausible), None)
     if plausible is None:
         return ""
@@ -139,7 +141,7 @@ def check(target: Target, options: CheckOptions) -> DmZonedEvidence:
         DeviceError: metadata cannot be read.
     """
     trusted = options.settings.number(USE_SET)
-    return around_unreadable(target, lambda state: _check(target, state, options, trusted), trusted)
+    return around_unreadable(target, lambda state: _check(target, state, options, trusted), trusted, rebuilds=True)
 
 
 def _check(target: Target, state: TargetState, options: CheckOptions, trusted: int | None) -> DmZonedEvidence:
@@ -160,9 +162,9 @@ def _check_sets(evidence: DmZonedEvidence, chosen: int, layout: MetadataLayout, 
     """Survey the chosen set, the other one where it could be as good, and decide between them."""
     state, other = evidence.state, 1 - chosen
     generations = [s.superblock.gen if s.superblock is not None else 0 for s in state.sets]
-    compared = state.both_valid and generations[0] == generations[1]
+    compared = state.both_count and generations[0] == generations[1]
     survey = survey_set(content_of(state, chosen), other if compared else None)
-    if not state.both_valid:
+    if not state.both_count:
         _report(evidence, survey)
         evidence.kept = survey
     elif not compared:

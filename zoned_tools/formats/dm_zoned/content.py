@@ -31,17 +31,27 @@ T = TypeVar("T")
 _PIECE_BLOCKS = STREAM_BYTES // BLOCK_BYTES
 
 
-def around_unreadable(target: Target, work: Callable[[TargetState], T], trust: int | None = None) -> T:
+def around_unreadable(
+    target: Target, work: Callable[[TargetState], T], trust: int | None = None, *, rebuilds: bool = False
+) -> T:
     """Do something with the state of a target; once more, around them, when metadata turn out to be unreadable.
 
     An image with a map file knows what is; a drive has to be read, which only one that gives an error is a second
     time.
 
+    Args:
+        rebuilds: where no super block is left, what stands for them is found out.
+
     Raises:
         DeviceError: something else cannot be read.
     """
     state = read_state(open_target(target), trust)
-    is_thorough = _look(state, thorough=not are_comparable(state))
+    if rebuilds:
+        from zoned_tools.formats.dm_zoned.rebuild import is_lost, rebuild
+
+        if is_lost(state):
+            rebuild(state)
+    is_thorough = state.rebuilt is not None or _look(state, thorough=not are_comparable(state))
     try:
         return work(state)
     except DeviceError as error:
@@ -66,7 +76,7 @@ def _look(state: TargetState, *, thorough: bool) -> bool:
 def are_comparable(state: TargetState) -> bool:
     """Both sets are valid, of one generation and of one size: neither is the newer one."""
     first, second = (found.superblock for found in state.sets)
-    if not state.both_valid or first is None or second is None or state.layout is None:
+    if not state.both_count or first is None or second is None or state.layout is None:
         return False
     return first.gen == second.gen and state.layout_of(0) == state.layout_of(1)
 
@@ -108,7 +118,7 @@ def serves(state: TargetState, number: int) -> bool:
     """
     if state.layout_of(number) != state.layout_of(1 - number):
         return False
-    if state.both_valid:
+    if state.both_count:
         return True
     if state.alike is None:
         state.alike = _are_alike(state)

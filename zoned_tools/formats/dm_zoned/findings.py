@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from zoned_tools.formats.dm_zoned.foreign import ForeignZones
     from zoned_tools.formats.dm_zoned.judge import SuperBlockState, TargetState
     from zoned_tools.formats.dm_zoned.open import SetView
+    from zoned_tools.formats.dm_zoned.rebuild import Rebuilt
     from zoned_tools.formats.shared.findings import FindingGroup
 
 _REFUSED = "(the kernel refuses to activate)"
@@ -47,13 +48,33 @@ _KERNELS_SET = 0
 def superblock_findings(state: TargetState) -> Iterator[FindingGroup]:
     """The first fault of each super block, and the oddities of valid ones."""
     both_bad = not any(s.valid for s in state.sets)
-    for found in (*state.sets, *state.tertiary):
+    if state.rebuilt is not None:
+        yield _lost_superblocks(state.rebuilt)
+    for found in (*(state.sets if state.rebuilt is None else ()), *state.tertiary):
         if found.faults and not (found.is_unreadable and not found.place.is_tertiary):
             fault = found.faults[0]
             danger = _kernel_danger(state, found, both_bad=both_bad)
             yield RULES.finding(fault.code, f"{found.place.name}: {fault.message}{danger}", **found.place.where)
         for code, message in found.notes:
             yield RULES.finding(code, f"{found.place.name}: {message}", **found.place.where)
+
+
+def _lost_superblocks(rebuilt: Rebuilt) -> FindingGroup:
+    """No super block is left; what stands for them."""
+    reserved, chunks = rebuilt.reserved, rebuilt.nr_chunks
+    if rebuilt.member is not None:
+        text = f"a member's has their counts ({chunks[0]} chunks, reserve {reserved[0]}) and names"
+    else:
+        text = (
+            f"mapping table and bitmaps fit {chunks[0]} to {chunks[1]} chunks (a reserve of {reserved[1]} to "
+            f"{reserved[0]}); {chunks[1]} are read"
+        )
+    return RULES.finding(
+        "sb-lost",
+        f"no metadata set has a super block: {text}; activating crashes the kernel",
+        nr_reserved_seq=list(reserved),
+        nr_chunks=list(chunks),
+    )
 
 
 def _kernel_danger(state: TargetState, found: SuperBlockState, *, both_bad: bool) -> str:
@@ -95,7 +116,8 @@ def unreadable_findings(state: TargetState, view: SetView) -> Iterator[FindingGr
     """Runs of blocks of each set that cannot be read and that the other set has; ``view`` is what counts."""
     for number, found in enumerate(state.sets):
         layout = state.layout_of(number)
-        mask = np.concatenate(([found.is_unreadable], state.blocks.unreadable(layout, number)))
+        is_unreadable = found.is_unreadable and state.rebuilt is None
+        mask = np.concatenate(([is_unreadable], state.blocks.unreadable(layout, number)))
         if view.lost is not None and layout == view.layout:
             mask[1:] &= ~view.lost
         older = state.both_valid and number == view.number and _gen(state, 1 - number) < _gen(state, number)

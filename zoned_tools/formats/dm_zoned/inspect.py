@@ -35,7 +35,7 @@ def inspect(target: Target) -> dict[str, object]:
         GeometryError: the devices cannot form a target.
         DeviceError: something cannot be read.
     """
-    return around_unreadable(target, _tree)
+    return around_unreadable(target, _tree, rebuilds=True)
 
 
 def _tree(state: TargetState) -> dict[str, object]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from zoned_tools.formats.dm_zoned.open import TargetBlocks
+    from zoned_tools.formats.dm_zoned.rebuild import Rebuilt
 
 SET_NAMES = ("primary", "secondary")
 UNREADABLE = "block-unreadable"
@@ -243,6 +244,7 @@ class TargetState:
         tertiary: one for each zoned member of a multi-device target.
         layout: sizes and places, from the chosen set; None when no set can be used.
         chosen: set that the kernel would activate, None when no set can be used.
+        rebuilt: the super blocks are lost, and what stands for them was found out; None when they are there.
         alike: every block but the super blocks that can be read of both sets is the same in both; None: not compared.
     """
 
@@ -251,6 +253,7 @@ class TargetState:
     tertiary: list[SuperBlockState] = field(default_factory=list)
     layout: MetadataLayout | None = None
     chosen: int | None = None
+    rebuilt: Rebuilt | None = None
     alike: bool | None = None
 
     @property
@@ -276,6 +279,11 @@ class TargetState:
     @property
     def both_valid(self) -> bool:
         return all(s.valid for s in self.sets)
+
+    @property
+    def both_count(self) -> bool:
+        """Neither set is the worse one for its super block."""
+        return self.both_valid or self.rebuilt is not None
 
     @property
     def found_magic(self) -> bool:

@@ -25,6 +25,7 @@ from zoned_tools.formats.dm_zoned.repair_bits import BitmapRepair
 from zoned_tools.formats.dm_zoned.repair_map import MapRepair
 from zoned_tools.formats.dm_zoned.repair_superblocks import (
     doubtful_members,
+    rebuilt_superblock,
     repaired_superblock,
     rewritten,
     tertiary_repairs,
@@ -72,31 +73,60 @@ def plan_repair(evidence: DmZonedEvidence, consents: Consents) -> RepairPlan:
     if trusted is not None and trusted != evidence.trusted:
         raise UsageError(f"{USE_SET}={trusted} is for the check, whose findings are repaired")
     repair = RepairPlan(Plan("repair dm-zoned metadata"))
-    doubts = doubtful_members(evidence.state)
-    if evidence.foreign is not None:
-        action = RULES.action(
-            "zones-foreign",
-            "the zone table is believed, and what it contradicts is given up",
-            consent=Consent.LOSES,
-            agreed="zones-foreign" in consents.allow,
-        )
+    taken = [doubt.action(agreed=doubt.code in consents.allow) for doubt in doubtful_members(evidence.state)]
+    for action in _first_questions(evidence, taken, consents.allow):
         repair.add(action)
-        if action.waits:
-            return repair
-    taken = [doubt.action(agreed=doubt.code in consents.allow) for doubt in doubts]
-    if any(action.waits for action in taken):  # everything else was measured on a device that may be another's
-        for action in taken:
-            repair.add(action)
+    if repair.waiting:  # everything else was measured on what they are about
         return repair
-    older = _from_the_older_set(evidence, agreed=UNREADABLE in consents.allow)
-    if older is not None and older.waits:
-        repair.add(older)
-    elif evidence.kept is None:
+    if evidence.kept is None:
         _leave_sets(repair, evidence)
     else:
         _repair_sets(repair, evidence, evidence.kept, consents, taken)
     refuse_dead_zones(repair.plan, evidence.geometry, evidence.chosen.layout)
     return repair
+
+
+def _first_questions(
+    evidence: DmZonedEvidence, taken: list[ActionGroup], allow: frozenset[str]
+) -> Iterator[ActionGroup]:
+    """What everything else depends on; after one that waits no other is asked."""
+    if evidence.foreign is not None:
+        action = RULES.action(
+            "zones-foreign",
+            "the zone table is believed, and what it contradicts is given up",
+            consent=Consent.LOSES,
+            agreed="zones-foreign" in allow,
+        )
+        yield action
+        if action.waits:
+            return
+    if any(action.waits for action in taken):
+        yield from taken
+        return
+    for later in (
+        _made_anew(evidence, agreed="sb-lost" in allow),
+        _from_the_older_set(evidence, agreed=UNREADABLE in allow),
+    ):
+        if later is not None:
+            yield later
+            if later.waits:
+                return
+
+
+def _made_anew(evidence: DmZonedEvidence, *, agreed: bool) -> ActionGroup | None:
+    """Lost super blocks; while the sets differ about something nothing says which is right, they cannot be made."""
+    rebuilt = evidence.state.rebuilt
+    if rebuilt is None:
+        return None
+    undecided = evidence.ties is not None
+    source = "a member's" if rebuilt.member is not None else "what mapping table and bitmaps fit"
+    return RULES.action(
+        "sb-lost",
+        f"the super blocks of both metadata sets are made anew from {source}",
+        consent=Consent.GUESSES,
+        agreed=agreed and not undecided,
+        needs="--use-set N" if agreed and undecided else "",
+    )
 
 
 def _from_the_older_set(evidence: DmZonedEvidence, *, agreed: bool) -> ActionGroup | None:
@@ -122,10 +152,8 @@ def _read_again(evidence: DmZonedEvidence) -> Iterator[ActionGroup]:
     """Blocks that cannot be read and that the other set has."""
     state, kept = evidence.state, evidence.kept
     assert kept is not None
-    older = _from_the_older_set(evidence, agreed=True)
-    if older is not None:
-        yield older
-        return
+    if _from_the_older_set(evidence, agreed=True) is not None:
+        return  # that is said already
     for number in range(NR_SETS):
         mask = state.blocks.unreadable(kept.layout, number)
         count = int(np.count_nonzero(mask if kept.view.lost is None else mask & ~kept.view.lost))
@@ -196,7 +224,10 @@ def _repair_sets(
         return
     mapping, earlier = _decide_map(kept, pairs, ties, consents)
     bitmaps = BitmapRepair(mapping, consents)
-    superblock, actions = repaired_superblock(state, source, consents.allow)
+    if state.rebuilt is None:
+        superblock, actions = repaired_superblock(state, source, consents.allow)
+    else:
+        superblock, actions = rebuilt_superblock(state, source, consents.settings), []
     healing = healing_steps(kept.view)
     tables = table_steps(mapping.survey, kept.view, mapping.table, bitmaps.edits, equal=evidence.equal, ties=ties)
     done = [*made, *_read_again(evidence), *_as_named(pairs), *earlier, *mapping.actions, *bitmaps.actions]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from zoned_tools.codec.fields import NIL_UUID
-from zoned_tools.errors import RefusedError
+from zoned_tools.errors import RefusedError, UsageError
 from zoned_tools.formats.contract import Consent
 from zoned_tools.formats.dm_zoned.judge import (
     UNREADABLE,
@@ -16,14 +16,27 @@ from zoned_tools.formats.dm_zoned.judge import (
     fits_without_deaths,
     set_zones_of,
 )
-from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, LABEL_BYTES, MAGIC, NR_SETS, SuperBlock, encode_label
+from zoned_tools.formats.dm_zoned.layout import (
+    BLOCK_BYTES,
+    LABEL_BYTES,
+    MAGIC,
+    MAX_VERSION,
+    NR_SETS,
+    SuperBlock,
+    encode_label,
+)
 from zoned_tools.formats.dm_zoned.rules import RULES
+from zoned_tools.formats.dm_zoned.settings import LABEL, SEQ, UUID, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from zoned_tools.formats.contract import Settings
     from zoned_tools.formats.dm_zoned.geometry import Member
     from zoned_tools.formats.shared.rules import ActionGroup
+
+RESCUED = "rescued"
+"""Label of a target whose own went with its super blocks."""
 
 _NO_PADDING = bytes(BLOCK_BYTES - 112)
 
@@ -68,6 +81,39 @@ def repaired_superblock(state: TargetState, source: int, allow: frozenset[str]) 
     return sb, actions
 
 
+def rebuilt_superblock(state: TargetState, source: int, settings: Settings) -> SuperBlock:
+    """A super block in place of lost ones, of generation 0: a repair that writes it raises that.
+
+    Raises:
+        UsageError: a setting that cannot be.
+    """
+    found, sb = state.rebuilt, state.sets[source].superblock
+    assert found is not None
+    assert sb is not None
+    reserve = settings.number(SEQ) or found.assumed
+    if reserve not in found.chunks:
+        low, high = found.reserved
+        possible = f"{low} to {high}" if high > low else str(low)
+        raise UsageError(f"{SEQ}={reserve} is not possible: the mapping table fits a reserve of {possible}")
+    version = int(settings.text(VERSION))
+    if version < MAX_VERSION and state.geometry.is_multi:
+        raise UsageError(f"{VERSION}={version} is for single devices")
+    sb = replace(sb, nr_reserved_seq=reserve, nr_chunks=found.chunks[reserve], version=version)
+    if version < MAX_VERSION:
+        return replace(sb, label_raw=bytes(LABEL_BYTES), dmz_uuid=NIL_UUID, dev_uuid=NIL_UUID)
+    label, name = settings.text(LABEL), settings.text(UUID)
+    try:
+        raw = encode_label(label) if label or not sb.label else sb.label_raw
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return replace(
+        sb,
+        label_raw=raw if any(raw) else encode_label(RESCUED),
+        dmz_uuid=uuid.UUID(name) if name else sb.dmz_uuid if sb.dmz_uuid != NIL_UUID else uuid.uuid4(),
+        dev_uuid=uuid.uuid4(),
+    )
+
+
 def _is_explained(state: TargetState, sb: SuperBlock, reserve: int) -> bool:
     """Whether dead zones alone are why the chunks do not fit, and the reserve that is left can be used.
 
@@ -102,7 +148,7 @@ def _complete_names(state: TargetState, sb: SuperBlock, actions: list[ActionGrou
 
 def rewritten(state: TargetState, wanted: list[SuperBlock]) -> Iterator[ActionGroup]:
     """What a human should know about the super blocks of the sets that are written."""
-    for found, superblock in zip(state.sets, wanted, strict=True):
+    for found, superblock in zip(state.sets if state.rebuilt is None else (), wanted, strict=False):
         where = found.place.where
         if found.faults and superblock.pack() != found.raw:
             yield RULES.action(found.faults[0].code, f"the {found.place.name} is rewritten", **where)

@@ -156,6 +156,16 @@ RULES = Rules(
             "rewritten with 0",
             kernel="warns",
         ),
+        "sb-lost": Rule(
+            _ERROR,
+            "no metadata set has a super block; where the metadata are follows from the zones and from their content",
+            _MEDIUM,
+            "nothing; with consent the super blocks are made anew, after both sets are made equal",
+            kernel="crashes while activating",
+            asks=_GUESSES,
+            allow="super blocks are made anew: with the counts and names of a member's, or with a reserve, a label and "
+            "UUIDs that nothing tells (settings seq, label, uuid and version say them)",
+        ),
         "sets-gen-differ": Rule(
             _WARNING,
             "the metadata sets have different generations and need a sync",

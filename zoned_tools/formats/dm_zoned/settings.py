@@ -15,6 +15,7 @@ RLOW, IDLE_RLOW = "rlow", "idle_rlow"
 ACCEPT_MEMBERS = "accept_members"
 LEGACY = "legacy"
 LABEL, UUID, DEVICE_UUID, SEQ, METADATA_VERSION = "label", "uuid", "device-uuid", "seq", "metadata-version"
+VERSION = "version"
 
 _PAIR = re.compile(r"([0-9]{1,9}):([0-9]{1,9})(?:\+([0-9]{1,9}))?")
 
@@ -123,9 +124,10 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     switch(ACCEPT_MEMBERS, "read although a member says that it belongs elsewhere", Journey.LOGICAL),
     switch(LEGACY, "the table line of the original driver, with rlow= and idle_rlow=", Journey.TABLE, flag="--legacy"),
-    text(LABEL, "name of the target, at most 31 bytes", Journey.FORMAT),
-    text(UUID, "UUID of the target", Journey.FORMAT, kind="uuid"),
+    text(LABEL, "name of the target, at most 31 bytes", Journey.FORMAT, Journey.REPAIR),
+    text(UUID, "UUID of the target", Journey.FORMAT, Journey.REPAIR, kind="uuid"),
     text(DEVICE_UUID, "UUIDs of the devices in order, separated by commas", Journey.FORMAT),
-    number(SEQ, "sequential zones kept for reclaim", Journey.FORMAT, minimum=1, maximum=(1 << 32) - 2),
+    number(SEQ, "sequential zones kept for reclaim", Journey.FORMAT, Journey.REPAIR, minimum=1, maximum=(1 << 32) - 2),
+    choice(VERSION, ("1", "2"), "version of super blocks that are made anew", Journey.REPAIR, default="2"),
     choice(METADATA_VERSION, ("1", "2"), "version of the metadata", Journey.FORMAT, default="2"),
 )

@@ -68,6 +68,21 @@ def size_metadata(geometry: TargetGeometry, reserved: int | None = None) -> Sizi
     return Sizing(layout, tuple(_warnings(geometry, layout, estimate)))
 
 
+def chunks_with(geometry: TargetGeometry, reserved: int) -> int | None:
+    """Chunks that a format with a reserve gives a target, None when it fails; by the arithmetic alone."""
+    try:
+        estimate = _estimate_set_zones(geometry, reserved, geometry.members[0].path)
+    except GeometryError:
+        return None
+    nr_chunks = geometry.nr_usable - NR_SETS * estimate - reserved
+    return nr_chunks if nr_chunks > 0 and NR_SETS * estimate <= _nr_cache_of_any_kind(geometry) else None
+
+
+def _nr_cache_of_any_kind(geometry: TargetGeometry) -> int:
+    """As the reference counts them: sequential-write-preferred zones too."""
+    return int(np.count_nonzero((geometry.cache | geometry.preferred) & geometry.counted & ~geometry.dead))
+
+
 def _check_zone_size(geometry: TargetGeometry) -> None:
     blocks = geometry.zone_blocks
     if blocks > BLOCK_BITS and blocks % BLOCK_BITS:

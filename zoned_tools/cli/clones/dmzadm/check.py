@@ -13,7 +13,7 @@ from zoned_tools.cli.settings import parse_settings
 from zoned_tools.engine.checking import CheckRequest, Outcome, gather
 from zoned_tools.engine.repairing import RepairRequest, refuse_unknown, repair_target
 from zoned_tools.formats import dm_zoned
-from zoned_tools.formats.dm_zoned.check import DmZonedEvidence
+from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, NoValidSuperBlockError
 from zoned_tools.report import dmzadm as text
 from zoned_tools.report.check import check_document
 from zoned_tools.report.stream import write_lines, write_text
@@ -30,6 +30,7 @@ def check_devices(arguments: Arguments) -> int:
     """``--check``: exit status 1 when there are errors."""
     with opened_members(arguments) as target:
         evidence, stop = gather(target, CheckRequest().options(dm_zoned.LAYOUT))
+        stop = stop or _lost(evidence)
         if arguments.json:
             write_text(check_document([Outcome(target.paths, target.layout, evidence)], changed=False))
         else:
@@ -37,6 +38,12 @@ def check_devices(arguments: Arguments) -> int:
         if stop is not None:
             raise stop
         return int(evidence.has_errors and os.environ.get(LEGACY_EXIT) != "1")
+
+
+def _lost(evidence: Evidence) -> NothingToCheckError | None:
+    """No super block is left: the original ends there, and what ``zoned`` found out instead is not for its text."""
+    assert isinstance(evidence, DmZonedEvidence)
+    return NoValidSuperBlockError(evidence) if evidence.state.rebuilt is not None else None
 
 
 def _tell(
@@ -85,6 +92,7 @@ class _RepairTeller:
 
     def checked(self, evidence: Evidence, stop: NothingToCheckError | None) -> None:
         """What was found; where no super block is valid that is the end."""
+        stop = stop or _lost(evidence)
         if not self._json:
             _tell(evidence, stop)
         if stop is not None:

@@ -68,7 +68,7 @@ def open_for_reading(target: Target, settings: Settings) -> Opened:
         UsageError: zones that the user names are not there.
     """
     use_set = Wishes.of(settings).use_set
-    return around_unreadable(target, lambda state: _open_for_reading(target, state, settings), use_set)
+    return around_unreadable(target, lambda state: _open_for_reading(target, state, settings), use_set, rebuilds=True)
 
 
 def _open_for_reading(target: Target, state: TargetState, settings: Settings) -> Opened:
@@ -86,6 +86,11 @@ def _open_for_reading(target: Target, state: TargetState, settings: Settings) ->
         warnings += [f"device {tertiary.place.number}: {fault.message}" for fault in tertiary.faults[:1]]
     view = content_of(state, number)
     warnings += _borrowed(state, view)
+    if state.rebuilt is not None and state.rebuilt.member is None and len(state.rebuilt.chunks) > 1:
+        least = state.rebuilt.nr_chunks[0] * layout.zone_blocks * BLOCK_BYTES
+        warnings.append(
+            f"how long the logical device is went with the super blocks: at least {least} bytes, what follows is zeroes"
+        )
     choice = _choice(state, layout, number, wishes) if _are_equally_new(state) else None
     if choice is not None:
         view = choice.kept.view
@@ -273,7 +278,7 @@ def _synchronized(state: TargetState, number: int) -> str:
 
 
 def _choose(state: TargetState, use_set: int | None, target: Target) -> tuple[int, MetadataLayout]:
-    if use_set is not None:
+    if use_set is not None and state.rebuilt is None:
         wanted = state.sets[use_set]
         if state.chosen != use_set and (not wanted.usable or state.layout is None):
             fault = wanted.faults[0].message if wanted.faults else "it does not fit the device"
@@ -304,6 +309,8 @@ def _is_sound(found: SuperBlockState, geometry: TargetGeometry) -> bool:
 
 
 def _are_equally_new(state: TargetState) -> bool:
+    if state.rebuilt is not None:
+        return True
     return (
         all(_is_sound(s, state.geometry) for s in state.sets) and _superblock(state, 0).gen == _superblock(state, 1).gen
     )
