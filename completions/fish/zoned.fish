@@ -166,6 +166,7 @@ complete -c zoned -n '__fish_seen_subcommand_from export' -l force -s f -d 'Over
 complete -c zoned -n '__fish_seen_subcommand_from export' -l skip-errors -d 'Put zeroes where blocks cannot be read, and list them.'
 complete -c zoned -n '__fish_seen_subcommand_from export' -l processes -s j -r -d 'Processes that decompress, 0 for all cores.'
 complete -c zoned -n '__fish_seen_subcommand_from export' -l mapfile-out -r -d 'Write what is lost as a ddrescue map file of the logical device.'
+complete -c zoned -n '__fish_seen_subcommand_from export' -l orphans -r -d 'Write zones with valid data that no readable metadata name to files in a directory (dm-zoned).'
 complete -c zoned -n '__fish_seen_subcommand_from export' -l json -d 'Print one JSON document.'
 complete -c zoned -n '__fish_seen_subcommand_from export' -l quiet -s q -d 'No progress display.'
 complete -c zoned -n '__fish_seen_subcommand_from export' -l option -l set -x -a 'use-set=0 use-set=1 reclaim=move reclaim=clear bits=sets bits=union bitmaps=lost bitmaps=written pair= rlow= idle_rlow= accept_members=yes accept_members=no sb-uuid= table= mode= device= writethrough=yes writethrough=no writethough=yes writethough=no writeback= compressor= critical=yes critical=no window=2 window=32 encoder=kernel encoder=fast bitmap=little bitmap=big unreadable=fail unreadable=zeroes discard=holes discard=refuse emulate=misplaced-data' -d 'A parameter of the layout\'s own (rlow=40); repeatable. A comma in a value is written \\,.'

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from zoned_tools.device.base import Buffer, Device
     from zoned_tools.device.plan import Plan
     from zoned_tools.device.zones import IntArray
+    from zoned_tools.formats.shared.orphans import Orphan
     from zoned_tools.formats.shared.scanning import Scanner
 
 __all__ = [
@@ -401,6 +402,10 @@ class ExportRoom(Protocol):
     def __call__(self, target: Target) -> Iterator[Piece]: ...
 
 
+class OrphansRoom(Protocol):
+    def __call__(self, target: Target, settings: Settings) -> Iterator[Orphan]: ...
+
+
 class FormatRoom(Protocol):
     def __call__(self, target: Target, settings: Settings) -> Plan: ...
 
@@ -433,6 +438,7 @@ class Layout(Generic[E]):
         metadata: where they are.
         scanner: finds metadata of a device that nothing points to.
         figures: values for monitoring.
+        orphans: zones with valid data that no readable metadata name.
         plan_format: a new, empty instance; its settings are those of :attr:`Journey.FORMAT`.
         order_members: members of one target in their order.
         claims: whether all the named devices are one target although probing does not say so
@@ -462,6 +468,7 @@ class Layout(Generic[E]):
     metadata: MetadataRoom | None = None
     scanner: Callable[[Device], Scanner] | None = None
     figures: FiguresRoom | None = None
+    orphans: OrphansRoom | None = None
     plan_format: FormatRoom | None = None
     order_members: OrderRoom | None = None
     claims: ClaimRoom | None = None

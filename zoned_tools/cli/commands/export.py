@@ -55,6 +55,15 @@ def export(
             show_default=False,
         ),
     ] = None,
+    orphans: Annotated[
+        str | None,
+        typer.Option(
+            "--orphans",
+            metavar="DIR",
+            help="Write zones with valid data that no readable metadata name to files in a directory (dm-zoned).",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     settings: SettingsBesideOutput = None,
@@ -76,10 +85,34 @@ def export(
         result = _run(target, chosen, output, force=force, skip_errors=skip_errors, quiet=quiet, processes=processes)
         if mapfile_out is not None:
             _write_mapfile(mapfile_out, target, result, force=force)
+        torn = orphans is not None and _write_orphans(orphans, target, chosen, force=force, skip_errors=skip_errors)
         if json:
             print_json(export_document(target, output, result))
         write_lines((f"zoned: {line}" for line in lost_lines(target, result)), sys.stderr)
-    return FsckStatus.UNCORRECTED if result.lost else FsckStatus.CLEAN
+    return FsckStatus.UNCORRECTED if result.lost or torn else FsckStatus.CLEAN
+
+
+def _write_orphans(
+    directory: str, target: Target, settings: Mapping[str, str], *, force: bool, skip_errors: bool
+) -> bool:
+    """Write the zones and their table; returns whether some bytes of them could not be read."""
+    import json
+    import os
+
+    from zoned_tools.engine.documents import write_document
+    from zoned_tools.engine.orphans import TABLE_NAME, export_orphans
+    from zoned_tools.report.documents.targets import orphans_document
+    from zoned_tools.report.stream import write_lines
+
+    written = export_orphans(target, directory, settings, force=force, skip_errors=skip_errors)
+    content = json.dumps(orphans_document(target, written), indent=1).encode() + b"\n"
+    write_document(os.path.join(directory, TABLE_NAME), content, overwrite=force, sources=target.paths)
+    torn = [row for row in written if row.lost_bytes]
+    write_lines(
+        (f"zoned: zone {row.orphan.zone}: {row.lost_bytes} bytes cannot be read, they are zeroes" for row in torn),
+        sys.stderr,
+    )
+    return bool(torn)
 
 
 def _write_mapfile(path: str, target: Target, result: ExportResult, *, force: bool) -> None:

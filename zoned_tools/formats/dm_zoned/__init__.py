@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Target,
     )
     from zoned_tools.formats.dm_zoned.check import DmZonedEvidence
+    from zoned_tools.formats.shared.orphans import Orphan
     from zoned_tools.formats.shared.scanning import Scanner
 
 
@@ -130,6 +131,12 @@ def _scanner(device: Device) -> Scanner:
     return DmZonedScanner(device)
 
 
+def _orphans(target: Target, settings: Settings) -> Iterator[Orphan]:
+    from zoned_tools.formats.dm_zoned.orphans import orphans
+
+    return orphans(target, settings)
+
+
 LAYOUT: Layout[DmZonedEvidence] = Layout(
     name=NAME,
     summary="block device on zoned drives, by the kernel's zoned target",
@@ -141,6 +148,7 @@ LAYOUT: Layout[DmZonedEvidence] = Layout(
     inspect=_inspect,
     metadata=_metadata,
     scanner=_scanner,
+    orphans=_orphans,
     open_mapper=_open_mapper,
     table_line=_table_line,
     dump=_dump,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from zoned_tools.engine.export import ExportResult, LostRange
     from zoned_tools.engine.logical import MappedRun
+    from zoned_tools.engine.orphans import WrittenOrphan
     from zoned_tools.engine.replay import ReplayOptions, ReplayResult
     from zoned_tools.formats.contract import Mapper, Rule, TableLine, Target, Verdict
     from zoned_tools.formats.shared.findings import Finding, Severity
@@ -229,6 +230,47 @@ def export_document(target: Target, output: str, result: ExportResult) -> Export
         "data_bytes": result.data_bytes,
         "lost": _joined(result.lost),
         "guessed": _joined(result.guessed),
+    }
+
+
+class OrphanRow(TypedDict):
+    """A zone that no readable metadata name."""
+
+    zone: int
+    kind: str
+    valid: int
+    first: int
+    last: int
+    wp_blocks: int | None
+    sha256: str
+    pairs: list[int]
+
+
+class OrphansDocument(TargetFacts):
+    """``zoned.orphans/1``: the file ``orphans.json`` beside the zones."""
+
+    schema: Literal["zoned.orphans/1"]
+    orphans: list[OrphanRow]
+
+
+def orphans_document(target: Target, written: Iterable[WrittenOrphan]) -> OrphansDocument:
+    """The zones that were written beside it."""
+    return {
+        "schema": "zoned.orphans/1",
+        **_facts(target),
+        "orphans": [
+            {
+                "zone": row.orphan.zone,
+                "kind": row.orphan.kind,
+                "valid": row.orphan.valid,
+                "first": row.orphan.first,
+                "last": row.orphan.last,
+                "wp_blocks": row.orphan.wp_blocks,
+                "sha256": row.sha256,
+                "pairs": row.orphan.pairs,
+            }
+            for row in written
+        ],
     }
 
 

@@ -47,12 +47,14 @@ class Opened:
 
     Attributes:
         number: the metadata set that was chosen.
+        view: what counts as its content.
         warnings: sentences for the user about the choice.
     """
 
     disk: TargetDisk
     store: MetadataStore
     number: int
+    view: SetView
     warnings: list[str] = field(default_factory=list)
 
 
@@ -102,7 +104,7 @@ def _open_for_reading(target: Target, state: TargetState, settings: Settings) ->
     added = _copied_blocks(view, table, settings.text(RECLAIM), warnings)
     missing = MissingBits(view, table, guesses=settings.text(BITMAPS) == "written")
     store = MetadataStore(disk, view, table, (_superblock(state, number),), added, missing)
-    return Opened(disk, store, view.number, warnings)
+    return Opened(disk, store, view.number, view, warnings)
 
 
 def _borrowed(state: TargetState, view: SetView) -> Iterator[str]:
@@ -246,7 +248,7 @@ def _open_for_writing(target: Target, state: TargetState, settings: Settings, *,
     warnings = []
     if any(one.pack() != found.raw for one, found in zip(superblocks, state.sets, strict=True)):
         warnings.append(_synchronized(state, number))
-    return Opened(disk, store, number, warnings)
+    return Opened(disk, store, number, view, warnings)
 
 
 def _agreed(
