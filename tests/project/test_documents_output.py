@@ -106,6 +106,9 @@ def _dm_zoned() -> Iterator[Sample]:
         ("dm-zoned.detach/1", "zoned dm-zoned detach cache.img disk.img"),
     )
     yield Sample("regrouped", made, lines, "dm-zoned")
+    made = (made_by.vector("dm-zoned/hm64x1", "fresh.img"), partial(made_by._empty_file, "raw", 3 << 20))
+    lines = (("import/1", "zoned import raw fresh.img --dry-run"), ("import/1", "zoned import raw fresh.img"))
+    yield Sample("filled", made, lines, "dm-zoned")
     for base in ("hm64x1", "dual"):
         variants = made_by.facts(f"dm-zoned/corruptions-{base}")["variants"]
         disks = " ".join(made_by._dm_images(base, "clean"))

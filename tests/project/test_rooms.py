@@ -21,7 +21,7 @@ PACKAGE = Path(zoned_tools.__file__).parent
 
 OPTIONAL = (
     "open_mapper", "export", "table_line", "dump", "restore", "zone_roles", "figures", "plan_format", "order_members",
-    "claims",
+    "claims", "open_importer",
 )  # fmt: skip
 """Rooms that a layout may lack; it always has the others."""
 

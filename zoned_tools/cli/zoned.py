@@ -18,6 +18,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "table": (f"{_HERE}.table:print_table", "Print the dmsetup table line of a target."),
     "map": (f"{_HERE}.map:map_blocks", "Tell where logical blocks live, and why."),
     "export": (f"{_HERE}.export:export", "Write the logical device's content to a sparse raw file."),
+    "import": (f"{_HERE}.import_raw:import_raw", "Fill the logical device with raw content, sequentially."),
     "replay": (f"{_HERE}.replay:replay", "Run a trace of writes, discards and flushes through the offline mapper."),
     "serve": (f"{_HERE}.serve:serve", "Serve the logical device over NBD, until SIGINT or SIGTERM."),
     "dump": (f"{_HERE}.dump:dump", "Save the metadata of a layout as readable JSON."),

@@ -34,6 +34,9 @@ __all__ = [
     "Evidence",
     "Figure",
     "Identity",
+    "ImportOptions",
+    "Imported",
+    "Importer",
     "Journey",
     "Layout",
     "MapExtent",
@@ -310,6 +313,68 @@ class Warns(Protocol):
     def warnings(self) -> Sequence[str]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """How to fill a target with raw content.
+
+    Attributes:
+        force: also one that holds data, where the content goes to what is free.
+        resume: go on after an import that was cut off: what is there has to be what the content has there.
+        commit_every: make what was written so far a part of the target after so many chunks; 0 for once, at the end.
+    """
+
+    force: bool = False
+    resume: bool = False
+    commit_every: int = 0
+
+
+@dataclass(slots=True)
+class Imported:
+    """What an import did.
+
+    Attributes:
+        data_bytes: content that is not zero.
+        written_bytes: everything that was written, metadata too.
+        chunks: parts of the logical device that got a place.
+        zones: of each kind, how many were filled.
+    """
+
+    data_bytes: int = 0
+    written_bytes: int = 0
+    chunks: int = 0
+    zones: dict[str, int] = field(default_factory=dict)
+
+
+class Importer(Protocol):
+    """Content goes straight to where a driver would move it in the end."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the logical device."""
+        ...
+
+    @property
+    def chunk_bytes(self) -> int:
+        """What gets a place as a whole."""
+        ...
+
+    def overwrites(self, chunks: int | None) -> Plan:
+        """What may be written when at most so many chunks get a place: streams that run nothing."""
+        ...
+
+    def taken(self) -> Sequence[tuple[int, int]]:
+        """``(offset, length)`` of what may only be zeroes in the content."""
+        ...
+
+    def write(self, offset_bytes: int, data: memoryview) -> None:
+        """Whole blocks, in ascending order; what lies between them is zeroes."""
+        ...
+
+    def finish(self) -> Imported:
+        """Make everything durable."""
+        ...
+
+
 # -- the rooms
 
 
@@ -368,6 +433,10 @@ class InspectRoom(Protocol):
 
 class MapperRoom(Protocol):
     def __call__(self, target: Target, *, writable: bool, settings: Settings) -> Mapper: ...
+
+
+class ImporterRoom(Protocol):
+    def __call__(self, target: Target, options: ImportOptions) -> Importer: ...
 
 
 class TableRoom(Protocol):
@@ -431,6 +500,7 @@ class Layout(Generic[E]):
         check, plan_repair: evidence, and what to do about it.
         inspect: decoded metadata as a tree.
         open_mapper: the logical device of 4096-byte blocks.
+        open_importer: fills the logical device with raw content, sequentially.
         export: what to export where that is not the logical device.
         table_line: the ``dmsetup`` line.
         dump, restore: the metadata as a document, and back.
@@ -460,6 +530,7 @@ class Layout(Generic[E]):
     inspect: InspectRoom
     settings: tuple[Setting, ...] = ()
     open_mapper: MapperRoom | None = None
+    open_importer: ImporterRoom | None = None
     export: ExportRoom | None = None
     table_line: TableRoom | None = None
     dump: DumpRoom | None = None

@@ -9,6 +9,7 @@ from zoned_tools.formats.contract import Warns
 from zoned_tools.report.check import finding_lines, verdict_line
 from zoned_tools.report.tree import tree_lines
 from zoned_tools.text import visible
+from zoned_tools.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from zoned_tools.engine.scanning import ScanResult
     from zoned_tools.formats.contract import Mapper, Target
     from zoned_tools.report.documents.drives import ProbeRow
+    from zoned_tools.report.documents.targets import ImportDocument
 
 # -- probe
 
@@ -136,3 +138,13 @@ def lost_lines(target: Target, result: ExportResult) -> Iterator[str]:
     for guess in result.guessed:
         where = f"{guess.length_bytes} bytes at byte {guess.offset_bytes}"
         yield f"{target.device.path}: a guess, {where}: {guess.reason}"
+
+
+def import_line(document: ImportDocument) -> str:
+    """``disk.img: 5.1 MiB of 55 MiB imported to 4 sequential zones (5.6 MiB written)``."""
+    zones = ", ".join(f"{count} {kind}" for kind, count in document["zones"].items() if count) or "no"
+    return (
+        f"{', '.join(document['devices'])}: {format_size(document['data_bytes'])} of "
+        f"{format_size(document['size_bytes'])} imported to {zones} zones "
+        f"({format_size(document['written_bytes'])} written)"
+    )

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         Consents,
         Figure,
         Identity,
+        Importer,
+        ImportOptions,
         Mapper,
         Probed,
         RepairPlan,
@@ -69,6 +71,12 @@ def _open_mapper(target: Target, *, writable: bool, settings: Settings) -> Mappe
     from zoned_tools.formats.dm_zoned.mapper.open import open_mapper
 
     return open_mapper(target, writable=writable, settings=settings)
+
+
+def _open_importer(target: Target, options: ImportOptions) -> Importer:
+    from zoned_tools.formats.dm_zoned.importing import open_importer
+
+    return open_importer(target, options)
 
 
 def _table_line(target: Target, settings: Settings) -> TableLine:
@@ -150,6 +158,7 @@ LAYOUT: Layout[DmZonedEvidence] = Layout(
     scanner=_scanner,
     orphans=_orphans,
     open_mapper=_open_mapper,
+    open_importer=_open_importer,
     table_line=_table_line,
     dump=_dump,
     restore=_restore,

@@ -62,6 +62,7 @@ def require_layout(thing: object) -> AnyLayout:
             scanner=None,  # shown every block of a drive: too much to guard
             orphans=None,  # shown every block of a zone, as the scanner
             metadata=None,  # what of a dying drive is read first is not for somebody else's package to say
+            open_importer=None,
             find_starts=None,  # a start outside of partition tables has to be named
         )
     except WrongError as error:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zoned_tools.engine.logical import MappedRun
     from zoned_tools.engine.orphans import WrittenOrphan
     from zoned_tools.engine.replay import ReplayOptions, ReplayResult
-    from zoned_tools.formats.contract import Mapper, Rule, TableLine, Target, Verdict
+    from zoned_tools.formats.contract import Imported, Mapper, Rule, TableLine, Target, Verdict
     from zoned_tools.formats.shared.findings import Finding, Severity
     from zoned_tools.formats.shared.rules import Consent
 
@@ -283,6 +283,46 @@ def _joined(ranges: Iterable[LostRange]) -> list[LostRow]:
         else:
             rows.append({"offset_bytes": lost.offset_bytes, "length_bytes": lost.length_bytes, "reason": lost.reason})
     return rows
+
+
+class FilledZones(TypedDict):
+    """Zones that content went to, by the kernel's kinds."""
+
+    sequential: int
+    random: int
+    cache: int
+
+
+class ImportDocument(TargetFacts):
+    """``zoned.import/1``: ``size_bytes`` of the content, ``written_bytes`` with metadata."""
+
+    schema: Literal["zoned.import/1"]
+    source: str
+    changed: bool
+    size_bytes: int
+    data_bytes: int
+    written_bytes: int
+    chunks: int
+    zones: FilledZones
+
+
+def import_document(target: Target, source: str, size_bytes: int, done: Imported, *, changed: bool) -> ImportDocument:
+    """What an import wrote; of a dry run nothing is known yet."""
+    return {
+        "schema": "zoned.import/1",
+        **_facts(target),
+        "source": source,
+        "changed": changed,
+        "size_bytes": size_bytes,
+        "data_bytes": done.data_bytes,
+        "written_bytes": done.written_bytes,
+        "chunks": done.chunks,
+        "zones": {
+            "sequential": done.zones.get("sequential", 0),
+            "random": done.zones.get("random", 0),
+            "cache": done.zones.get("cache", 0),
+        },
+    }
 
 
 class ServeDocument(TargetFacts):
