@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
+
+from zoned_tools.formats.dm_zoned.layout import SuperBlock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -249,18 +252,45 @@ def test_an_image_is_not_started(tmp_path: Path, program: Program) -> None:
 
 
 def test_start_refuses_what_a_kernel_cannot_run(tmp_path: Path, program: Program) -> None:
-    """All conventional zones hold metadata, or a runt zone: no repair changes that."""
-    for name, size, conventional, reason in (
-        ("tight", "300M", 4, "every write waits for ever"),
-        ("runt", "66048K", 8, "zone-runt"),
-    ):
-        image = tmp_path / f"{name}.img"
-        program("zoned", "image", "create", image, "--size", size, "--zone-size", "1M", "--conventional", conventional)
-        assert program("dmzadm", "--format", image).status == 0
-        result = program("dmzadm", "--start", image, "--dry-run")
-        assert result.status == 255
-        assert reason in result.err
-        assert "--repair" not in result.err
+    """All conventional zones hold metadata: no repair changes that."""
+    image = tmp_path / "tight.img"
+    program("zoned", "image", "create", image, "--size", "300M", "--zone-size", "1M", "--conventional", "4")
+    assert program("dmzadm", "--format", image).status == 0
+    result = program("dmzadm", "--start", image, "--dry-run")
+    assert result.status == 255
+    assert "every write waits for ever" in result.err
+    assert "--repair" not in result.err
+
+
+def test_start_only_warns_of_a_runt_zone(tmp_path: Path, program: Program) -> None:
+    image = tmp_path / "runt.img"
+    program("zoned", "image", "create", image, "--size", "66048K", "--zone-size", "1M", "--conventional", "8")
+    assert program("dmzadm", "--format", image, "--label=short").status == 0
+    result = program("dmzadm", "--start", image, "--dry-run")
+    assert result.status == 0
+    assert result.out.startswith("short: table 0 ")
+    assert result.err.startswith("warning: ")
+    assert "shorter" in result.err
+
+
+def test_start_brings_sets_of_different_generations_together(tmp_path: Path, program: Program) -> None:
+    image = drive(program, tmp_path)
+    program("dmzadm", "--format", image, "--label=cut")
+    with open(image, "r+b") as file:
+        primary = SuperBlock.parse(file.read(4096))
+        file.seek(0)
+        file.write(replace(primary, gen=2).pack())
+    before = image.read_bytes()
+    planned = program("dmzadm", "--start", image, "--dry-run")
+    assert planned.status == 0
+    assert "write 4096 bytes at 1048576" in planned.out
+    assert planned.out.endswith(f"cut: table 0 {55 * 2048} zoned {image}\n")
+    refused = program("dmzadm", "--start", image, "--no-sync", "--dry-run")
+    assert refused.status == 255
+    assert "sets-gen-differ" in refused.err
+    assert f"run dmzadm --repair {image} first" in refused.err
+    assert image.read_bytes() == before
+    assert program("dmzadm", "--check", image, "--no-sync").status == 1
 
 
 def test_start_names_the_repair_where_there_is_one(tmp_path: Path, program: Program) -> None:
@@ -271,7 +301,7 @@ def test_start_names_the_repair_where_there_is_one(tmp_path: Path, program: Prog
     result = program("dmzadm", "--start", image, "--dry-run")
     assert result.status == 255
     assert "dm-zoned.sb-bad-magic" in result.err
-    assert "--repair" in result.err
+    assert f"run dmzadm --repair {image} first" in result.err
 
 
 def test_a_repair_of_a_copy_leaves_the_original_alone(images: Unpack, tmp_path: Path, program: Program) -> None:

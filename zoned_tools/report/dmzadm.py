@@ -273,6 +273,11 @@ def relabelling_line(device: str, name: str) -> str:
     return f"WARNING {device}: label {name} is already used, relabelling to dmz-{device}"
 
 
+def synchronized_line(name: str, generation: int) -> str:
+    """What ``--start`` did first."""
+    return f"{name}: metadata sets synchronized (generation {generation})"
+
+
 def starting_line(device: str, name: str, version: int, uuid: str) -> str:
     """What ``--start`` starts; version 1 has no uuid."""
     return f"{device}: starting {name}, metadata ver. {version}{f', uuid {uuid}' if uuid else ','}"

@@ -48,6 +48,7 @@ REPAIR = (
     Option(("--allow",), "CODE", "Agree to a repair that loses or guesses data; repeatable", _REPAIR),
     Option(("--set",), "KEY=VALUE", "A choice of repair (overlap=buffer, reclaim=clear); repeatable", _REPAIR),
 )
+START = (Option(("--no-sync",), "", "Refuse to start metadata sets of different generations", ("start",)),)
 CHECK = (
     Option(("--mapfile",), "FILE", "ddrescue map file of an image, repeated in device order", ("check", "repair")),
 )
@@ -55,7 +56,7 @@ TABLE = OptionTable(
     "dmzadm",
     "Format, check, repair, relabel, start and stop dm-zoned targets.",
     # The version is asked for by the first word alone, which never comes to be read.
-    (*OPERATIONS, *GENERAL, *FORMAT, *CHECK, *REPAIR, HELP),
+    (*OPERATIONS, *GENERAL, *FORMAT, *CHECK, *REPAIR, *START, HELP),
     Order.WHOLE,
 )
 
@@ -138,6 +139,8 @@ def usage() -> str:
             *_usage(FORMAT),
             "Repair options:",
             *_usage(REPAIR),
+            "Start options:",
+            *_usage(START),
         ]
     )
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoned_tools.cli.changes import execute
 from zoned_tools.cli.clones.dmzadm.members import opened_members
 from zoned_tools.device.sysfs import BlockSysfs
 from zoned_tools.engine import device_mapper
 from zoned_tools.errors import BusyError, DeviceError, RefusedError, UsageError
 from zoned_tools.formats.contract import CheckOptions, Settings, Severity
 from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, check
+from zoned_tools.formats.dm_zoned.sync import only_needs_sync, plan_sync
 from zoned_tools.formats.dm_zoned.table import table_line
 from zoned_tools.report import dmzadm as text
 from zoned_tools.report.stream import write_line
+from zoned_tools.text import shell_word
 
 if TYPE_CHECKING:
     from zoned_tools.cli.clones.dmzadm.arguments import Arguments
@@ -26,15 +30,20 @@ _NOT_STOPPED = 234
 
 
 def start_target(arguments: Arguments) -> int:
-    """Start the target, unless the kernel would crash, hang or lose data with what is on the devices."""
+    """Start the target, unless the kernel would crash, hang or lose data with what is on the devices.
+
+    Metadata sets of different generations, which a power cut leaves, are brought together first.
+    """
     with opened_members(arguments) as target:
         if not arguments.dry_run and any(device.emulated for device in target.devices):
             raise UsageError(
                 "an image file cannot be started", device=target.device.path, hint="zoned serve exports it"
             )
         evidence = check(target, CheckOptions())
-        _refuse_dangerous(evidence)
+        _refuse_dangerous(evidence, arguments)
         line = table_line(target, Settings()).line
+    if only_needs_sync(evidence):
+        _synchronize(evidence, arguments)
     superblock = evidence.state.superblock
     name, uuid = _name_of(superblock, arguments.paths[0])
     first = os.path.basename(os.path.realpath(arguments.paths[0]))
@@ -59,21 +68,46 @@ def _name_of(superblock: SuperBlock, path: str) -> tuple[str, str]:
     return superblock.label or f"dmz-{os.path.basename(os.path.realpath(path))}", uuid
 
 
-def _refuse_dangerous(evidence: DmZonedEvidence) -> None:
-    dangerous = [
-        group
-        for group in evidence.findings.groups
-        if group.severity is Severity.ERROR or group.code in ("sets-gen-differ", "zone-runt")
-    ]
-    dangers = evidence.kernel_dangers
-    if dangerous:
-        worst = next(iter(dangerous[0]))
-        reason, hint = f"{worst.id}: {worst.message}", "run --repair first" if worst.repair else ""
-    elif dangers:
-        reason, hint = dangers[0], ""
-    else:
-        return
-    raise RefusedError(f"not started, {reason}", device=evidence.target.device.path, hint=hint, clone_status=_FAILED)
+def _refuse_dangerous(evidence: DmZonedEvidence, arguments: Arguments) -> None:
+    """Refuse what no start can go well with; a runt zone is only told."""
+    syncs = only_needs_sync(evidence) and not arguments.has("no-sync")
+    repair = f"run dmzadm --repair {' '.join(shell_word(path) for path in arguments.paths)} first"
+    for group in evidence.findings.groups:
+        first = next(iter(group))
+        if group.severity is Severity.ERROR or (group.code == "sets-gen-differ" and not syncs):
+            raise RefusedError(
+                f"not started, {first.id}: {first.message}",
+                device=evidence.target.device.path,
+                hint=repair if first.repair else "",
+                clone_status=_FAILED,
+            )
+        if group.code == "zone-runt":
+            write_line(f"warning: {first.message}", sys.stderr)
+    for danger in evidence.kernel_dangers:
+        raise RefusedError(f"not started, {danger}", device=evidence.target.device.path, clone_status=_FAILED)
+
+
+def _synchronize(evidence: DmZonedEvidence, arguments: Arguments) -> None:
+    """Copy the newer set to the older one, with an undo file as every change has one."""
+    superblock = evidence.state.superblock
+    with opened_members(arguments, writable=True) as target:
+        try:
+            plan = plan_sync(target)
+        except RefusedError as error:
+            raise RefusedError(
+                f"not started, {error.message}", device=error.device, hint=error.hint, clone_status=_FAILED
+            ) from None
+        execute(
+            plan,
+            target.devices,
+            dry_run=arguments.dry_run,
+            undo=arguments.undo,
+            no_undo=arguments.no_undo,
+            undo_if_it_fits=True,
+        )
+    if not arguments.dry_run:
+        name, _ = _name_of(superblock, arguments.paths[0])
+        write_line(text.synchronized_line(name, superblock.gen))
 
 
 def stop_target(arguments: Arguments) -> int:
