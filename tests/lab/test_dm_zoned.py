@@ -333,3 +333,115 @@ def test_kernel_reads_what_the_mapper_wrote_to_an_image(small_drive: str, tmp_pa
         reclaim()
         run("cmp", expected, logical)
     assert_clean(small_drive)
+
+
+# -- offline work on targets
+
+
+def used_by_kernel(drive: str) -> None:
+    """A target with chunks of all kinds: buffered, in random zones, emptied."""
+    program("dmzadm", "--format", drive, "--label=offline")
+    with started(drive) as logical:
+        size_blocks = int(run("blockdev", "--getsize64", logical).stdout) // LOGICAL_BLOCK_BYTES
+        work_by_kernel(logical, size_blocks)
+        run("blkdiscard", "-o", 20 * MIB, "-l", 8 * MIB, logical)
+
+
+def exported(path: Path, *members: str) -> Path:
+    program("zoned", "export", *members, "--force", "-o", path)
+    return path
+
+
+@pytest.mark.parametrize("cache_mib", [26, 37])
+def test_attached_and_detached(small_drive: str, cache_mib: int, tmp_path: Path) -> None:
+    """The kernel starts what was attached, reads every block right, writes to it; so it does after detaching."""
+    used_by_kernel(small_drive)
+    before = exported(tmp_path / "before", small_drive)
+    with devices.regular_disk(size_mib=cache_mib) as disk:
+        cache = disk.path
+        program("zoned", "dm-zoned", "attach", cache, small_drive, "--no-undo")
+        assert check(cache, small_drive)["verdict"] == "clean"
+        assert program("zoned", "check", small_drive, status=None).status == 8
+        with started(cache, small_drive) as logical:
+            run("cmp", before, logical)
+            assert " cache " in run("dmsetup", "status", "lab").stdout
+            refused = program("zoned", "dm-zoned", "detach", cache, small_drive, status=None)
+            assert refused.status == 8
+            size_blocks = int(run("blockdev", "--getsize64", logical).stdout) // LOGICAL_BLOCK_BYTES
+            work_by_kernel(logical, size_blocks)
+        now = exported(tmp_path / "now", cache, small_drive)
+        with started(cache, small_drive) as logical:
+            run("cmp", now, logical)
+        program("zoned", "dm-zoned", "detach", cache, small_drive, "--no-undo")
+        assert check(small_drive)["verdict"] == "clean"
+        with started(small_drive) as logical:
+            run("cmp", now, logical)
+            fio(logical, seed=7, amount="1m")
+        assert check(small_drive)["verdict"] == "clean"
+
+
+def test_freed_and_compacted(small_drive: str, tmp_path: Path) -> None:
+    used_by_kernel(small_drive)
+    before = exported(tmp_path / "before", small_drive)
+    assert "unmapped" in program("zoned", "dm-zoned", "free", small_drive).out
+    with started(small_drive) as logical:
+        run("cmp", before, logical)
+    program("zoned", "dm-zoned", "free", "--compact", small_drive, "--no-undo")
+    assert_clean(small_drive)
+    with started(small_drive) as logical:
+        run("cmp", before, logical)
+        random_zones = run("dmsetup", "status", "lab").stdout.split(" random")[0].split()[-1]
+        free, total = random_zones.split("/")
+        assert free == total, "no chunk is left in a random zone"
+        fio(logical, seed=8, amount="2m")
+    assert check(small_drive)["verdict"] == "clean"
+
+
+def test_imported(members: tuple[str, ...], tmp_path: Path) -> None:
+    program("dmzadm", "--format", *members)
+    raw = tmp_path / "raw"
+    choose = random.Random(11)
+    with open(raw, "wb") as file:
+        file.truncate(60 * MIB)
+        for _ in range(60):
+            os.pwrite(file.fileno(), choose.randbytes(choose.choice((700, 5000, 900000))), choose.randrange(58 * MIB))
+    program("zoned", "import", "--verify", raw, *members)
+    assert_clean(*members)
+    with started(*members) as logical:
+        run("cmp", "-n", 60 * MIB, raw, logical)
+        fio(logical, seed=9, amount="2m")
+        reclaim()
+    assert check(*members)["verdict"] == "clean"
+
+
+def test_started_after_a_cut_between_the_super_blocks(small_drive: str, tmp_path: Path) -> None:
+    """The primary set is one commit behind: it gets that commit before the kernel writes into it."""
+    program("dmzadm", "--format", small_drive, "--label=cut")
+    with started(small_drive) as logical:
+        fio(logical, seed=1, amount="2m")
+    older = primary_set(small_drive)
+    with started(small_drive) as logical:
+        fio(logical, seed=2, amount="2m")
+    before = exported(tmp_path / "before", small_drive)
+    with open(small_drive, "r+b", buffering=0) as disk:
+        os.pwrite(disk.fileno(), older, 0)
+        os.fsync(disk.fileno())
+    run("blockdev", "--flushbufs", small_drive)
+    assert check(small_drive)["facts"]["needs_sync"] is True
+    assert program("dmzadm", "--start", "--no-sync", small_drive, status=None).status == 255
+    said = program("dmzadm", "--start", small_drive).out
+    try:
+        assert "cut: metadata sets synchronized (generation " in said
+        run("cmp", before, "/dev/mapper/cut")
+    finally:
+        program("dmzadm", "--stop", small_drive)
+    assert check(small_drive)["facts"]["needs_sync"] is False
+    for _ in range(2):
+        with started(small_drive) as logical:
+            run("cmp", before, logical)
+
+
+def primary_set(drive: str) -> bytes:
+    """The whole primary set, as it is now."""
+    with open(drive, "rb", buffering=0) as disk:
+        return os.pread(disk.fileno(), 130 * LOGICAL_BLOCK_BYTES, 0)
