@@ -54,6 +54,8 @@ Repair options:
   --allow=CODE   : Agree to a repair that loses or guesses data; repeatable
   --set=KEY=VALUE
                  : A choice of repair (overlap=buffer, reclaim=clear); repeatable
+Start options:
+  --no-sync      : Refuse to start metadata sets of different generations
 """
 MKZONEFS_HELP = """\
 Usage: mkzonefs [options] <device path>

@@ -24,6 +24,7 @@ JOURNEYS = {
     Journey.REPAIR: "check \\-\\-repair",
     Journey.LOGICAL: "map, export, replay, serve",
     Journey.TABLE: "table",
+    Journey.READ: "inspect, dump",
     Journey.FORMAT: "format (Python API)",
 }
 """Commands of each journey, as roff."""

@@ -106,12 +106,14 @@ class Target:
     """The devices, in order, that carry one instance of a layout.
 
     ``start_bytes`` is where the layout begins on every device (a partition of a
-    whole-drive image); 0 for most.
+    whole-drive image); 0 for most. ``settings`` are a user's choices about which metadata are shown, those of
+    :attr:`Journey.READ`, for the rooms ``inspect`` and ``dump``.
     """
 
     layout: str
     devices: tuple[Device, ...]
     start_bytes: int = 0
+    settings: Settings = field(default_factory=Settings, compare=False)
 
     @property
     def device(self) -> Device:

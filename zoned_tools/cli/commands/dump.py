@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from zoned_tools.cli.options import DevicePaths, Force, LayoutName, Mapfiles, Start, check_layout_name
+from zoned_tools.cli.options import (
+    DevicePaths,
+    Force,
+    LayoutName,
+    Mapfiles,
+    SettingsBesideOutput,
+    Start,
+    check_layout_name,
+)
+from zoned_tools.cli.settings import split_settings, takes_settings
+from zoned_tools.formats.shared.settings import Journey
 
 
+@takes_settings(Journey.READ)
 def dump(
     devices: DevicePaths,
     output: Annotated[
@@ -22,6 +34,7 @@ def dump(
     ] = False,
     keep_names: Annotated[bool, typer.Option("--keep-names", help="Do not hash serial numbers and labels.")] = False,
     force: Force = False,
+    settings: SettingsBesideOutput = None,
     start: Start = None,
     layout: LayoutName = None,
     mapfile: Mapfiles = None,
@@ -34,8 +47,11 @@ def dump(
     from zoned_tools.report.documents.targets import dump_document
 
     check_layout_name(layout)
-    with opened_target(devices, start, layout, mapfiles=mapfile or ()) as target:
-        document = need(registry.of(target).dump, target, "dump")(target)
+    paths, chosen = split_settings(devices, settings)
+    with opened_target(paths, start, layout, mapfiles=mapfile or ()) as target:
+        kind = registry.of(target)
+        room = need(kind.dump, target, "dump")
+        document = room(replace(target, settings=kind.parse_settings(chosen, Journey.READ)))
         content = encode_document(dump_document(target, document), packed=binary, hide_names=binary and not keep_names)
-    write_document(output, content, overwrite=force, sources=devices)
+    write_document(output, content, overwrite=force, sources=paths)
     return 0

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Mapfiles, Start, check_layout_name
+from dataclasses import replace
+
+from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Mapfiles, Settings, Start, check_layout_name
 from zoned_tools.cli.output import complain, print_json
+from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import FsckStatus, ZonedError
+from zoned_tools.formats.shared.settings import Journey
 
 
+@takes_settings(Journey.READ)
 def inspect(
     devices: DevicePaths,
     json: Json = False,
+    settings: Settings = None,
     start: Start = None,
     layout: LayoutName = None,
     mapfile: Mapfiles = None,
@@ -23,14 +29,16 @@ def inspect(
 
     check_layout_name(layout)
     status = FsckStatus.CLEAN
-    with opened_targets(devices, start, layout, mapfiles=mapfile or ()) as opened:
+    paths, chosen = split_settings(devices, settings)
+    with opened_targets(paths, start, layout, mapfiles=mapfile or ()) as opened:
         if json:
             refuse_several(opened)  # a document is of one target
-        for target in opened.in_order(devices):
+        for target in opened.in_order(paths):
             try:
                 if isinstance(target, Failure):
                     raise target.error
-                tree = registry.of(target).inspect(target)
+                layout_of = registry.of(target)
+                tree = layout_of.inspect(replace(target, settings=layout_of.parse_settings(chosen, Journey.READ)))
             except ZonedError as error:
                 status |= complain(error)
                 continue

@@ -47,6 +47,7 @@ from zoned_tools.formats.dm_zoned.open import (
     stream_zones,
 )
 from zoned_tools.formats.dm_zoned.repair_writes import plan_tertiary
+from zoned_tools.formats.dm_zoned.settings import USE_SET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,12 +69,14 @@ def dump(target: Target) -> dict[str, object]:
     Raises:
         NoValidSuperBlockError: no set can be used.
     """
-    return around_unreadable(target, lambda state: _document(target, state))
+    trusted = target.settings.number(USE_SET)
+    return around_unreadable(target, lambda state: _document(target, state), trusted)
 
 
 def _document(target: Target, state: TargetState) -> dict[str, object]:
     if state.chosen is None:
-        raise NoValidSuperBlockError(DmZonedEvidence(target=target, state=state))
+        trusted = target.settings.number(USE_SET)
+        raise NoValidSuperBlockError(DmZonedEvidence(target=target, state=state, trusted=trusted))
     tables: list[dict[str, object]] = []
     for number in (state.chosen, 1 - state.chosen):
         if number == state.chosen or state.sets[number].usable:

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, NoValidSuperBlockError
 from zoned_tools.formats.dm_zoned.content import around_unreadable, content_of
 from zoned_tools.formats.dm_zoned.figures import usage_of
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, ZoneKind
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES, SuperBlockState, TargetState
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, UNMAPPED, MetadataLayout, superblock_crc
+from zoned_tools.formats.dm_zoned.settings import USE_SET
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_set
 
 if TYPE_CHECKING:
@@ -29,13 +31,21 @@ _MEANINGS = {
 
 
 def inspect(target: Target) -> dict[str, object]:
-    """Geometry, super blocks, layout of the sets, and every mapped chunk.
+    """Geometry, super blocks, layout of the sets, and every mapped chunk of the set in use, or of the user's.
 
     Raises:
+        NoValidSuperBlockError: the set that the user wants cannot be used.
         GeometryError: the devices cannot form a target.
         DeviceError: something cannot be read.
     """
-    return around_unreadable(target, _tree, rebuilds=True)
+    trusted = target.settings.number(USE_SET)
+
+    def tree(state: TargetState) -> dict[str, object]:
+        if trusted is not None and state.chosen is None:
+            raise NoValidSuperBlockError(DmZonedEvidence(target=target, state=state, trusted=trusted))
+        return _tree(state)
+
+    return around_unreadable(target, tree, trusted, rebuilds=True)
 
 
 def _tree(state: TargetState) -> dict[str, object]:

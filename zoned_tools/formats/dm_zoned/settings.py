@@ -47,6 +47,7 @@ SETTINGS: tuple[Setting, ...] = (
             Journey.CHECK,
             Journey.REPAIR,
             Journey.LOGICAL,
+            Journey.READ,
             flag="--use-set",
         ),
         aliases=("use_set",),

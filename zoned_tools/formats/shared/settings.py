@@ -21,6 +21,7 @@ class Journey(StrEnum):
     REPAIR = "repair"
     LOGICAL = "the logical device"
     TABLE = "the table line"
+    READ = "the decoded metadata"
     FORMAT = "format"
 
 
