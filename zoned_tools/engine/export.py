@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from zoned_tools.device.badareas import BAD_SECTOR, BadAreas, salvage_into
 from zoned_tools.device.zones import SECTOR_BYTES
 from zoned_tools.engine.logical import opened_logical
-from zoned_tools.engine.losses import REASONS, KnownLosses, find_losses, refuse_losses
+from zoned_tools.engine.losses import KnownLosses, find_losses, refuse_losses
 from zoned_tools.engine.output import Output, open_output
 from zoned_tools.engine.volume import Volume
 from zoned_tools.errors import ZonedError
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, CopiesItself, Journey, Mapper, Piece, Target
-from zoned_tools.formats.shared.losses import SalvagesBlocks
+from zoned_tools.formats.shared.losses import REASONS, SalvagesBlocks
 
 if TYPE_CHECKING:
     from zoned_tools.device.base import Buffer

@@ -16,18 +16,16 @@ from zoned_tools.engine.rehearsing import PLACE_BITS, Lookup, look_up_in
 from zoned_tools.errors import RefusedError, ZonedError
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Journey, Settings
-from zoned_tools.formats.shared.losses import KnowsLosses, Loss, Losses, blocks_of
+from zoned_tools.formats.shared.losses import REASONS, KnowsLosses, Loss, Losses, blocks_of, join_losses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from zoned_tools.device.badareas import BadAreas
     from zoned_tools.device.zones import IntArray
     from zoned_tools.formats.contract import Evidence, Mapper, Target
 
 _BLOCK = LOGICAL_BLOCK_BYTES
-REASONS = {"-": "bad sector", "/": "not scraped", "*": "not trimmed", "?": "not tried"}
-"""What ddrescue's letters say of payload that was not rescued."""
 
 
 def find_losses(target: Target, mapper: Mapper) -> Losses:
@@ -73,21 +71,6 @@ class _StoredRuns:
                 low, high = max(start, int(place[row])), min(end, int(ends[row]))
                 if low < high:
                     yield Loss(int(logical[row]) + low - int(place[row]), high - low, status, REASONS[status])
-
-
-def join_losses(rows: Iterable[Loss]) -> list[Loss]:
-    """Ascending losses with those that touch, for one reason, made one; of what overlaps the first counts."""
-    joined: list[Loss] = []
-    for row in rows:
-        end = joined[-1].offset_bytes + joined[-1].length_bytes if joined else 0
-        start, stop = max(row.offset_bytes, end), row.offset_bytes + row.length_bytes
-        if start >= stop:
-            continue
-        if joined and start == end and joined[-1][2:] == row[2:]:
-            joined[-1] = joined[-1]._replace(length_bytes=stop - joined[-1].offset_bytes)
-        else:
-            joined.append(Loss(start, stop - start, *row[2:]))
-    return joined
 
 
 class KnownLosses:

@@ -25,6 +25,7 @@ from tests.formats.dm_zoned.repair_support import (
 )
 from tests.formats.dm_zoned.unreadable import BadDrive, KnowingDrive, damaged, layout_of, metadata_blocks
 from zoned_tools.device.plan import apply_plan
+from zoned_tools.engine.losses import _payload_losses
 from zoned_tools.errors import DeviceError, RefusedError, ZonedError
 from zoned_tools.formats.contract import Journey, Target
 from zoned_tools.formats.dm_zoned import LAYOUT
@@ -300,3 +301,20 @@ def test_bitmaps_of_several_blocks(images: Images) -> None:
         for loss in mapper.losses().metadata:
             first = loss.offset_bytes // BLOCK - chunk * layout.zone_blocks
             assert part * BLOCK_BITS <= first < (part + 1) * BLOCK_BITS
+
+
+@pytest.mark.parametrize("base", ["hm64x1", "dual"])
+def test_torn_payload_is_what_a_lookup_of_everything_finds(images: Images, base: str) -> None:
+    target = images.target(base)
+    choose = random.Random(base)
+    for _ in range(10):
+        devices = []
+        for device in target.devices:
+            most = device.geometry.size_bytes // BLOCK - 600
+            first = layout_of(images, base).metadata_zones.stop * layout_of(images, base).zone_blocks
+            starts = [choose.randrange(0 if device is not target.device else first, most) for _ in range(12)]
+            bad = {b for start in starts for b in range(start, start + choose.choice([1, 7, 300]))} - {0}
+            devices.append(KnowingDrive(device, bad))
+        damaged_one = Target("dm-zoned", tuple(devices))
+        mapper = opened(damaged_one)
+        assert mapper.losses().payload == _payload_losses(damaged_one, mapper)

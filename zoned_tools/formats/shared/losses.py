@@ -23,6 +23,10 @@ _BLOCK_BYTES = 4096
 _MEDIUM = "a medium error: the drive gives an error for it, or ddrescue could not read it"
 
 
+REASONS = {"-": "bad sector", "/": "not scraped", "*": "not trimmed", "?": "not tried"}
+"""What ddrescue's letters say of payload that was not rescued."""
+
+
 class Loss(NamedTuple):
     """A range of the logical device.
 
@@ -61,6 +65,21 @@ def blocks_of(losses: Iterable[Loss]) -> int:
         done = max(done, -(-(row.offset_bytes + row.length_bytes) // _BLOCK_BYTES))
         blocks += max(done - first, 0)
     return blocks
+
+
+def join_losses(rows: Iterable[Loss]) -> list[Loss]:
+    """Ascending losses with those that touch, for one reason, made one; of what overlaps the first counts."""
+    joined: list[Loss] = []
+    for row in rows:
+        end = joined[-1].offset_bytes + joined[-1].length_bytes if joined else 0
+        start, stop = max(row.offset_bytes, end), row.offset_bytes + row.length_bytes
+        if start >= stop:
+            continue
+        if joined and start == end and joined[-1][2:] == row[2:]:
+            joined[-1] = joined[-1]._replace(length_bytes=stop - joined[-1].offset_bytes)
+        else:
+            joined.append(Loss(start, stop - start, *row[2:]))
+    return joined
 
 
 @runtime_checkable

@@ -229,6 +229,13 @@ class ContentReader:
         for start, end in mask_runs(mask).tolist():
             self._disk.read_into(zone, offset + start, view[start * BLOCK_BYTES : end * BLOCK_BYTES])
 
+    def stored_in(self, chunk: int, zone: int, offset: int, count: int) -> Iterator[tuple[int, int]]:
+        """``(first, end)`` of the blocks of a chunk, in a range of it, that are read from one of its zones."""
+        data_zone, buffer_zone = self._store.zones_of(chunk)
+        labels = self.labels(data_zone, buffer_zone, offset, count)
+        runs = mask_runs(labels == (_DATA if zone == data_zone else _BUFFER)) + offset
+        yield from map(tuple, runs.tolist())
+
     def read_zone(self, zone: int, offset: int, mask: BoolArray) -> bytearray:
         """Blocks of a zone from ``offset`` on, those outside ``mask`` as zeroes (for reclaim)."""
         content = bytearray(len(mask) * BLOCK_BYTES)

@@ -18,6 +18,7 @@ from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, UNMAPPED
 from zoned_tools.formats.dm_zoned.mapper.allocate import ZonePool
 from zoned_tools.formats.dm_zoned.mapper.read import ChunkPart, ContentReader
 from zoned_tools.formats.dm_zoned.mapper.reclaim import Reclaimer, ZoneUse, no_space
+from zoned_tools.formats.dm_zoned.mapper.torn import torn_payload
 from zoned_tools.formats.shared.losses import Losses
 from zoned_tools.formats.shared.mapper import MapperBase
 
@@ -100,9 +101,11 @@ class DmZonedMapper(MapperBase):
         return self._store.generation
 
     def losses(self) -> Losses:
-        """What no readable metadata are about, and what is read by a guess."""
+        """What no readable metadata are about, what is read by a guess, and what bad areas hit."""
         missing = self._store.missing
-        return missing.losses() if missing is not None else Losses()
+        found = missing.losses() if missing is not None else Losses()
+        found.payload = torn_payload(self._disk, self._reader, self._store.table[: self._store.layout.nr_chunks])
+        return found
 
     def read_blocks_into(self, block: int, buffer: memoryview) -> None:
         """Fill ``buffer`` from ``block`` on.
