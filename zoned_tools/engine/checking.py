@@ -16,6 +16,7 @@ from zoned_tools.formats.contract import (
     RepairPlan,
     Target,
     Verdict,
+    need,
 )
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from zoned_tools.engine.changing import Carried
     from zoned_tools.engine.rehearsing import Rehearsal
     from zoned_tools.errors import FsckStatus, ZonedError
+    from zoned_tools.formats.shared.copies import CopyDifference
     from zoned_tools.formats.shared.findings import Findings
 
 
@@ -34,10 +36,12 @@ class CheckRequest:
     Attributes:
         deep: verify payload data too.
         settings: ``KEY=VALUE`` words; each layout checks them against its declarations.
+        diff_sets: tell where two copies of the metadata give different data.
     """
 
     deep: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
+    diff_sets: bool = False
 
     def options(self, layout: AnyLayout) -> CheckOptions:
         """The options for one layout.
@@ -61,6 +65,7 @@ class Outcome:
         plan: the repair's plan, when one was asked for.
         rehearsal: what the plan came to on a copy-on-write view; None when there was nothing to do.
         carried: what was done; None before.
+        differences: where two copies of the metadata give different data; None when nobody asked.
     """
 
     devices: tuple[str, ...]
@@ -71,6 +76,7 @@ class Outcome:
     plan: RepairPlan | None = None
     rehearsal: Rehearsal | None = None
     carried: Carried | None = None
+    differences: list[CopyDifference] | None = None
 
     @property
     def changed(self) -> bool:
@@ -111,4 +117,7 @@ def check_target(target: Target, request: CheckRequest) -> Outcome:
     evidence, stop = gather(target, request.options(registry.of(target)))
     if stop is not None and not evidence.findings:
         raise stop
-    return Outcome(target.paths, target.layout, evidence)
+    outcome = Outcome(target.paths, target.layout, evidence)
+    if request.diff_sets:
+        outcome.differences = need(registry.of(target).diff_copies, target, "compare as two sets of metadata")(target)
+    return outcome

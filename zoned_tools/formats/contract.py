@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from zoned_tools.device.base import Buffer, Device
     from zoned_tools.device.plan import Plan
     from zoned_tools.device.zones import IntArray
+    from zoned_tools.formats.shared.copies import CopyDifference
     from zoned_tools.formats.shared.orphans import Orphan
     from zoned_tools.formats.shared.scanning import Scanner
 
@@ -511,6 +512,7 @@ class Layout(Generic[E]):
         scanner: finds metadata of a device that nothing points to.
         figures: values for monitoring.
         orphans: zones with valid data that no readable metadata name.
+        diff_copies: where two copies of the metadata give different data.
         plan_format: a new, empty instance; its settings are those of :attr:`Journey.FORMAT`.
         order_members: members of one target in their order.
         claims: whether all the named devices are one target although probing does not say so
@@ -542,6 +544,7 @@ class Layout(Generic[E]):
     scanner: Callable[[Device], Scanner] | None = None
     figures: FiguresRoom | None = None
     orphans: OrphansRoom | None = None
+    diff_copies: Callable[[Target], list[CopyDifference]] | None = None
     plan_format: FormatRoom | None = None
     order_members: OrderRoom | None = None
     claims: ClaimRoom | None = None

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from zoned_tools.engine.checking import Outcome
     from zoned_tools.engine.rehearsing import Rehearsal
     from zoned_tools.formats.contract import RepairPlan
+    from zoned_tools.formats.shared.copies import CopyDifference
     from zoned_tools.formats.shared.findings import Finding, FindingGroup, Findings
     from zoned_tools.report.documents.targets import RehearsalRow
 
+_FIRST_RUNS = 20
 FIRST_PLACES = 3
 """Findings of one code that are shown; ``--all`` shows every one."""
 
@@ -78,7 +80,26 @@ def outcome_lines(outcome: Outcome, *, everything: bool = False) -> Iterator[str
         yield from finding_lines(outcome.repaired, everything=everything, before="repaired ")
     findings = outcome.evidence.findings
     yield from finding_lines(findings, everything=everything)
+    if outcome.differences is not None:
+        yield from _difference_lines(outcome.differences, everything=everything)
     yield verdict_line(outcome.devices, outcome.layout, outcome.verdict, findings)
+
+
+def _difference_lines(differences: Sequence[CopyDifference], *, everything: bool) -> Iterator[str]:
+    """What each of two copies of the metadata gives, where that is not the same."""
+    if not differences:
+        yield "  both metadata sets give the same data"
+        return
+    blocks = sum(row.blocks for row in differences)
+    chunks = len({row.chunk for row in differences})
+    yield f"  the metadata sets give different data for {blocks} blocks of {chunks} chunks"
+    shown = differences if everything else differences[:_FIRST_RUNS]
+    for row in shown:
+        places = (f"set {n} {'zeroes' if zone is None else f'zone {zone}'}" for n, zone in enumerate(row.zones))
+        last = row.first_block + row.blocks - 1
+        yield f"    chunk {row.chunk}, logical blocks {row.first_block} to {last}: {', '.join(places)}"
+    if len(shown) < len(differences):
+        yield f"    ... and {len(differences) - len(shown)} more (--all prints every one)"
 
 
 def verdict_line(devices: Iterable[str], layout: str | None, verdict: Verdict, findings: Findings) -> str:
@@ -144,6 +165,8 @@ def _row(outcome: Outcome) -> Iterator[str]:
     if outcome.repaired is not None:
         yield ', "repaired": '
         yield from array(outcome.repaired.json_blocks())
+    if outcome.differences is not None:
+        yield ', "diff_sets": ' + encode([row._asdict() for row in outcome.differences])
     yield ', "findings": '
     yield from array(evidence.findings.json_blocks())
     yield "}"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.formats.dm_zoned.images import BLOCK, Images, check_target, corrupted, facts
+from tests.formats.dm_zoned.images import BLOCK, Images, check_target, corrupted, facts, regular
 from tests.formats.dm_zoned.repair_support import (
     CONSENT,
     CORRUPTIONS,
@@ -217,6 +217,12 @@ def test_every_reader_goes_on(images: Images) -> None:
     plan = restore(target, whole)
     apply_plan(target.devices, plan.steps)
     assert codes(target) == []
+
+
+def test_a_regular_device_is_recognised_by_its_secondary(images: Images) -> None:
+    clean = images.target("dual")
+    assert probe(damaged(clean, [0]).device, 0) == probe(images.target("dual").device, 0)
+    assert probe(BadDrive(regular(64 << 20), [0]), 0) is None
 
 
 def test_written_blocks_stand_for_lost_bits(images: Images) -> None:

@@ -52,6 +52,10 @@ def check(
     deep: Annotated[
         bool, typer.Option("--deep", help="Verify payload data too, where the layout has any to verify.")
     ] = False,
+    diff_sets: Annotated[
+        bool,
+        typer.Option("--diff-sets", help="Tell which chunks and blocks each metadata set would give (dm-zoned)."),
+    ] = False,
     everything: All = False,
     allow: Allow = None,
     settings: Settings = None,
@@ -72,7 +76,9 @@ def check(
     if output and (not repair or dry_run):
         raise UsageError("--output needs --repair, without --dry-run")
     paths, chosen = split_settings(devices, settings)
-    request = CheckRequest(deep, chosen)
+    if diff_sets and repair:
+        raise UsageError("--diff-sets is for a check without --repair")
+    request = CheckRequest(deep, chosen, diff_sets)
     repairing = RepairRequest(frozenset(allow or ()), dry_run, undo, no_undo, copies=bool(output)) if repair else None
     printer = _Printer(json=json, dry_run=dry_run, everything=everything)
     try:

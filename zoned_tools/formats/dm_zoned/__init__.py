@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Target,
     )
     from zoned_tools.formats.dm_zoned.check import DmZonedEvidence
+    from zoned_tools.formats.shared.copies import CopyDifference
     from zoned_tools.formats.shared.orphans import Orphan
     from zoned_tools.formats.shared.scanning import Scanner
 
@@ -139,6 +140,12 @@ def _scanner(device: Device) -> Scanner:
     return DmZonedScanner(device)
 
 
+def _diff_copies(target: Target) -> list[CopyDifference]:
+    from zoned_tools.formats.dm_zoned.diff_sets import diff_sets
+
+    return diff_sets(target)
+
+
 def _orphans(target: Target, settings: Settings) -> Iterator[Orphan]:
     from zoned_tools.formats.dm_zoned.orphans import orphans
 
@@ -157,6 +164,7 @@ LAYOUT: Layout[DmZonedEvidence] = Layout(
     metadata=_metadata,
     scanner=_scanner,
     orphans=_orphans,
+    diff_copies=_diff_copies,
     open_mapper=_open_mapper,
     open_importer=_open_importer,
     table_line=_table_line,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from zoned_tools.codec.fields import NIL_UUID
@@ -28,10 +29,10 @@ def probe(device: Device, start_bytes: int) -> Identity | None:
     """
     first = read_superblock(device, start_bytes)
     if not device.geometry.is_zoned:
-        if first is None:
+        if first is None and not _is_unreadable(device, start_bytes):
             return None
-        found = first if _is_sound(first) else _find_secondary(device, start_bytes) or first
-        return _identity(found[0], start_bytes, member=True)
+        found = first if first is not None and _is_sound(first) else _find_secondary(device, start_bytes) or first
+        return _identity(found[0], start_bytes, member=True) if found is not None else None
     if first is not None and first[0].sb_block != 0 and _is_sound(first):
         return _identity(first[0], start_bytes, member=True, position=first[0].sb_block)
     found_superblock, usable = _single(device, start_bytes)
@@ -52,6 +53,15 @@ def read_superblock(device: Device, offset_bytes: int) -> tuple[SuperBlock, byte
         return None
     superblock = SuperBlock.parse(raw)
     return (superblock, raw) if superblock.magic == MAGIC else None
+
+
+def _is_unreadable(device: Device, offset_bytes: int) -> bool:
+    """Whether the medium does not give the block at ``offset_bytes``."""
+    try:
+        device.read(offset_bytes, BLOCK_BYTES)
+    except DeviceError as error:
+        return error.errno == errno.EIO
+    return False
 
 
 def _is_sound(found: tuple[SuperBlock, bytes]) -> bool:

@@ -60,6 +60,7 @@ def require_layout(thing: object) -> AnyLayout:
             private_keys=frozenset(require(key, str) for key in require(thing.private_keys, frozenset)),
             whole_drive=require(thing.whole_drive, bool),
             scanner=None,  # shown every block of a drive: too much to guard
+            diff_copies=None,  # for layouts with two sets of their metadata
             orphans=None,  # shown every block of a zone, as the scanner
             metadata=None,  # what of a dying drive is read first is not for somebody else's package to say
             open_importer=None,

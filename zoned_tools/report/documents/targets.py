@@ -83,11 +83,21 @@ class _CheckedRow(TypedDict):
     findings: list[FindingRow]
 
 
+class SetDifferenceRow(TypedDict):
+    """A run of logical blocks and the zone that has them by each metadata set, null where they read as zeroes."""
+
+    chunk: int
+    first_block: int
+    blocks: int
+    zones: list[int | None]
+
+
 class CheckedRow(_CheckedRow, total=False):
     """One target of ``zoned.check/1``.
 
     ``error`` instead of ``facts`` where it could not be checked; the others of a repair: ``actions``, ``plan`` until
     it is carried out, what its ``rehearsal`` came to, the ``undo`` file, the findings that were ``repaired``.
+    ``diff_sets`` when that was asked for.
     """
 
     error: str
@@ -97,6 +107,7 @@ class CheckedRow(_CheckedRow, total=False):
     rehearsal: RehearsalRow
     undo: str | None
     repaired: list[FindingRow]
+    diff_sets: list[SetDifferenceRow]
 
 
 class CheckDocument(TypedDict):
