@@ -20,7 +20,7 @@ complete -c dmzadm -l metadata-version -x -a '1 2' -d 'Version of the metadata (
 complete -c dmzadm -l mapfile -r -d 'ddrescue map file of an image, repeated in device order'
 complete -c dmzadm -l use-set -x -a '0 1' -d 'Trust this metadata set'
 complete -c dmzadm -l allow -r -d 'Agree to a repair that loses or guesses data; repeatable'
-complete -c dmzadm -l set -x -a 'use-set=0 use-set=1 overlap=data overlap=buffer reclaim=move reclaim=clear bzone=promote bzone=drop bits=sets bits=union pair= label= uuid= seq= version=1 version=2' -d 'A choice of repair (overlap=buffer, reclaim=clear); repeatable'
+complete -c dmzadm -l set -x -a 'use-set=0 use-set=1 overlap=data overlap=buffer reclaim=move reclaim=clear bzone=promote bzone=drop bits=sets bits=union pair= chunks= label= uuid= seq= version=1 version=2' -d 'A choice of repair (overlap=buffer, reclaim=clear); repeatable'
 complete -c dmzadm -l no-sync -d 'Refuse to start metadata sets of different generations'
 complete -c dmzadm -l version -d 'Print the version and exit.'
 complete -c dmzadm -s h -l help -d 'Show help and exit.'

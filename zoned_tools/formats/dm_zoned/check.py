@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from zoned_tools.formats.contract import CheckOptions, Evidence, NothingToCheckError, Target
 from zoned_tools.formats.dm_zoned.choice import SetChoice, Ties, Wishes, choose
+from zoned_tools.formats.dm_zoned.chunks import raise_chunks
 from zoned_tools.formats.dm_zoned.content import around_unreadable, content_of
 from zoned_tools.formats.dm_zoned.findings import (
     content_differs,
@@ -30,7 +31,7 @@ from zoned_tools.formats.dm_zoned.findings import (
 from zoned_tools.formats.dm_zoned.foreign import REPLACED, ForeignZones, find_foreign
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, nr_first_write_zones
 from zoned_tools.formats.dm_zoned.layout import NR_SETS
-from zoned_tools.formats.dm_zoned.settings import USE_SET
+from zoned_tools.formats.dm_zoned.settings import CHUNKS, USE_SET
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_set
 from zoned_tools.formats.shared.findings import Findings, Severity
 
@@ -145,6 +146,7 @@ def check(target: Target, options: CheckOptions) -> DmZonedEvidence:
 
 
 def _check(target: Target, state: TargetState, options: CheckOptions, trusted: int | None) -> DmZonedEvidence:
+    raise_chunks(state, options.settings.number(CHUNKS))
     evidence = DmZonedEvidence(target=target, state=state, trusted=trusted)
     evidence.findings.extend(size_changed(evidence.geometry))
     evidence.findings.extend(superblock_findings(state))

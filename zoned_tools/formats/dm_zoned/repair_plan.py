@@ -16,6 +16,7 @@ from zoned_tools.errors import UsageError
 from zoned_tools.formats.contract import Consent, Consents, RepairPlan
 from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, NoValidSuperBlockError
 from zoned_tools.formats.dm_zoned.choice import without
+from zoned_tools.formats.dm_zoned.chunks import raised
 from zoned_tools.formats.dm_zoned.geometry import held_zones
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES, UNREADABLE
 from zoned_tools.formats.dm_zoned.layout import NR_SETS
@@ -230,7 +231,15 @@ def _repair_sets(
         superblock, actions = rebuilt_superblock(state, source, consents.settings), []
     healing = healing_steps(kept.view)
     tables = table_steps(mapping.survey, kept.view, mapping.table, bitmaps.edits, equal=evidence.equal, ties=ties)
-    done = [*made, *_read_again(evidence), *_as_named(pairs), *earlier, *mapping.actions, *bitmaps.actions]
+    done = [
+        *made,
+        *raised(state, source),
+        *_read_again(evidence),
+        *_as_named(pairs),
+        *earlier,
+        *mapping.actions,
+        *bitmaps.actions,
+    ]
     if ties is None:
         changed = bool(healing or tables[source])
         wanted = set_superblocks(state, source, superblock, changed=changed)

@@ -11,6 +11,7 @@ from zoned_tools.formats.shared.settings import Journey, Setting, choice, number
 USE_SET = "use-set"
 OVERLAP, RECLAIM, BZONE, BITS, PAIR = "overlap", "reclaim", "bzone", "bits", "pair"
 BITMAPS = "bitmaps"
+CHUNKS = "chunks"
 RLOW, IDLE_RLOW = "rlow", "idle_rlow"
 ACCEPT_MEMBERS = "accept_members"
 LEGACY = "legacy"
@@ -108,6 +109,14 @@ SETTINGS: tuple[Setting, ...] = (
             verify=named_pairs,
         ),
         repeats=True,
+    ),
+    number(
+        CHUNKS,
+        "chunks of the target, where entries behind the last one that its super blocks know are in use",
+        Journey.CHECK,
+        Journey.REPAIR,
+        minimum=1,
+        maximum=(1 << 32) - 2,
     ),
     number(
         RLOW,
