@@ -108,6 +108,10 @@ def drives() -> Iterator[Command]:
         success=(0, 1), saves=False,
     )  # fmt: skip
     yield Command(
+        "image adopt", (*DM_FILLED, partial(os.unlink, "disk.img.zones")), "zoned image adopt disk.img",
+        again="zoned image adopt disk.img --force", saves=False,
+    )  # fmt: skip
+    yield Command(
         "image convert", FILLED, "zoned image convert disk.img directory --quiet", ("disk.img", "directory"),
         again="zoned check directory", saves=False,
     )  # fmt: skip

@@ -109,6 +109,13 @@ def _dm_zoned() -> Iterator[Sample]:
     made = (made_by.vector("dm-zoned/hm64x1", "fresh.img"), partial(made_by._empty_file, "raw", 3 << 20))
     lines = (("import/1", "zoned import raw fresh.img --dry-run"), ("import/1", "zoned import raw fresh.img"))
     yield Sample("filled", made, lines, "dm-zoned")
+    raw = (made_by.vector("dm-zoned/hm64x1", "disk.img"), partial(os.unlink, "disk.img.zones"))
+    adopt = (
+        *_read("disk.img"),
+        ("image.adopt/1", "zoned image adopt disk.img --dry-run"),
+        ("image.adopt/1", "zoned image adopt disk.img"),
+    )
+    yield Sample("raw-copy", raw, adopt, "dm-zoned")
     for base in ("hm64x1", "dual"):
         variants = made_by.facts(f"dm-zoned/corruptions-{base}")["variants"]
         disks = " ".join(made_by._dm_images(base, "clean"))

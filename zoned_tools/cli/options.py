@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
@@ -68,6 +68,14 @@ Mapfiles: TypeAlias = Annotated[
         help="GNU ddrescue's map file of the image, whose unfinished areas are unreadable (default: IMAGE.map where it "
         "is one); once for each device in order, none for a device without.",
         show_default=False,
+    ),
+]
+ZonesFrom: TypeAlias = Annotated[
+    Literal["table", "content"],
+    typer.Option(
+        "--zones",
+        help="Where the zones of an image come from: the zone table beside it, where there is one, or always its "
+        "content.",
     ),
 ]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]

@@ -35,6 +35,7 @@ from zoned_tools.device.sidecar import (
     sidecar_path,
     write_sidecar,
 )
+from zoned_tools.device.signatures import recognise
 from zoned_tools.device.zones import SECTOR_BYTES, Model, written_sectors
 from zoned_tools.errors import DeviceError, SidecarError
 
@@ -84,6 +85,7 @@ def open_image(
     content: bool = True,
     mapfile: str | None = None,
     mends: bool = False,
+    sidecar: bool = True,
 ) -> EmulatedDrive:
     """Open an image file, zoned when it has a sidecar.
 
@@ -94,6 +96,7 @@ def open_image(
         content: False for those who want the zone table only, whatever of the content is there.
         mapfile: path of the ddrescue map file; ``"none"`` for none, also beside the image.
         mends: what is written becomes readable in the map file beside the image: it is a copy that no ddrescue fills.
+        sidecar: False sets the zone table aside.
 
     Raises:
         RefusedError: wanted for writing, and a map file is there.
@@ -107,16 +110,16 @@ def open_image(
         fd = open_locked(real, path, writable=writable)
         stack.callback(os.close, fd)
         try:
-            sidecar = find_sidecar(real, os.fstat(fd).st_ino, writable=writable)
+            table = find_sidecar(real, os.fstat(fd).st_ino, writable=writable) if sidecar else ""
         except OSError as error:
             raise DeviceError.from_os_error(error, path, "cannot finish its creation") from None
         size = os.fstat(fd).st_size
         use = Use.READ if not writable else Use.MEND if mends else Use.WRITE
         rescued = map_of_image(path, real, mapfile, size, use) if content else Rescued()
-        if sidecar:
-            shown = shown_sidecar(path, real, sidecar)
+        if table:
+            shown = shown_sidecar(path, real, table)
             drive = _open_zoned(
-                path, fd, sidecar, shown, stack, rescued, writable=writable, family=family, content=content
+                path, fd, table, shown, stack, rescued, writable=writable, family=family, content=content
             )
         else:
             drive = _open_regular(path, fd, rescued, writable=writable)
@@ -182,10 +185,11 @@ def _open_regular(path: str, fd: int, rescued: Rescued, *, writable: bool) -> Em
     odd = size % SECTOR_BYTES
     if odd and (writable or size < SECTOR_BYTES):
         raise DeviceError(f"its size of {size} bytes is not a multiple of {SECTOR_BYTES}", device=path)
-    if odd:
+    geometry = Geometry(Model.REGULAR, size - odd)
+    store = FileStore(path, fd, bad=rescued.bad.within(0, size - odd), mapfile=rescued.kept)
+    drive = EmulatedDrive(path, geometry, no_zones(), store, writable=writable)
+    if odd and recognise(drive) is None:  # else it is no image, which somebody will say
         warn_device(
             f"{path}: its size of {size} bytes is not a multiple of {SECTOR_BYTES}, the last {odd} are left out"
         )
-    geometry = Geometry(Model.REGULAR, size - odd)
-    store = FileStore(path, fd, bad=rescued.bad.within(0, size - odd), mapfile=rescued.kept)
-    return EmulatedDrive(path, geometry, no_zones(), store, writable=writable)
+    return drive

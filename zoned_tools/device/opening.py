@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 def open_device(
-    path: str, *, writable: bool = False, content: bool = True, mapfile: str | None = None, mends: bool = False
+    path: str,
+    *,
+    writable: bool = False,
+    content: bool = True,
+    mapfile: str | None = None,
+    mends: bool = False,
+    sidecar: bool = True,
 ) -> Device:
     """Open ``path`` exclusively for writing, or for reading.
 
@@ -26,9 +32,10 @@ def open_device(
         content: False asks for the zone table only, which a truncated image still has.
         mapfile: of an image, what of it was rescued; ``"none"`` sets one beside it aside.
         mends: an image with a map file may be written to (:func:`~zoned_tools.device.image.open_image`).
+        sidecar: False sets the zone table of an image aside.
 
     Raises:
-        UsageError: a map file is named for something else than an image.
+        UsageError: a map file is named for something else than an image, or a drive has a zone table of its own.
         DeviceError: missing, unreadable, not a device or image, or its zone table is damaged.
         BusyError: wanted for writing, and mounted, held or locked.
     """
@@ -46,13 +53,23 @@ def open_device(
 
         if writable:
             refuse_if_used(path)
-        return BlockDevice(path, writable=writable)
+        drive = BlockDevice(path, writable=writable)
+        if not sidecar and drive.geometry.is_zoned:
+            drive.close()
+            raise _own_table(path)
+        return drive
     if stat.S_ISDIR(mode):
         from zoned_tools.device.zloop import is_zloop, open_zloop
 
         if is_zloop(path):
+            if not sidecar:
+                raise _own_table(path)
             return open_zloop(path, writable=writable)
-    return open_image(path, writable=writable, content=content, mapfile=mapfile, mends=mends)
+    return open_image(path, writable=writable, content=content, mapfile=mapfile, mends=mends, sidecar=sidecar)
+
+
+def _own_table(path: str) -> UsageError:
+    return UsageError("has a zone table of its own, which cannot be set aside", device=path)
 
 
 def mapfile_of_each(paths: Sequence[str], mapfiles: Sequence[str]) -> Sequence[str | None]:
@@ -90,12 +107,13 @@ def refuse_twice(paths: Iterable[str]) -> None:
 
 @contextmanager
 def open_devices(
-    paths: Sequence[str], *, writable: bool = False, mapfiles: Sequence[str] = ()
+    paths: Sequence[str], *, writable: bool = False, mapfiles: Sequence[str] = (), sidecars: bool = True
 ) -> Iterator[tuple[Device, ...]]:
     """Open several devices and close them all at the end.
 
     Args:
         mapfiles: none, or one for each device (:func:`open_device`).
+        sidecars: False sets the zone tables of images aside.
 
     Raises:
         UsageError: one is named twice, or the map files are not as many.
@@ -104,6 +122,6 @@ def open_devices(
     refuse_twice(paths)
     with ExitStack() as stack:
         yield tuple(
-            stack.enter_context(open_device(path, writable=writable, mapfile=mapfile))
+            stack.enter_context(open_device(path, writable=writable, mapfile=mapfile, sidecar=sidecars))
             for path, mapfile in zip(paths, mapfile_of_each(paths, mapfiles), strict=True)
         )

@@ -101,11 +101,21 @@ def gather(target: Target, options: CheckOptions) -> tuple[Evidence, NothingToCh
         evidence = registry.of(target).check(target, options)
     except NothingToCheckError as error:
         return error.evidence, error
+    complete(evidence, options)
+    return evidence, None
+
+
+def complete(evidence: Evidence, options: CheckOptions) -> None:
+    """Add what is known of the devices alone to what a layout's check found."""
+    target = evidence.target
+    if target.derived:
+        from zoned_tools.engine.raw_copies import judge_derived
+
+        judge_derived(evidence)
     if any(missing_bytes(device) or len(known_bad_areas(device)) for device in target.devices):
         from zoned_tools.engine.losses import add_media_findings
 
         add_media_findings(evidence, options.settings)
-    return evidence, None
 
 
 def check_target(target: Target, request: CheckRequest) -> Outcome:

@@ -11,6 +11,7 @@ import numpy as np
 
 from zoned_tools.device.identity import identify
 from zoned_tools.device.zones import SECTOR_BYTES, condition_name, type_name, written_sectors
+from zoned_tools.engine.checking import complete
 from zoned_tools.engine.opening import opened_targets
 from zoned_tools.errors import FsckStatus, ZonedError
 from zoned_tools.formats import registry
@@ -126,6 +127,7 @@ def _check_samples(target: Target) -> Iterator[Sample]:
     started = time.monotonic()
     try:
         evidence = registry.of(target).check(target, CheckOptions())
+        complete(evidence, CheckOptions())
         status = evidence.verdict.fsck_status
         counts = Counter({severity: evidence.findings.count(severity) for severity in Severity})
     except ZonedError as error:

@@ -5,13 +5,15 @@ A device is probed once, and its partition table is read once.
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from zoned_tools.engine.raw_copies import NO_WISHES, ready_to_read, refuse_derived, with_derived
 from zoned_tools.errors import MetadataError, UsageError, ZonedError
 from zoned_tools.formats import registry
-from zoned_tools.formats.contract import AnyLayout, Identity, Probed, Target
+from zoned_tools.formats.contract import AnyLayout, Identity, Probed, Target, ZoneWishes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -56,8 +58,14 @@ class Opened:
 
 
 def unrecognised(device: Device) -> MetadataError:
-    """That no layout is on a device."""
-    return MetadataError("no layout is recognised", device=device.path, hint="--layout NAME forces one")
+    """That no layout is on a device; what is there instead, where that is known."""
+    from zoned_tools.device.signatures import recognise
+
+    found = recognise(device)
+    if found is None:
+        return MetadataError("no layout is recognised", device=device.path, hint="--layout NAME forces one")
+    advice = found.advice.format(path=shlex.quote(device.path))
+    return MetadataError(f"{found.what}, and no layout of zoned drives", device=device.path, hint=advice)
 
 
 class _Drive:
@@ -125,11 +133,16 @@ def probe_device(device: Device, start_sector: int | None = None, layout: str | 
     return _probe(_Drive(device), start_sector, layout)
 
 
-def target_of(probed: Probed) -> Target | None:
-    """The one device as a target of what was found on it."""
+def target_of(probed: Probed, wishes: ZoneWishes = NO_WISHES) -> Target | None:
+    """The one device as a target of what was found on it.
+
+    Raises:
+        ZonedError: it is a raw copy of a zoned drive, and its zones cannot be told.
+    """
     if probed.identity is None:
         return None
-    return _target(registry.get(probed.identity.layout), [_Drive(probed.device)], probed.identity.start_bytes)
+    layout = registry.get(probed.identity.layout)
+    return ready_to_read(_target(layout, [_Drive(probed.device)], probed.identity.start_bytes), wishes)
 
 
 def target_at(layout: AnyLayout, devices: Sequence[Device], start_sector: int | None = None) -> Target:
@@ -166,6 +179,7 @@ def find_targets(
     start_sector: int | None = None,
     layout: str | None = None,
     only_own: bool = False,
+    wishes: ZoneWishes = NO_WISHES,
 ) -> Opened:
     """Targets in the order of their first device, and the devices without a known layout.
 
@@ -177,6 +191,7 @@ def find_targets(
     Args:
         only_own: refuse devices on which another layout than ``layout`` is recognised, as everything that writes
             must, and the commands of one layout.
+        wishes: about the zones of raw copies.
 
     Raises:
         MetadataError: there is one.
@@ -185,7 +200,19 @@ def find_targets(
     probed = [_probe(drive, start_sector, layout) for drive in drives]
     if layout is not None and only_own:
         refuse_other(probed, layout, start_sector)
-    return _targets_of(drives, probed, start_sector, layout)
+    return _derived(_targets_of(drives, probed, start_sector, layout), wishes)
+
+
+def _derived(opened: Opened, wishes: ZoneWishes, *, to_read: bool = True) -> Opened:
+    """The same with raw copies on derived zones; targets whose zones cannot be told have failed."""
+    targets, opened.targets = opened.targets, []
+    make = ready_to_read if to_read else with_derived
+    for target in targets:
+        try:
+            opened.targets.append(make(target, wishes))
+        except ZonedError as error:
+            opened.failed.append(Failure(target.paths, error, target.layout))
+    return opened
 
 
 def _targets_of(drives: Sequence[_Drive], probed: list[Probed], start_sector: int | None, layout: str | None) -> Opened:
@@ -241,8 +268,9 @@ def single_target(
     start_sector: int | None = None,
     layout: str | None = None,
     only_own: bool = False,
+    wishes: ZoneWishes = NO_WISHES,
 ) -> Target:
-    """The one target that all the devices are; ``only_own`` as :func:`find_targets` has it.
+    """The one target that all the devices are; ``only_own`` and ``wishes`` as :func:`find_targets` has them.
 
     Raises:
         MetadataError: no layout is recognised.
@@ -251,7 +279,7 @@ def single_target(
     """
     if not devices:
         raise UsageError("no device is named")
-    found = find_targets(devices, start_sector=start_sector, layout=layout, only_own=only_own)
+    found = find_targets(devices, start_sector=start_sector, layout=layout, only_own=only_own, wishes=wishes)
     if found.unknown:
         raise unrecognised(found.unknown[0])
     if found.failed:
@@ -279,17 +307,27 @@ def opened_target(
     writable: bool = False,
     only_own: bool = False,
     mapfiles: Sequence[str] = (),
+    by_content: bool = False,
 ) -> Iterator[Target]:
     """The one target on the devices ``paths``, which are closed at the end.
 
     Args:
         mapfiles: ddrescue map files of the images, none or one for each device; ``"none"`` for one without.
         only_own: refuse devices on which another layout than ``layout`` is recognised; what is writable always does.
+        by_content: the zones of images come from their content, a zone table beside one is set aside.
+
+    Raises:
+        RefusedError: ``writable``, and a raw copy is on derived zones.
     """
     from zoned_tools.device.opening import open_devices
 
-    with open_devices(paths, writable=writable, mapfiles=mapfiles) as devices:
-        yield single_target(devices, start_sector=start_sector, layout=layout, only_own=only_own or writable)
+    with open_devices(paths, writable=writable, mapfiles=mapfiles, sidecars=not by_content) as devices:
+        own = only_own or writable
+        wishes = ZoneWishes(insisted=by_content)
+        target = single_target(devices, start_sector=start_sector, layout=layout, only_own=own, wishes=wishes)
+        if writable:
+            refuse_derived(target)
+        yield target
 
 
 @contextmanager
@@ -302,11 +340,17 @@ def opened_targets(
     only_own: bool = False,
     mapfiles: Sequence[str] = (),
     mends: bool = False,
+    by_content: bool = False,
+    to_read: bool = True,
 ) -> Iterator[Opened]:
     """Every target on the devices ``paths``, which are closed at the end; a bad device does not hide the others.
 
-    ``only_own`` and ``mapfiles`` as :func:`opened_target` has them, ``mends`` as
-    :func:`~zoned_tools.device.opening.open_device`.
+    ``only_own``, ``mapfiles`` and ``by_content`` as :func:`opened_target` has them, ``mends`` as
+    :func:`~zoned_tools.device.opening.open_device`; raw copies may be ``writable``: that is for whoever asks about
+    each target first.
+
+    Args:
+        to_read: False for those who only want to know what is there: raw copies stay regular devices.
 
     Raises:
         UsageError: a device is named twice, or the map files are not as many.
@@ -321,13 +365,15 @@ def opened_targets(
         failed: list[Failure] = []
         for path, mapfile in zip(paths, maps, strict=True):
             try:
-                drive = _Drive(stack.enter_context(open_device(path, writable=writable, mapfile=mapfile, mends=mends)))
+                device = open_device(path, writable=writable, mapfile=mapfile, mends=mends, sidecar=not by_content)
+                drive = _Drive(stack.enter_context(device))
                 probed.append(_probe(drive, start_sector, layout))
                 drives.append(drive)
             except ZonedError as error:
                 failed.append(Failure((path,), error))
         if layout is not None and (only_own or writable):
             refuse_other(probed, layout, start_sector)
-        opened = _targets_of(drives, probed, start_sector, layout)
+        found = _targets_of(drives, probed, start_sector, layout)
+        opened = _derived(found, ZoneWishes(insisted=by_content), to_read=to_read)
         opened.failed = failed + opened.failed
         yield opened

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zoned_tools.engine.changing import carry_out, identity_of
-from zoned_tools.engine.checking import CheckRequest, Outcome, check_target, gather
+from zoned_tools.engine.checking import CheckRequest, Outcome, check_target, complete, gather
 from zoned_tools.engine.opening import Failure, opened_targets
+from zoned_tools.engine.raw_repairs import below_derived, hold_back, mended
 from zoned_tools.engine.rehearsing import refuse_worse, rehearse
 from zoned_tools.errors import UsageError, ZonedError
 from zoned_tools.formats import registry
@@ -103,7 +104,7 @@ def repair_target(
     consents = consents_of(layout, repair.allow, options)
     before, stop = gather(target, options)
     checked(before, stop)
-    plan = layout.plan_repair(before, consents)
+    plan = hold_back(target, layout.plan_repair(before, consents), consents)
     outcome = Outcome(target.paths, target.layout, before, plan=plan)
     if plan.plan:
         outcome.rehearsal = rehearse(before, plan, consents, options)
@@ -117,17 +118,19 @@ def repair_target(
     announce(outcome)
     if repair.dry_run:
         return outcome
+    steps, devices = below_derived(target, plan.plan)
     outcome.carried = carry_out(
-        plan.plan,
-        target.devices,
+        steps,
+        devices,
         undo=repair.undo,
         no_undo=repair.no_undo,
         identity_after=identity_of(outcome.rehearsal.evidence.target.devices) if outcome.rehearsal else "",
         saved=saved,
     )
     if outcome.carried:
-        outcome.repaired = before.findings
+        outcome.repaired = mended(before.findings)
         outcome.evidence = layout.check(target, options)
+        complete(outcome.evidence, options)
     return outcome
 
 
@@ -139,6 +142,7 @@ def check_paths(
     start_sector: int | None = None,
     layout: str | None = None,
     mapfiles: Sequence[str] = (),
+    by_content: bool = False,
     announce: Callable[[Outcome], None] = _ignore,
     saved: Callable[[Carried], None] = _ignore,
 ) -> Iterator[Outcome]:
@@ -158,6 +162,7 @@ def check_paths(
         only_own=repair is not None,
         mapfiles=mapfiles,
         mends=repair is not None and repair.copies,
+        by_content=by_content,
     ) as opened:
         if opened.failed and len(paths) == 1:
             raise opened.failed[0].error

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from zoned_tools.errors import MetadataError, UsageError
+from zoned_tools.formats.shared.derived import DerivedZones, ZoneWishes
 from zoned_tools.formats.shared.findings import Findings, Severity, Verdict
 from zoned_tools.formats.shared.rules import ActionGroup, Consent, Rule, Rules
 from zoned_tools.formats.shared.settings import Journey, Setting, Settings, parse_settings
@@ -32,6 +33,7 @@ __all__ = [
     "Consents",
     "CopiesItself",
     "CountsZones",
+    "DerivedZones",
     "Evidence",
     "Figure",
     "Identity",
@@ -58,6 +60,7 @@ __all__ = [
     "Verdict",
     "Warns",
     "ZoneRole",
+    "ZoneWishes",
 ]
 
 LOGICAL_BLOCK_BYTES = 4096
@@ -109,11 +112,15 @@ class Target:
     ``start_bytes`` is where the layout begins on every device (a partition of a
     whole-drive image); 0 for most. ``settings`` are a user's choices about which metadata are shown, those of
     :attr:`Journey.READ`, for the rooms ``inspect`` and ``dump``.
+
+    ``derived`` is not empty for raw copies of zoned drives: the zone table that was derived for each of the devices,
+    None for one that has its own or needs none.
     """
 
     layout: str
     devices: tuple[Device, ...]
     start_bytes: int = 0
+    derived: tuple[DerivedZones | None, ...] = ()
     settings: Settings = field(default_factory=Settings, compare=False)
 
     @property
@@ -490,6 +497,16 @@ class ClaimRoom(Protocol):
     def __call__(self, probed: Sequence[Probed]) -> bool: ...
 
 
+class DeriveRoom(Protocol):
+    def __call__(self, target: Target, wishes: ZoneWishes) -> Sequence[DerivedZones | None]:
+        """The zone table of each regular device that is a raw copy of a zoned drive, None for the others.
+
+        Raises:
+            ZonedError: there is one, and its zones cannot be told, or are not what the user wishes.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout(Generic[E]):
     """One layout, declared. Rooms that a layout does not have are None.
@@ -519,6 +536,10 @@ class Layout(Generic[E]):
             (members with damaged super blocks).
         find_starts: first bytes of what looks like one although no partition table points there; asked of drives on
             which nothing else is recognised.
+        derive_zones: the zone tables of raw copies, in a target of which a device is regular.
+        measured: codes of findings that compare with write pointers and conditions; they say nothing about derived
+            ones.
+        reads_raw: its rooms find the zones of a raw copy by themselves, and get it as it is.
         roles: what zones are used for, in the order of a legend.
         private_keys: keys of the dump that name people or machines.
         whole_drive: the layout counts in zones of the whole drive even when it begins at a
@@ -549,6 +570,9 @@ class Layout(Generic[E]):
     order_members: OrderRoom | None = None
     claims: ClaimRoom | None = None
     find_starts: Callable[[Device], Sequence[int]] | None = None
+    derive_zones: DeriveRoom | None = None
+    measured: frozenset[str] = frozenset()
+    reads_raw: bool = False
     roles: tuple[ZoneRole, ...] = ()
     private_keys: frozenset[str] = frozenset()
     whole_drive: bool = False

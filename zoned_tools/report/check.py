@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zoned_tools.engine.raw_copies import zone_table_of
 from zoned_tools.formats.contract import Severity, Verdict
 from zoned_tools.formats.shared.columns import json_rows
 from zoned_tools.report.documents.targets import CHECK
@@ -134,6 +135,7 @@ def _short(outcome: Outcome) -> Iterator[str]:
     yield encode(
         {
             "devices": list(outcome.devices),
+            "zone_table": None,
             "layout": outcome.layout,
             "verdict": str(outcome.verdict),
             "error": str(outcome.error),
@@ -148,6 +150,7 @@ def _row(outcome: Outcome) -> Iterator[str]:
     assert evidence is not None
     head = {
         "devices": list(outcome.devices),
+        "zone_table": zone_table_of(evidence.target),
         "layout": outcome.layout,
         "verdict": str(outcome.verdict),
         "facts": evidence.facts,

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 # -- probe
 
 
-def probe_sentence(row: ProbeRow) -> str:
-    """What is on a device."""
+def probe_sentence(row: ProbeRow, other: str = "") -> str:
+    """What is on a device; ``other``: what it holds where that is no layout."""
     drive = f"{row['model']}{', emulated' if row['emulated'] else ''}"
     if row["layout"] is None:
-        return f"{row['device']}: {drive}: no known layout"
+        return f"{row['device']}: {drive}: no known layout{f', but {other}' if other else ''}"
     parts = [f"{row['device']}: {drive}: {row['layout']}"]
     named = (("version", row["version"]), ("label", row["label"]), ("uuid", row["uuid"]))
     parts += [f"{key} {value}" for key, value in named if value]

@@ -25,7 +25,6 @@ from zoned_tools.device.zones import (
     wp_is_valid,
 )
 from zoned_tools.errors import UsageError
-from zoned_tools.report.documents.drives import drive_facts
 from zoned_tools.report.stream import encode
 from zoned_tools.units import format_size
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from zoned_tools.device.base import Geometry
+    from zoned_tools.report.documents.drives import DriveFacts
 
 _SHIFT = np.uint64(9)
 
@@ -208,9 +208,9 @@ def json_lines(table: ZoneTable, zone_numbers: np.ndarray[Any, Any]) -> Iterator
     return _json_rows(table, zone_numbers)
 
 
-def json_document(path: str, geometry: Geometry, table: ZoneTable, zone_numbers: np.ndarray[Any, Any]) -> Iterator[str]:
+def json_document(facts_of_drive: DriveFacts, table: ZoneTable, zone_numbers: np.ndarray[Any, Any]) -> Iterator[str]:
     """The ``zoned.report/1`` document in pieces, a line a zone."""
-    facts = encode(drive_facts(path, geometry))
+    facts = encode(facts_of_drive)
     yield facts[:-1] + ', "zones": ['
     rows = list(_json_rows(table, zone_numbers))
     for row in rows[:-1]:

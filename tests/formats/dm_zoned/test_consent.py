@@ -141,7 +141,8 @@ SCENARIOS: dict[str, Callable[[Images], Target]] = {
 
 
 def test_every_code_that_asks_has_a_scenario() -> None:
-    assert set(SCENARIOS) == {code for code, rule in RULES.items() if rule.can_wait}
+    """But for the one that the engine asks about, of every layout: ``engine/test_raw_copies.py``."""
+    assert set(SCENARIOS) == {code for code, rule in RULES.items() if rule.can_wait} - {"zones-derived"}
 
 
 @pytest.mark.parametrize("code", SCENARIOS)

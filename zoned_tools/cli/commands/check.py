@@ -19,6 +19,7 @@ from zoned_tools.cli.options import (
     Settings,
     Start,
     Undo,
+    ZonesFrom,
     check_layout_name,
 )
 from zoned_tools.cli.output import complain
@@ -62,6 +63,7 @@ def check(
     start: Start = None,
     layout: LayoutName = None,
     mapfile: Mapfiles = None,
+    zones: ZonesFrom = "table",
 ) -> int:
     """Check, and repair, whatever layout is there."""
     from zoned_tools.cli.changes import print_undo
@@ -75,6 +77,9 @@ def check(
         raise UsageError("--allow needs --repair", hint="--repair --dry-run shows what it would do")
     if output and (not repair or dry_run):
         raise UsageError("--output needs --repair, without --dry-run")
+    by_content = zones == "content"
+    if by_content and repair and not (dry_run or output):
+        raise UsageError("--zones content is for reading", hint="zoned image adopt --force replaces a zone table")
     paths, chosen = split_settings(devices, settings)
     if diff_sets and repair:
         raise UsageError("--diff-sets is for a check without --repair")
@@ -83,12 +88,13 @@ def check(
     printer = _Printer(json=json, dry_run=dry_run, everything=everything)
     try:
         outcomes = check_paths(
-            _copies(paths, output, mapfile or ()) if output else paths,
+            _copies(paths, output, mapfile or (), by_content=by_content) if output else paths,
             request,
             repairing,
             start_sector=start,
             layout=layout,
             mapfiles=() if output else mapfile or (),
+            by_content=by_content,
             announce=printer.announce,
             saved=print_undo,
         )
@@ -97,7 +103,7 @@ def check(
         return FsckStatus.CANCELLED
 
 
-def _copies(paths: Sequence[str], images: Sequence[str], mapfiles: Sequence[str]) -> Sequence[str]:
+def _copies(paths: Sequence[str], images: Sequence[str], mapfiles: Sequence[str], *, by_content: bool) -> Sequence[str]:
     """Copy each device to a new image, zone states included; the images are what is repaired.
 
     What cannot be read is told by a map file beside the copy.
@@ -115,7 +121,7 @@ def _copies(paths: Sequence[str], images: Sequence[str], mapfiles: Sequence[str]
         raise UsageError(f"{len(images)} images for {len(paths)} devices", hint="give --output once for each device")
     for path, image, mapfile in zip(paths, images, mapfile_of_each(paths, mapfiles), strict=True):
         with (
-            open_device(path, mapfile=mapfile) as device,
+            open_device(path, mapfile=mapfile, sidecar=not by_content) as device,
             progress_bar(f"copying {path}", device.geometry.size_bytes) as progress,
         ):
             copy_drive(device, image, progress=progress)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoned_tools.cli.options import DevicePath, Force, Start
+from zoned_tools.cli.options import DevicePath, Force, Start, ZonesFrom
 from zoned_tools.cli.output import complain
 from zoned_tools.errors import DeviceError, LayoutError, ZonedError
 
@@ -27,19 +27,24 @@ def diagram(
     columns: Annotated[int, typer.Option("--columns", help="Zones (or groups of zones) a line.", min=8, max=512)] = 64,
     force: Force = False,
     start: Start = None,
+    zones: ZonesFrom = "table",
 ) -> int:
     """Draw the zones of a drive and what lives in them."""
     from zoned_tools.device.opening import open_device
     from zoned_tools.engine.documents import write_document
     from zoned_tools.engine.opening import probe_device, target_of
+    from zoned_tools.engine.raw_copies import on_derived_zones
     from zoned_tools.formats import registry
+    from zoned_tools.formats.contract import ZoneWishes
     from zoned_tools.report import diagram as picture
     from zoned_tools.report.stream import write_lines
 
-    with open_device(device) as drive:
+    by_content = zones == "content"
+    with open_device(device, sidecar=not by_content) as opened:
+        target = target_of(probe_device(opened, start), ZoneWishes(insisted=by_content))
+        drive = on_derived_zones(target).device if target is not None and target.derived else opened
         if not drive.geometry.is_zoned:
             raise DeviceError("not a zoned device", device=device)
-        target = target_of(probe_device(drive, start))
         layout = registry.of(target) if target else None
         zones_of: Mapping[str, IntArray] = {}
         if target is not None and layout is not None and layout.zone_roles is not None:

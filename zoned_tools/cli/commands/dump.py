@@ -14,6 +14,7 @@ from zoned_tools.cli.options import (
     Mapfiles,
     SettingsBesideOutput,
     Start,
+    ZonesFrom,
     check_layout_name,
 )
 from zoned_tools.cli.settings import split_settings, takes_settings
@@ -38,6 +39,7 @@ def dump(
     start: Start = None,
     layout: LayoutName = None,
     mapfile: Mapfiles = None,
+    zones: ZonesFrom = "table",
 ) -> int:
     """Save the metadata of a layout as readable JSON."""
     from zoned_tools.engine.documents import encode_document, write_document
@@ -48,7 +50,7 @@ def dump(
 
     check_layout_name(layout)
     paths, chosen = split_settings(devices, settings)
-    with opened_target(paths, start, layout, mapfiles=mapfile or ()) as target:
+    with opened_target(paths, start, layout, mapfiles=mapfile or (), by_content=zones == "content") as target:
         kind = registry.of(target)
         room = need(kind.dump, target, "dump")
         document = room(replace(target, settings=kind.parse_settings(chosen, Journey.READ)))

@@ -17,6 +17,7 @@ from zoned_tools.cli.options import (
     Quiet,
     SettingsBesideOutput,
     Start,
+    ZonesFrom,
     check_layout_name,
 )
 from zoned_tools.cli.output import late_progress_bar, print_json
@@ -70,6 +71,7 @@ def export(
     start: Start = None,
     layout: LayoutName = None,
     mapfile: Mapfiles = None,
+    zones: ZonesFrom = "table",
 ) -> int:
     """Write the logical device's content to a sparse raw file."""
     from zoned_tools.engine.opening import opened_target
@@ -81,7 +83,7 @@ def export(
     if json and output == "-":
         raise UsageError("--json and -o - cannot share standard output")
     paths, chosen = split_settings(devices, settings)
-    with opened_target(paths, start, layout, mapfiles=mapfile or ()) as target:
+    with opened_target(paths, start, layout, mapfiles=mapfile or (), by_content=zones == "content") as target:
         result = _run(target, chosen, output, force=force, skip_errors=skip_errors, quiet=quiet, processes=processes)
         if mapfile_out is not None:
             _write_mapfile(mapfile_out, target, result, force=force)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from zoned_tools.cli.lazy import new_app
-from zoned_tools.cli.options import DevicePath, DryRun, Force, Json, Quiet
+from zoned_tools.cli.options import DevicePath, DevicePaths, DryRun, Force, Json, LayoutName, Quiet, check_layout_name
 from zoned_tools.cli.output import print_json, progress_bar
 from zoned_tools.errors import DeviceError, UsageError
 from zoned_tools.units import parse_size
@@ -205,6 +205,51 @@ def repair(device: DevicePath, dry_run: DryRun = False, json: Json = False) -> i
     if result.missing:
         return FsckStatus.UNCORRECTED
     return FsckStatus.CORRECTED if result.repaired and not dry_run else FsckStatus.CLEAN
+
+
+@app.command()
+def adopt(
+    devices: DevicePaths,
+    zone_size: Annotated[
+        str | None,
+        typer.Option(
+            "--zone-size", metavar="SIZE", help="Zone size (default: as the metadata say).", show_default=False
+        ),
+    ] = None,
+    conventional: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--conventional",
+            metavar="ZONES",
+            help="Conventional zones at the start of the drive (default: a guess inside the metadata's bounds); once "
+            "for each zoned device in order.",
+            show_default=False,
+            min=0,
+        ),
+    ] = None,
+    layout: LayoutName = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> int:
+    """Derive the zone table of a raw copy of a zoned drive from its content, and write it beside the image."""
+    from zoned_tools.engine.adopting import adopt as run
+    from zoned_tools.formats.contract import ZoneWishes
+    from zoned_tools.report.documents.drives import adopt_document
+    from zoned_tools.report.sidecars import adopt_lines
+    from zoned_tools.report.stream import write_lines
+
+    check_layout_name(layout)
+    zone_bytes = 0 if zone_size is None else parse_size(zone_size)
+    if zone_size is not None and zone_bytes <= 0:
+        raise UsageError("--zone-size 0 is no size of a zone")
+    wishes = ZoneWishes(zone_bytes, tuple(conventional or ()))
+    adopted = run(devices, wishes, layout=layout, overwrite=force, dry_run=dry_run)
+    if json:
+        print_json(adopt_document(adopted))
+    else:
+        write_lines(adopt_lines(adopted, dry_run=dry_run))
+    return 0
 
 
 def _describe(path: str, geometry: Geometry, nr_conventional: int, *, json: bool) -> None:

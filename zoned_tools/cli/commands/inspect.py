@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Mapfiles, Settings, Start, check_layout_name
+from zoned_tools.cli.options import (
+    DevicePaths,
+    Json,
+    LayoutName,
+    Mapfiles,
+    Settings,
+    Start,
+    ZonesFrom,
+    check_layout_name,
+)
 from zoned_tools.cli.output import complain, print_json
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import FsckStatus, ZonedError
@@ -19,6 +28,7 @@ def inspect(
     start: Start = None,
     layout: LayoutName = None,
     mapfile: Mapfiles = None,
+    zones: ZonesFrom = "table",
 ) -> int:
     """Print the decoded metadata of a layout."""
     from zoned_tools.engine.opening import Failure, opened_targets, refuse_several
@@ -30,7 +40,7 @@ def inspect(
     check_layout_name(layout)
     status = FsckStatus.CLEAN
     paths, chosen = split_settings(devices, settings)
-    with opened_targets(paths, start, layout, mapfiles=mapfile or ()) as opened:
+    with opened_targets(paths, start, layout, mapfiles=mapfile or (), by_content=zones == "content") as opened:
         if json:
             refuse_several(opened)  # a document is of one target
         for target in opened.in_order(paths):

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoned_tools.cli.commands.replay import print_warnings
-from zoned_tools.cli.options import DevicePaths, Force, Json, LayoutName, Mapfiles, Settings, Start, check_layout_name
+from zoned_tools.cli.options import (
+    DevicePaths,
+    Force,
+    Json,
+    LayoutName,
+    Mapfiles,
+    Settings,
+    Start,
+    ZonesFrom,
+    check_layout_name,
+)
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.shared.settings import Journey
@@ -49,6 +59,7 @@ def map_blocks(
     start: Start = None,
     layout: LayoutName = None,
     mapfile: Mapfiles = None,
+    zones: ZonesFrom = "table",
 ) -> int:
     """Tell where logical blocks live, and why."""
     from zoned_tools.engine.logical import map_blocks as runs_of
@@ -66,11 +77,11 @@ def map_blocks(
     if domain_out:
         if at or json:
             raise UsageError("--domain-out takes the place of the list, without --at and --json")
-        with opened_target(paths, start, layout, mapfiles=mapfile or ()) as target:
+        with opened_target(paths, start, layout, mapfiles=mapfile or (), by_content=zones == "content") as target:
             _write_domains(target, domain_out, chosen, metadata_only=metadata_only, force=force)
         return 0
     with (
-        opened_target(paths, start, layout, mapfiles=mapfile or ()) as target,
+        opened_target(paths, start, layout, mapfiles=mapfile or (), by_content=zones == "content") as target,
         opened_logical(target, writable=False, settings=chosen) as mapper,
     ):
         print_warnings(mapper, target)
@@ -78,7 +89,7 @@ def map_blocks(
         checked = [runs_of(target, mapper, first, count) for first, count in ranges]
         runs = (run for one in checked for run in one)
         if json:
-            write_text(map_document(runs))
+            write_text(map_document(target, runs))
         else:
             for line in map_lines(runs):  # at once: blocks that cannot be read end it
                 write_line(line)

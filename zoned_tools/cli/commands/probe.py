@@ -6,9 +6,15 @@ from typing import Annotated
 
 import typer
 
-from zoned_tools.cli.options import DevicePaths, Json, Mapfiles, Start
+from zoned_tools.cli.options import (
+    DevicePaths,
+    Json,
+    Mapfiles,
+    Start,
+    ZonesFrom,
+)
 from zoned_tools.cli.output import complain, print_json
-from zoned_tools.errors import FsckStatus, ZonedError
+from zoned_tools.errors import FsckStatus
 
 
 def probe(
@@ -17,27 +23,34 @@ def probe(
     export: Annotated[bool, typer.Option("--export", help="Print KEY=value lines, as blkid -o export does.")] = False,
     start: Start = None,
     mapfile: Mapfiles = None,
+    zones: ZonesFrom = "table",
 ) -> int:
     """Tell which layout is on a device."""
-    from zoned_tools.device.opening import mapfile_of_each, open_device, refuse_twice
-    from zoned_tools.engine.opening import probe_device
+    from zoned_tools.device.signatures import recognise
+    from zoned_tools.engine.opening import opened_targets
     from zoned_tools.report.documents.drives import probe_document, probe_row
     from zoned_tools.report.stream import write_lines
     from zoned_tools.report.targets import probe_export_lines, probe_sentence
 
-    refuse_twice(devices)
     status = FsckStatus.CLEAN
-    rows = []
-    for path, name in zip(devices, mapfile_of_each(devices, mapfile or ()), strict=True):
-        try:
-            with open_device(path, mapfile=name) as device:
-                rows.append(probe_row(probe_device(device, start)))
-        except ZonedError as error:
-            status |= complain(error)
+    by_content = zones == "content"
+    with opened_targets(devices, start, mapfiles=mapfile or (), by_content=by_content, to_read=False) as opened:
+        there = {probed.device.path for probed in opened.probed}
+        for failure in opened.failed:
+            if there.isdisjoint(failure.paths):  # else what is there is told, whatever it is good for
+                status |= complain(failure.error)
+        derived = {
+            device.path
+            for target in opened.targets
+            for device, row in zip(target.devices, target.derived, strict=False)
+            if row is not None
+        }
+        others = {device.path: found.what for device in opened.unknown if (found := recognise(device)) is not None}
+        rows = [probe_row(probed, derived=probed.device.path in derived) for probed in opened.probed]
     if json:
         print_json(probe_document(rows))
     elif export:
         write_lines(probe_export_lines(rows))
     else:
-        write_lines(map(probe_sentence, rows))
+        write_lines(probe_sentence(row, others.get(row["device"], "")) for row in rows)
     return status

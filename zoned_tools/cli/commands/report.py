@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from zoned_tools.cli.options import DevicePaths
+from zoned_tools.cli.options import DevicePaths, ZonesFrom
 from zoned_tools.cli.output import complain
 from zoned_tools.errors import DeviceError, FsckStatus, UsageError, ZonedError
 from zoned_tools.units import parse_size
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from zoned_tools.device.base import Geometry
     from zoned_tools.device.zones import IntArray, ZoneTable
+    from zoned_tools.engine.adopting import RawCopies
+    from zoned_tools.engine.raw_copies import ZoneSource
+    from zoned_tools.report.documents.drives import DriveFacts
 
 
 class Format(StrEnum):
@@ -54,9 +57,11 @@ def report(
     ] = None,
     summary: Annotated[bool, typer.Option("--summary", help="Counts by type and condition instead of zones.")] = False,
     info: Annotated[bool, typer.Option("--info", "-i", help="Describe the drive first, as zbd -i does.")] = False,
+    origin: ZonesFrom = "table",
 ) -> int:
     """Print the zone report of a drive."""
     from zoned_tools.device.opening import refuse_twice
+    from zoned_tools.engine.adopting import RawCopies
     from zoned_tools.report.stream import write_lines, write_text
 
     if json:
@@ -66,6 +71,7 @@ def report(
     if only is not None:
         _refuse_filter(only)
     several = len(devices) > 1
+    raw_copies = RawCopies(devices, by_content=origin == "content")
     separator = ""
     status = FsckStatus.CLEAN
     if form is Format.JSON and several:
@@ -74,7 +80,7 @@ def report(
         write_lines([f'{{"schema": "{REPORT}", "drives": ['])
     for path in devices:
         try:
-            zones = _zones_of(path, start, count)
+            zones = _zones_of(path, raw_copies, start, count, by_content=origin == "content")
         except ZonedError as error:
             status |= complain(error)
             continue
@@ -98,46 +104,57 @@ def _refuse_filter(words: str) -> None:
     filter_mask(np.zeros(0, ZONE_DTYPE), words)
 
 
-def _zones_of(path: str, first_sector: int, count: int | None) -> tuple[Geometry, ZoneTable, int]:
-    """``(geometry, zones, number of the first one)`` of a drive, or of a zone table by itself, as ``zbd report``."""
+class _Zones(NamedTuple):
+    """Zones of a drive, from the one with number ``first`` on."""
+
+    facts: DriveFacts
+    geometry: Geometry
+    table: ZoneTable
+    first: int
+
+
+def _zones_of(path: str, raw_copies: RawCopies, first_sector: int, count: int | None, *, by_content: bool) -> _Zones:
+    """Zones of a drive, of a raw copy, or of a zone table by itself, as ``zbd report``."""
     from zoned_tools.device.image import SIDECAR_SUFFIX, read_dump
     from zoned_tools.device.opening import open_device
     from zoned_tools.device.zones import SECTOR_BYTES
+    from zoned_tools.engine.raw_copies import source_of_zones
+    from zoned_tools.report.documents.drives import drive_facts
 
-    def first_zone(geometry: Geometry) -> int:
-        if not geometry.is_zoned:
-            raise DeviceError("not a zoned device", device=path, errno=errno.ENOTTY)
+    def part(geometry: Geometry, table: ZoneTable, source: ZoneSource | None) -> _Zones:
         if first_sector * SECTOR_BYTES >= geometry.size_bytes:
             raise UsageError("offset is greater than or equal to device size", device=path)
-        return geometry.zone_of(first_sector * SECTOR_BYTES)
+        first = geometry.zone_of(first_sector * SECTOR_BYTES)
+        rows = table[first : None if count is None else first + count]
+        return _Zones(drive_facts(path, geometry, source), geometry, rows, first)
 
     if path.endswith((SIDECAR_SUFFIX, "_zone_info.dump")):
         saved = read_dump(path)
-        first = first_zone(saved.geometry)
-        return saved.geometry, saved.table[first : None if count is None else first + count], first
-    with open_device(path, content=False) as device:
-        first = first_zone(device.geometry)
-        return device.geometry, device.zones(first, count), first
+        return part(saved.geometry, saved.table, "sidecar")
+    with open_device(path, content=False, sidecar=not by_content) as device:
+        if device.geometry.is_zoned:
+            return part(device.geometry, device.zones(), source_of_zones(device))
+    derived = raw_copies.zones(path)
+    if derived is None:
+        raise DeviceError("not a zoned device", device=path, errno=errno.ENOTTY)
+    return part(*derived, "derived")
 
 
-def _report_one(
-    path: str, zones: tuple[Geometry, ZoneTable, int], form: Format, only: str | None, *, summary: bool, info: bool
-) -> None:
+def _report_one(path: str, zones: _Zones, form: Format, only: str | None, *, summary: bool, info: bool) -> None:
     import numpy as np
 
     from zoned_tools.report import zones as render
     from zoned_tools.report.stream import write_lines
 
-    geometry, table, first = zones
+    facts, geometry, table, first = zones
     numbers = np.arange(first, first + len(table))
     if only is not None:
         mask = render.filter_mask(table, only)
         table, numbers = table[mask], numbers[mask]
     if summary and form is Format.JSON:
         from zoned_tools.cli.output import print_json
-        from zoned_tools.report.documents.drives import drive_facts
 
-        print_json({**drive_facts(path, geometry), "summary": render.summarize(table)})
+        print_json({**facts, "summary": render.summarize(table)})
         return
     if info and form in (Format.TABLE, Format.ZBD, Format.BLKZONE):
         write_lines(render.zbd_info_lines(path, geometry))
@@ -145,7 +162,7 @@ def _report_one(
         write_lines(render.summary_lines(path, geometry, table))
         return
     if form is Format.JSON:
-        write_lines(render.json_document(path, geometry, table, numbers))
+        write_lines(render.json_document(facts, table, numbers))
     else:
         write_lines(_rows(form, table, numbers))
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoned_tools.cli.commands.replay import print_warnings
-from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Mapfiles, Settings, Start, check_layout_name
+from zoned_tools.cli.options import (
+    DevicePaths,
+    Json,
+    LayoutName,
+    Mapfiles,
+    Settings,
+    Start,
+    ZonesFrom,
+    check_layout_name,
+)
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import DeviceError, UsageError, ZonedError
 from zoned_tools.formats.shared.settings import Journey
@@ -136,6 +145,7 @@ def serve(
     start: Start = None,
     layout: LayoutName = None,
     mapfile: Mapfiles = None,
+    zones: ZonesFrom = "table",
 ) -> int:
     """Serve the logical device over NBD, until SIGINT or SIGTERM."""
     from zoned_tools.engine.logical import open_logical
@@ -152,7 +162,9 @@ def serve(
     tls = access.tls()
     paths, chosen = split_settings(devices, settings)
     with (
-        opened_target(paths, start, layout, writable=write, mapfiles=mapfile or ()) as target,
+        opened_target(
+            paths, start, layout, writable=write, mapfiles=mapfile or (), by_content=zones == "content"
+        ) as target,
         access.listener() as (listener, uri),
     ):
         mapper = open_logical(target, writable=write, settings=chosen)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from zoned_tools.cli.options import DevicePaths, Json, LayoutName, Settings, Start, check_layout_name
+from zoned_tools.cli.options import (
+    DevicePaths,
+    Json,
+    LayoutName,
+    Settings,
+    Start,
+    ZonesFrom,
+    check_layout_name,
+)
 from zoned_tools.cli.output import print_json
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.formats.shared.settings import Journey
@@ -17,6 +25,7 @@ def print_table(
     json: Json = False,
     start: Start = None,
     layout: LayoutName = None,
+    zones: ZonesFrom = "table",
 ) -> int:
     """Print the dmsetup table line of a target."""
     from zoned_tools.engine.opening import opened_target
@@ -27,7 +36,7 @@ def print_table(
 
     check_layout_name(layout)
     paths, chosen = split_settings(devices, settings)
-    with opened_target(paths, start, layout) as target:
+    with opened_target(paths, start, layout, by_content=zones == "content") as target:
         kind = registry.of(target)
         parsed = kind.parse_settings(chosen, Journey.TABLE)
         table = need(kind.table_line, target, "start with device-mapper")(target, parsed)

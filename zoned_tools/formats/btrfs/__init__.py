@@ -8,6 +8,7 @@ from zoned_tools.formats.btrfs.constants import NAME, ROLES
 from zoned_tools.formats.contract import (
     CheckOptions,
     Consents,
+    DerivedZones,
     Identity,
     Layout,
     Piece,
@@ -15,6 +16,7 @@ from zoned_tools.formats.contract import (
     RepairPlan,
     Rules,
     Target,
+    ZoneWishes,
 )
 
 if TYPE_CHECKING:
@@ -86,6 +88,12 @@ def _scanner(device: Device) -> Scanner:
     return BtrfsScanner(device)
 
 
+def _derive_zones(target: Target, wishes: ZoneWishes) -> Sequence[DerivedZones | None]:
+    from zoned_tools.formats.btrfs.derive import derive_zones
+
+    return derive_zones(target, wishes)
+
+
 LAYOUT: Layout[BtrfsEvidence] = Layout(
     name=NAME,
     summary="btrfs in zoned mode: its super block log rings",
@@ -100,4 +108,19 @@ LAYOUT: Layout[BtrfsEvidence] = Layout(
     zone_roles=_zone_roles,
     claims=_claims,
     roles=ROLES,
+    derive_zones=_derive_zones,
+    measured=frozenset(
+        {
+            "wp-unaligned",
+            "wp-ahead",
+            "wp-behind",
+            "bg-wp-differs",
+            "bg-extents-beyond-wp",
+            "bg-striping",
+            "bg-wp-over-capacity",
+            "active-zones-exceeded",
+            "zone-orphan",
+        }
+    ),
+    reads_raw=True,
 )

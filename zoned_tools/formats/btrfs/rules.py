@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zoned_tools.formats.btrfs.constants import NAME
 from zoned_tools.formats.contract import Consent, Rule, Rules, Severity
+from zoned_tools.formats.shared.derived import derived_rule
 from zoned_tools.formats.shared.losses import rescue_rules
 
 _ERROR, _WARNING, _INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
@@ -311,6 +312,7 @@ RULES = Rules(
             "It was missing for some time, or its writes failed.",
         ),
         **rescue_rules(repair=_APPEND, kernel="Mounting fails where it is the newest super block of mirror 0."),
+        **derived_rule(),
     },
 )
 """Codes in the order in which the check looks for them."""

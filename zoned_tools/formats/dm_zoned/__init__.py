@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zoned_tools.formats.contract import Layout
-from zoned_tools.formats.dm_zoned.constants import NAME, ROLES
+from zoned_tools.formats.dm_zoned.constants import MEASURED, NAME, ROLES
 from zoned_tools.formats.dm_zoned.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zoned_tools.formats.contract import (
         CheckOptions,
         Consents,
+        DerivedZones,
         Figure,
         Identity,
         Importer,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         Settings,
         TableLine,
         Target,
+        ZoneWishes,
     )
     from zoned_tools.formats.dm_zoned.check import DmZonedEvidence
     from zoned_tools.formats.shared.copies import CopyDifference
@@ -122,6 +124,12 @@ def _order_members(members: Sequence[Probed]) -> Sequence[Probed]:
     return order_members(members)
 
 
+def _derive_zones(target: Target, wishes: ZoneWishes) -> Sequence[DerivedZones | None]:
+    from zoned_tools.formats.dm_zoned.derive import derive_zones
+
+    return derive_zones(target, wishes)
+
+
 def _claims(probed: Sequence[Probed]) -> bool:
     from zoned_tools.formats.dm_zoned.members import claims
 
@@ -175,6 +183,8 @@ LAYOUT: Layout[DmZonedEvidence] = Layout(
     plan_format=_plan_format,
     order_members=_order_members,
     claims=_claims,
+    derive_zones=_derive_zones,
+    measured=MEASURED,
     roles=ROLES,
     private_keys=frozenset({"label", "label_tail"}),
 )

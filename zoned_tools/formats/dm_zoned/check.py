@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from zoned_tools.formats.contract import CheckOptions, Evidence, NothingToCheckError, Target
 from zoned_tools.formats.dm_zoned.choice import SetChoice, Ties, Wishes, choose
 from zoned_tools.formats.dm_zoned.chunks import raise_chunks
+from zoned_tools.formats.dm_zoned.constants import MEASURED
 from zoned_tools.formats.dm_zoned.content import around_unreadable, content_of
 from zoned_tools.formats.dm_zoned.findings import (
     content_differs,
@@ -28,7 +29,7 @@ from zoned_tools.formats.dm_zoned.findings import (
     superblock_findings,
     unreadable_findings,
 )
-from zoned_tools.formats.dm_zoned.foreign import REPLACED, ForeignZones, find_foreign
+from zoned_tools.formats.dm_zoned.foreign import ForeignZones, find_foreign
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, nr_first_write_zones
 from zoned_tools.formats.dm_zoned.layout import NR_SETS
 from zoned_tools.formats.dm_zoned.settings import CHUNKS, USE_SET
@@ -202,7 +203,7 @@ def _judge_zones(evidence: DmZonedEvidence) -> None:
     survey = evidence.kept or evidence.chosen
     evidence.foreign = find_foreign(survey.view, survey.map, survey.bits)
     if evidence.foreign is not None:
-        evidence.findings.groups = [g for g in evidence.findings.groups if g.code not in REPLACED]
+        evidence.findings.groups = [g for g in evidence.findings.groups if g.code not in MEASURED]
         evidence.findings.add(foreign_zones(evidence.foreign))
 
 

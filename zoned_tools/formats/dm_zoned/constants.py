@@ -11,3 +11,6 @@ ROLES = (
     ZoneRole("data", "D", "#3d6fb6"),
     ZoneRole("buffer", "B", "#8e5ea2"),
 )
+
+MEASURED = frozenset({"bits-after-wp", "map-empty-seq", "zone-unmapped-not-empty"})
+"""Findings that compare with write pointers: they mean nothing with derived ones, or with another drive's."""

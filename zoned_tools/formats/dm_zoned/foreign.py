@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from zoned_tools.formats.dm_zoned.open import SetView, TargetBlocks
     from zoned_tools.formats.dm_zoned.survey import BitmapSurvey, MapSurvey
 
-REPLACED = frozenset({"bits-after-wp", "map-empty-seq", "zone-unmapped-not-empty"})
-"""Findings that mean nothing with another drive's write pointers."""
-
 _MANY = 3
 
 
@@ -69,6 +66,8 @@ def find_foreign(view: SetView, mapping: MapSurvey, bits: BitmapSurvey | None = 
         bits: what is known of the bitmaps; without it only those of zones that are not full are read.
     """
     geometry = view.blocks.geometry
+    if geometry.derived:
+        return None
     mapped = (mapping.owners.data >= 0) & geometry.sequential & ~geometry.dead & (geometry.wp_blocks >= 0)
     open_ones = np.flatnonzero(mapped & (geometry.wp_blocks < geometry.zone_blocks))
     late = open_ones[bits.after_wp[open_ones] > 0] if bits is not None else _late(view, open_ones)

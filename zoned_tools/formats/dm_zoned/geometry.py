@@ -75,6 +75,7 @@ class TargetGeometry:
         not_empty: sequential zones whose write pointer is not at their start.
         missing: zones that the regular device had at format and has not any more; they are ``offline``, too.
         formatted_zones: emulated zones of the regular device at format, None where it has as many still.
+        derived: a member is a raw copy: its write pointers are lower bounds.
     """
 
     members: tuple[Member, ...]
@@ -88,6 +89,7 @@ class TargetGeometry:
     not_empty: BoolArray
     missing: BoolArray
     formatted_zones: int | None = None
+    derived: bool = False
 
     @property
     def nr_zones(self) -> int:
@@ -194,13 +196,18 @@ class TargetGeometry:
 
 
 def build_geometry(
-    parts: Sequence[tuple[str, Geometry, ZoneTable]], start_bytes: int = 0, formatted_zones: int | None = None
+    parts: Sequence[tuple[str, Geometry, ZoneTable]],
+    start_bytes: int = 0,
+    formatted_zones: int | None = None,
+    *,
+    derived: bool = False,
 ) -> TargetGeometry:
     """Geometry of a target from each member's path, geometry and zone table (empty for a regular device).
 
     Args:
         formatted_zones: emulated zones that the regular device had at format, where it has another number now: what
             is behind them is not looked at, and those that are not there are offline.
+        derived: a zone table was derived from the metadata.
 
     Raises:
         GeometryError: the devices cannot form a target (status 1, as the reference's open errors).
@@ -231,7 +238,7 @@ def build_geometry(
         )
         first_zone += len(part)
         tables.append(part)
-    joined = _join(tuple(members), zone_bytes, tables)
+    joined = _join(tuple(members), zone_bytes, tables, derived=derived)
     if not formatted_zones:
         return joined
     missing = joined.missing.copy()
@@ -277,7 +284,7 @@ def _emulated_zones(size_bytes: int, zone_bytes: int, path: str) -> ZoneTable:
     return make_table(size_bytes // SECTOR_BYTES, zone_bytes // SECTOR_BYTES, nr_conventional=nr_zones)
 
 
-def _join(members: tuple[Member, ...], zone_bytes: int, tables: list[ZoneTable]) -> TargetGeometry:
+def _join(members: tuple[Member, ...], zone_bytes: int, tables: list[ZoneTable], *, derived: bool) -> TargetGeometry:
     table = np.concatenate(tables)
     zones = ZoneFacts(table, BLOCK_BYTES)
     kinds = np.where(zones.conventional, ZoneKind.RANDOM, ZoneKind.SEQUENTIAL).astype(np.uint8)
@@ -294,6 +301,7 @@ def _join(members: tuple[Member, ...], zone_bytes: int, tables: list[ZoneTable])
         wp_blocks=zones.wp_blocks,
         not_empty=zones.not_empty,
         missing=np.zeros(len(table), np.bool_),
+        derived=derived,
     )
 
 

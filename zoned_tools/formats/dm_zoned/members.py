@@ -18,7 +18,8 @@ def order_members(members: Sequence[Probed]) -> Sequence[Probed]:
     zone_blocks = max(p.device.geometry.zone_bytes for p in members) // LOGICAL_BLOCK_BYTES
     for (position, index), (following, _) in pairwise(placed):
         blocks = -(-members[index].device.geometry.size_bytes // LOGICAL_BLOCK_BYTES)
-        if not blocks <= following - position < blocks + max(zone_blocks, 1):
+        room = zone_blocks or blocks  # of raw copies the zone size is not known here
+        if not blocks <= following - position < blocks + max(room, 1):
             return members
     return [members[index] for _, index in placed]
 

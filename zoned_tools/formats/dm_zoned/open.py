@@ -89,7 +89,8 @@ def open_blocks(target: Target, formatted_zones: int | None = None) -> TargetBlo
         DeviceError: a zone table cannot be read.
     """
     parts = [(d.path, d.geometry, d.zones()) for d in target.devices]
-    return TargetBlocks(target.devices, build_geometry(parts, target.start_bytes, formatted_zones))
+    geometry = build_geometry(parts, target.start_bytes, formatted_zones, derived=bool(target.derived))
+    return TargetBlocks(target.devices, geometry)
 
 
 def read_map(blocks: TargetBlocks, layout: MetadataLayout, number: int) -> MapArray:

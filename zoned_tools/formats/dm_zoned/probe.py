@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING
 
 from zoned_tools.codec.fields import NIL_UUID
+from zoned_tools.device.signatures import recognise
 from zoned_tools.errors import DeviceError, GeometryError
 from zoned_tools.formats.contract import Identity, Target
 from zoned_tools.formats.dm_zoned.constants import NAME
 from zoned_tools.formats.dm_zoned.judge import read_state
-from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MAGIC, MAX_VERSION, SuperBlock, superblock_crc
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MAGIC, MAX_VERSION, SuperBlock, ceil_div, superblock_crc
 from zoned_tools.formats.dm_zoned.open import open_blocks
 
 if TYPE_CHECKING:
     from zoned_tools.device.base import Device
 
-_SECONDARY_ZONES = (1, 2, 3)
+_SECONDARY_ZONES = range(1, 9)
 """Sizes of a metadata set, in zones, that are tried on a regular device with a damaged primary."""
+
+_SMALLEST_ZONE_BITS = 15
 
 
 def probe(device: Device, start_bytes: int) -> Identity | None:
@@ -29,10 +31,12 @@ def probe(device: Device, start_bytes: int) -> Identity | None:
     """
     first = read_superblock(device, start_bytes)
     if not device.geometry.is_zoned:
-        if first is None and not _is_unreadable(device, start_bytes):
+        if first is not None and _is_sound(first):  # of a raw copy of a zoned member: it says its place
+            return _identity(first[0], start_bytes, member=True, position=first[0].sb_block)
+        found = _find_secondary(device, start_bytes) or first
+        if found is None or (first is None and recognise(device) is not None):  # a remnant behind something newer
             return None
-        found = first if first is not None and _is_sound(first) else _find_secondary(device, start_bytes) or first
-        return _identity(found[0], start_bytes, member=True) if found is not None else None
+        return _identity(found[0], start_bytes, member=True)
     if first is not None and first[0].sb_block != 0 and _is_sound(first):
         return _identity(first[0], start_bytes, member=True, position=first[0].sb_block)
     found_superblock, usable = _single(device, start_bytes)
@@ -51,17 +55,7 @@ def read_superblock(device: Device, offset_bytes: int) -> tuple[SuperBlock, byte
         raw = device.read(offset_bytes, BLOCK_BYTES)
     except DeviceError:
         return None
-    superblock = SuperBlock.parse(raw)
-    return (superblock, raw) if superblock.magic == MAGIC else None
-
-
-def _is_unreadable(device: Device, offset_bytes: int) -> bool:
-    """Whether the medium does not give the block at ``offset_bytes``."""
-    try:
-        device.read(offset_bytes, BLOCK_BYTES)
-    except DeviceError as error:
-        return error.errno == errno.EIO
-    return False
+    return (SuperBlock.parse(raw), raw) if int.from_bytes(raw[:4], "little") == MAGIC else None
 
 
 def _is_sound(found: tuple[SuperBlock, bytes]) -> bool:
@@ -72,11 +66,13 @@ def _is_sound(found: tuple[SuperBlock, bytes]) -> bool:
 def _find_secondary(device: Device, start_bytes: int) -> tuple[SuperBlock, bytes] | None:
     """A sound secondary super block on a regular device, whose zone size is not known here."""
     size_bytes = device.geometry.size_bytes - start_bytes
-    for shift in range(16, size_bytes.bit_length()):
+    for shift in range(_SMALLEST_ZONE_BITS, size_bytes.bit_length()):
         for zones in _SECONDARY_ZONES:
             offset_bytes = zones << shift
             found = read_superblock(device, start_bytes + offset_bytes)
-            if found is not None and _is_sound(found) and found[0].sb_block * BLOCK_BYTES == offset_bytes:
+            if found is None or not _is_sound(found) or found[0].sb_block * BLOCK_BYTES != offset_bytes:
+                continue
+            if ceil_div(found[0].nr_meta_blocks * BLOCK_BYTES, 1 << shift) == zones:
                 return found
     return None
 

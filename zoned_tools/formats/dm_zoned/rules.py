@@ -6,6 +6,7 @@ Source: section 8 of the specification of the format (``docs/formats/dm-zoned.md
 from __future__ import annotations
 
 from zoned_tools.formats.dm_zoned.constants import NAME
+from zoned_tools.formats.shared.derived import derived_rule
 from zoned_tools.formats.shared.findings import Severity
 from zoned_tools.formats.shared.losses import rescue_rules
 from zoned_tools.formats.shared.rules import Consent, Rule, Rules
@@ -362,6 +363,7 @@ RULES = Rules(
             lost_allow="chunks of a lost block of the mapping table that the setting pair= does not name are unmapped "
             "(the bits of their zones stay), and of a zone whose bitmap is lost every block that was written is valid",
         ),
+        **derived_rule(),
     },
 )
 """Specification code to rule; printed by ``zoned explain``."""

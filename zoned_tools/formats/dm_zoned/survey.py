@@ -160,7 +160,11 @@ def survey_map(geometry: TargetGeometry, layout: MetadataLayout, table: MapArray
         buffer_is_data=take(buffer == data),
         buffer_not_random=take(~geometry.cache[at_buffer]),
         buffer_on_random=take(data_usable & ~geometry.sequential[at_data]),
-        empty_sequential=data_usable & ~buffered & geometry.sequential[at_data] & (geometry.wp_blocks[at_data] == 0),
+        empty_sequential=data_usable
+        & ~buffered
+        & geometry.sequential[at_data]
+        & (geometry.wp_blocks[at_data] == 0)
+        & (not geometry.derived),
         tail=layout.nr_chunks + np.flatnonzero((table[layout.nr_chunks :] != UNMAPPED).any(axis=1)),
         owners=_owners(geometry.nr_zones, data, buffer, data_usable, buffer_usable),
     )

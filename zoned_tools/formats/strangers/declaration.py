@@ -65,6 +65,9 @@ def require_layout(thing: object) -> AnyLayout:
             metadata=None,  # what of a dying drive is read first is not for somebody else's package to say
             open_importer=None,
             find_starts=None,  # a start outside of partition tables has to be named
+            derive_zones=None,  # a raw copy needs its zone table
+            measured=frozenset(),
+            reads_raw=False,
         )
     except WrongError as error:
         raise WrongError(f"is not declared as a layout is: {error}") from None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zoned_tools.formats.contract import (
         CheckOptions,
         Consents,
+        DerivedZones,
         Identity,
         Mapper,
         RepairPlan,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         Settings,
         TableLine,
         Target,
+        ZoneWishes,
     )
     from zoned_tools.formats.zdm.check import ZdmEvidence
 
@@ -109,6 +111,12 @@ def _metadata(target: Target) -> Iterator[tuple[int, int, int]]:
     return metadata(target)
 
 
+def _derive_zones(target: Target, wishes: ZoneWishes) -> Sequence[DerivedZones | None]:
+    from zoned_tools.formats.zdm.derive import derive_zones
+
+    return derive_zones(target, wishes)
+
+
 LAYOUT: Layout[ZdmEvidence] = Layout(
     name=NAME,
     summary="Seagate's mapper for host-aware drives (out of tree)",
@@ -129,4 +137,6 @@ LAYOUT: Layout[ZdmEvidence] = Layout(
     private_keys=frozenset({"label"}),
     find_starts=_find_starts,
     whole_drive=True,
+    derive_zones=_derive_zones,
+    measured=frozenset({"fwd.beyond_wp", "wp.behind", "wp.ahead", "zone.cond"}),
 )

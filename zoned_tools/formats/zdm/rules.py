@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zoned_tools.formats.contract import Consent, Rule, Rules, Severity
+from zoned_tools.formats.shared.derived import derived_rule
 from zoned_tools.formats.shared.losses import rescue_rules
 from zoned_tools.formats.zdm.constants import NAME
 
@@ -183,5 +184,6 @@ RULES = Rules(
         ),
         "resv.range": Rule(_E, "A reserve zone does not exist.", _DAMAGE, "The reserve is set anew.", _UNSEEN),
         **rescue_rules(),
+        **derived_rule(),
     },
 )

@@ -13,12 +13,22 @@ from zoned_tools.formats.zonefs.constants import NAME, ROLES
 from zoned_tools.formats.zonefs.settings import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from zoned_tools.device.base import Device
     from zoned_tools.device.plan import Plan
     from zoned_tools.device.zones import IntArray
-    from zoned_tools.formats.contract import CheckOptions, Consents, Identity, RepairPlan, Rules, Settings, Target
+    from zoned_tools.formats.contract import (
+        CheckOptions,
+        Consents,
+        DerivedZones,
+        Identity,
+        RepairPlan,
+        Rules,
+        Settings,
+        Target,
+        ZoneWishes,
+    )
     from zoned_tools.formats.zonefs.check import ZonefsEvidence
 
 
@@ -82,6 +92,12 @@ def _metadata(target: Target) -> Iterator[tuple[int, int, int]]:
     return metadata(target)
 
 
+def _derive_zones(target: Target, wishes: ZoneWishes) -> Sequence[DerivedZones | None]:
+    from zoned_tools.formats.zonefs.derive import derive_zones
+
+    return derive_zones(target, wishes)
+
+
 LAYOUT: Layout[ZonefsEvidence] = Layout(
     name=NAME,
     summary="file system that shows each zone as a file",
@@ -98,4 +114,6 @@ LAYOUT: Layout[ZonefsEvidence] = Layout(
     roles=ROLES,
     plan_format=_plan_format,
     private_keys=frozenset({"label", "label_tail"}),
+    derive_zones=_derive_zones,
+    measured=frozenset({"zone0-not-full"}),
 )

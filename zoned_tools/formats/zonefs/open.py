@@ -55,7 +55,11 @@ def open_volume(target: Target) -> Volume:
     if target.start_bytes:
         raise GeometryError("zonefs begins at the start of its device", device=device.path)
     if not geometry.is_zoned:
-        raise GeometryError("not a zoned device, zonefs needs one", device=device.path)
+        raise GeometryError(
+            "not a zoned device, zonefs needs one",
+            device=device.path,
+            hint="zoned image adopt --zone-size BYTES writes a zone table for a raw copy" if device.emulated else "",
+        )
     if geometry.zone_bytes < SUPER_BLOCK_BYTES or geometry.size_bytes < SUPER_BLOCK_BYTES:
         raise GeometryError("too small for a zonefs super block", device=device.path)
     return Volume(device, device.zones())

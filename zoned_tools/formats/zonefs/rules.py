@@ -7,6 +7,7 @@ parameters of the new super block are not known for certain.
 from __future__ import annotations
 
 from zoned_tools.formats.contract import Consent, Rule, Rules, Severity
+from zoned_tools.formats.shared.derived import derived_rule
 from zoned_tools.formats.shared.losses import rescue_rules
 from zoned_tools.formats.zonefs.constants import NAME
 
@@ -139,5 +140,6 @@ RULES = Rules(
         ),
         "no-zones": Rule(_ERROR, "No zone can be used for a file."),
         **rescue_rules(lost_repair=_NEW, lost_asks=Consent.GUESSES),
+        **derived_rule(),
     },
 )

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
+from zoned_tools.engine.raw_copies import ZoneSource, source_of_zones
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from zoned_tools.device.inventory import Disk
     from zoned_tools.device.sidecar_repair import SidecarRepair
     from zoned_tools.device.zones import Model
+    from zoned_tools.engine.adopting import Adopted
     from zoned_tools.engine.scanning import ScanResult
     from zoned_tools.formats.contract import Probed
 
@@ -33,10 +36,11 @@ class ZoneRow(TypedDict):
 
 
 class DriveFacts(TypedDict):
-    """A drive ahead of its zones; a limit of 0 is none."""
+    """A drive ahead of its zones; a limit of 0 is none. ``zone_table``: where the zones come from."""
 
     schema: Literal["zoned.report/1"]
     device: str
+    zone_table: ZoneSource | None
     model: Model
     vendor: str
     size_bytes: int
@@ -81,11 +85,12 @@ class ReportsDocument(TypedDict):
 REPORT: Final = "zoned.report/1"
 
 
-def drive_facts(path: str, geometry: Geometry) -> DriveFacts:
+def drive_facts(path: str, geometry: Geometry, zone_table: ZoneSource | None) -> DriveFacts:
     """Everything of a ``zoned.report/1`` document but the zones."""
     return {
         "schema": REPORT,
         "device": path,
+        "zone_table": zone_table,
         "model": geometry.model,
         "vendor": geometry.vendor,
         "size_bytes": geometry.size_bytes,
@@ -157,6 +162,55 @@ def sidecar_document(path: str, result: SidecarRepair, *, dry_run: bool) -> Side
     }
 
 
+class ConventionalRow(TypedDict):
+    """Number of conventional zones of ``zoned.image.adopt/1``: the bounds, and what the zone table has."""
+
+    low: int
+    high: int
+    used: int
+
+
+class AdoptedRow(TypedDict):
+    """One raw copy of ``zoned.image.adopt/1``."""
+
+    image: str
+    sidecar: str
+    zone_size_bytes: int
+    nr_zones: int
+    conventional: ConventionalRow
+    certain: list[str]
+    estimated: list[str]
+
+
+class AdoptDocument(TypedDict):
+    """``zoned.image.adopt/1``."""
+
+    schema: Literal["zoned.image.adopt/1"]
+    layout: str
+    devices: list[AdoptedRow]
+
+
+def adopt_document(adopted: Adopted) -> AdoptDocument:
+    """The zone tables that raw copies got."""
+    rows: list[AdoptedRow] = [
+        {
+            "image": one.image,
+            "sidecar": one.sidecar,
+            "zone_size_bytes": one.zones.geometry.zone_bytes,
+            "nr_zones": one.zones.geometry.nr_zones,
+            "conventional": {
+                "low": one.zones.conventional.low,
+                "high": one.zones.conventional.high,
+                "used": one.zones.conventional.used,
+            },
+            "certain": list(one.zones.certain),
+            "estimated": list(one.zones.estimated),
+        }
+        for one in adopted.images
+    ]
+    return {"schema": "zoned.image.adopt/1", "layout": adopted.layout, "devices": rows}
+
+
 class DiskRow(TypedDict):
     """One device of ``zoned.list/1``, as the kernel describes it; a limit of 0 is none."""
 
@@ -200,9 +254,13 @@ def list_document(disks: Iterable[Disk]) -> ListDocument:
 
 
 class ProbeRow(TypedDict):
-    """One device of ``zoned.probe/1``; ``layout`` is null where nothing is recognised."""
+    """One device of ``zoned.probe/1``; ``layout`` is null where nothing is recognised.
+
+    ``zone_table``: where its zones come from, null without zones.
+    """
 
     device: str
+    zone_table: ZoneSource | None
     model: Model
     emulated: bool
     layout: str | None
@@ -240,11 +298,12 @@ def scan_document(device: Device, result: ScanResult) -> ScanDocument:
     }
 
 
-def probe_row(probed: Probed) -> ProbeRow:
-    """What was found on one device."""
+def probe_row(probed: Probed, *, derived: bool = False) -> ProbeRow:
+    """What was found on one device; ``derived``: its zones are."""
     device, identity = probed.device, probed.identity
     return {
         "device": device.path,
+        "zone_table": source_of_zones(device, derived=derived),
         "model": device.geometry.model,
         "emulated": device.emulated,
         "layout": identity.layout if identity else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
+from zoned_tools.engine.raw_copies import ZoneSource, zone_table_of
 from zoned_tools.report.documents import layout_adds_keys
 from zoned_tools.report.stream import array, document, encode
 
@@ -78,6 +79,7 @@ class RehearsalRow(_RehearsalRow, total=False):
 
 class _CheckedRow(TypedDict):
     devices: list[str]
+    zone_table: ZoneSource | None
     layout: str | None
     verdict: Verdict
     findings: list[FindingRow]
@@ -158,16 +160,17 @@ def explain_document(rules: Mapping[str, Rule]) -> ExplainDocument:
 
 class _TargetFacts(TypedDict):
     devices: list[str]
+    zone_table: ZoneSource | None
 
 
 class TargetFacts(_TargetFacts):
-    """What every document about one target begins with."""
+    """What every document about one target begins with; ``zone_table``: where its zones come from, null without."""
 
     layout: str
 
 
 def _facts(target: Target) -> TargetFacts:
-    return {"devices": list(target.paths), "layout": target.layout}
+    return {"devices": list(target.paths), "zone_table": zone_table_of(target), "layout": target.layout}
 
 
 @layout_adds_keys
@@ -191,11 +194,17 @@ class DumpFile(TypedDict):
     schema: Literal["zoned.dump/1"]
     layout: str
     devices: list[str]
+    zone_table: ZoneSource | None
 
 
 def dump_document(target: Target, content: Mapping[str, object]) -> dict[str, object]:
     """:class:`DumpFile` with what the layout adds."""
-    facts: DumpFile = {"schema": "zoned.dump/1", "layout": target.layout, "devices": list(target.paths)}
+    facts: DumpFile = {
+        "schema": "zoned.dump/1",
+        "layout": target.layout,
+        "devices": list(target.paths),
+        "zone_table": zone_table_of(target),
+    }
     return {**facts, **content}
 
 
@@ -384,15 +393,17 @@ class MapDocument(TypedDict):
     """``zoned.map/1``, written piece by piece."""
 
     schema: Literal["zoned.map/1"]
+    zone_table: ZoneSource | None
     extents: list[MapRow]
 
 
 MAP: Final = "zoned.map/1"
 
 
-def map_document(runs: Iterable[MappedRun]) -> Iterator[str]:
+def map_document(target: Target, runs: Iterable[MappedRun]) -> Iterator[str]:
     """The pieces of a ``zoned.map/1`` document; a fragmented drive has millions of extents."""
-    return document({"schema": MAP, "extents": array(encode(map_row(run)) for run in runs)})
+    facts = {"schema": MAP, "zone_table": zone_table_of(target)}
+    return document({**facts, "extents": array(encode(map_row(run)) for run in runs)})
 
 
 class ReplayDocument(TargetFacts):
