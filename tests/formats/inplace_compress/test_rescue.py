@@ -219,3 +219,16 @@ def test_a_volume_with_an_unreadable_bitmap_is_not_written(tmp_path: Path) -> No
     whole = in_memory(tmp_path, image_bytes("p1-lzo"))
     with pytest.raises(MetadataError, match="only reading"):
         mapper_of(DamagedDrive(whole, [(BLOCK, 2 * BLOCK)]), writable=True)
+
+
+def test_a_bitmap_that_fails_later_is_never_written_back(tmp_path: Path) -> None:
+    """Of a drive whose blocks fail while it is used."""
+    device = DamagedDrive(in_memory(tmp_path, image_bytes("p5-lzo-two-meta")), [])
+    mapper = mapper_of(device, writable=True)
+    device.bad.append((2 * BLOCK, 3 * BLOCK))
+    with pytest.raises(DeviceError) as failed:
+        mapper.write(6600, bytes(BLOCK))
+    assert failed.value.errno == errno.EIO
+    with pytest.raises(DeviceError):
+        mapper.discard(6600, 1)
+    assert device.bad

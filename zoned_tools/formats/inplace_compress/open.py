@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from errno import EIO
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ class Volume:
         comp_alg: the compressor's number as stored.
         reversed_words: the bitmap was written by a big-endian host.
         is_assumed: the super block cannot be read; sizes and compressor are what they most likely were.
+        strict: no block of the bitmap may fail: entries that are not known would be written back.
     """
 
     device: Device
@@ -50,6 +51,7 @@ class Volume:
     comp_alg: int
     reversed_words: bool = False
     is_assumed: bool = False
+    strict: bool = field(default=False, compare=False)
 
     @property
     def compressor(self) -> Compressor | None:
@@ -92,7 +94,11 @@ class Volume:
         return self._read_words(offset_bytes, length_bytes)[0]
 
     def _read_words(self, offset_bytes: int, length_bytes: int) -> tuple[bytes, BadAreas]:
-        """As :meth:`read_words`, with what cannot be read (zeroes), in bytes from the start of the bitmap."""
+        """As :meth:`read_words`, with what cannot be read (zeroes), in bytes from the start of the bitmap.
+
+        Raises:
+            DeviceError: there is any, and the volume is strict (``EIO``).
+        """
         present = max(0, min(length_bytes, self.bitmap_bytes - offset_bytes))
         if not present:
             return bytes(length_bytes), BadAreas()
@@ -100,6 +106,8 @@ class Volume:
         end = -(-(offset_bytes + present) // layout.BLOCK_BYTES) * layout.BLOCK_BYTES
         blocks = bytearray(end - start)
         bad = salvage_into(self.device, self.bitmap_offset_bytes + start, memoryview(blocks))
+        if self.strict and len(bad):
+            raise DeviceError(f"cannot read the bitmap at byte {bad.starts[0]}", device=self.device.path, errno=EIO)
         raw = bytes(memoryview(blocks)[offset_bytes - start : offset_bytes - start + present])
         if self.reversed_words:
             raw = swap_words(raw)

@@ -60,6 +60,7 @@ def plan_repair(evidence: InplaceEvidence, consents: Consents) -> RepairPlan:
     if unreadable_bitmap(changes.volume):
         result.plan.messages.append("the bitmap is left alone: blocks of it cannot be read")
     else:
+        changes.volume = replace(changes.volume, strict=True)
         _plan_volume(evidence, consents, result, changes)
     write_changes(result.plan, changes)
     return result

@@ -147,6 +147,7 @@ def open_mapper(target: Target, *, writable: bool, settings: Settings) -> Inplac
         volume = replace(volume, reversed_words=True)
     if writable:
         require_whole_metadata(volume)
+        volume = replace(volume, strict=True)
     if writable and volume.compressor not in WRITABLE:
         raise UsageError("LZ4 volumes can only be read", device=target.device.path)
     reads_zeroes = settings.text("unreadable") == "zeroes"
