@@ -34,6 +34,8 @@ DONE = [
     "zonefs-file",
     "zonefs-super",
     "zdm-data",
+    "zdm-key",
+    "btrfs-ring",
 ]
 
 

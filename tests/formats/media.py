@@ -54,6 +54,7 @@ class DamagedDrive(Overlay):
         family = base.machine.family if isinstance(base, EmulatedDrive) else None
         self._pages = _DamagedStore(base, bad, known=known)
         EmulatedDrive.__init__(self, base.path, base.geometry, base.zones(), self._pages, writable=True, family=family)
+        self.emulated = known  # else it is found by reading, as on a drive
 
     @property
     def bad(self) -> list[tuple[int, int]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tests.formats.media import DamagedDrive
 from tests.formats.zdm import zx1
 from tests.formats.zdm.images import (
     BLOCK,
@@ -24,6 +25,7 @@ from tests.formats.zdm.images import (
     target,
     writer,
 )
+from zoned_tools.device.emulated import EmulatedDrive
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.formats.contract import CheckOptions, Consent
 from zoned_tools.formats.zdm import layout
@@ -144,12 +146,22 @@ def two_claim_one_block() -> zx1.VectorDrive:
     return drive
 
 
+def unreadable_page() -> DamagedDrive:
+    """A forward page in use cannot be read."""
+    drive = zx1.open_vector(FOLDER, "pop-clean")
+    state = load(target(drive))
+    page = next(int(chunk.pages[0]) for chunk in state.tables.chunks(Direction.FORWARD))
+    at = START * 512 + state.tables.current(state.geometry.forward_start + page) * 4096
+    return DamagedDrive(drive, [(at, at + 4096)])
+
+
 ASKING = [
     ("fwd.beyond_wp", drive_lost_data, Consent.LOSES),
     ("fwd.beyond_wp", drive_lost_data_and_record, Consent.LOSES),
     ("key.none", nothing_but_tables, Consent.LOSES),
     ("key.none", several_damaged_keys, Consent.GUESSES),
     ("map.double", two_claim_one_block, Consent.GUESSES),
+    ("metadata-lost", unreadable_page, Consent.LOSES),
 ]
 
 
@@ -159,7 +171,7 @@ def test_every_code_that_asks_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("code", "make", "consent"), ASKING, ids=[make.__name__ for _, make, _ in ASKING])
-def test_nothing_is_done_without_consent(code: str, make: Callable[[], zx1.VectorDrive], consent: Consent) -> None:
+def test_nothing_is_done_without_consent(code: str, make: Callable[[], EmulatedDrive], consent: Consent) -> None:
     drive = make()
     others = frozenset(RULES) - {code}
     for allow in (frozenset[str](), others):

@@ -9,6 +9,7 @@ from zoned_tools.formats.contract import CheckOptions, Evidence, Target
 from zoned_tools.formats.zdm import findings
 from zoned_tools.formats.zdm.open import load
 from zoned_tools.formats.zdm.survey import survey
+from zoned_tools.formats.zdm.unread import Unread
 
 if TYPE_CHECKING:
     from zoned_tools.formats.zdm.open import State
@@ -22,10 +23,12 @@ class ZdmEvidence(Evidence):
     Attributes:
         state: the metadata as they were read.
         survey: the tables; None where they could not be judged.
+        unread: metadata that cannot be read.
     """
 
     state: State
     survey: Survey | None = None
+    unread: Unread
 
 
 def check(target: Target, _options: CheckOptions) -> ZdmEvidence:
@@ -40,26 +43,34 @@ def check(target: Target, _options: CheckOptions) -> ZdmEvidence:
 
 def check_state(target: Target, state: State) -> ZdmEvidence:
     """The check of metadata that are loaded already."""
-    evidence = ZdmEvidence(target, facts=_facts(state), state=state)
-    found = evidence.findings
+    evidence = ZdmEvidence(target, facts=_facts(state), state=state, unread=Unread.of(state, None))
+    _judge(evidence)
+    if state.volume.unread:
+        evidence.unread = Unread.of(state, evidence.survey)
+        evidence.findings += evidence.unread.findings()
+    return evidence
+
+
+def _judge(evidence: ZdmEvidence) -> None:
+    """Every rule; unreadable blocks break none."""
+    state, found = evidence.state, evidence.findings
     found += findings.of_identity(state)
     found += findings.of_keys(state)
     current = state.current
     if current is None and not state.fresh:
         found += findings.of_lost_generations(state)
-        return evidence
+        return
     if state.refusal:
-        return evidence
+        return
     if current is not None:
         found += findings.of_generation(state, current)
     measured = evidence.survey = survey(state)
     if current is None:
         found += findings.of_fresh(measured)
-        return evidence
+        return
     found += findings.of_tables(state, measured)
     found += findings.of_zones(state, measured)
     evidence.facts["mapped_blocks"] = measured.mapped
-    return evidence
 
 
 def _facts(state: State) -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoned_tools.device.plan import Plan
-from zoned_tools.device.runs import mask_runs
+from zoned_tools.device.runs import mask_runs, runs
 from zoned_tools.errors import MetadataError, RefusedError
 from zoned_tools.formats.shared.documents import DocumentPart
 from zoned_tools.formats.zdm import layout
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _OLD_VERSION_KEY = "zdm_dump_version"
+_UNREAD_KEY = "unread"
+"""``[first block, blocks]`` that could not be read; there only where some could not."""
+
 _CHUNK_BLOCKS = 1024
 _LABEL = slice(92, 156)
 _DEFAULTS = {"zero": bytes(BLOCK_BYTES), "empty table": layout.EMPTY_PAGE, "empty CRC page": layout.EMPTY_CRC_PAGE}
@@ -41,15 +44,18 @@ def dump(target: Target) -> dict[str, object]:
         MetadataError: there is no ZDM.
     """
     state = load(target)
+    blocks = [[first, base64.b64encode(data).decode()] for first, data in _runs(state)]
+    unread = [[first, end - first] for first, end in runs(np.array(sorted(state.volume.unread), np.int64))]
     return {
         "dump_version": VERSION,
         "dialect": str(state.dialect),
-        "label": base64.b64encode(state.volume.read(0)[_LABEL]).decode(),
+        "label": base64.b64encode(state.volume.read_rows(0, 1)[0, _LABEL].tobytes()).decode(),
         "start_sector": state.geometry.start_sector,
         "partition_blocks": state.geometry.size_blocks,
         "data_start_zone": state.geometry.zdstart,
         "metadata": inspect(target),
-        "blocks": [[first, base64.b64encode(data).decode()] for first, data in _runs(state)],
+        "blocks": blocks,
+        **({_UNREAD_KEY: unread} if unread else {}),
     }
 
 
@@ -71,7 +77,9 @@ def _runs(state: State) -> Iterator[tuple[int, bytes]]:
             rows = state.volume.read_rows(first, min(_CHUNK_BLOCKS, end - first))
             if first == 0:
                 rows[0, _LABEL] = 0
-            for low, high in mask_runs((rows != default).any(axis=1)).tolist():
+            stored = (rows != default).any(axis=1)
+            stored[[b - first for b in state.volume.unread if first <= b < first + len(rows)]] = False
+            for low, high in mask_runs(stored).tolist():
                 yield first + low, rows[low:high].tobytes()
 
 
@@ -86,6 +94,10 @@ def restore(target: Target, document: Mapping[str, object]) -> Plan:
     part = DocumentPart.of(document, target.device.path)
     # Documents of older versions of this suite have their version under the first of these names.
     part.require_version(_OLD_VERSION_KEY if part.has(_OLD_VERSION_KEY) else "dump_version", VERSION)
+    if part.has(_UNREAD_KEY):
+        raise MetadataError(
+            "the dump was made while metadata could not be read: it is not whole", device=target.device.path
+        )
     geometry = _geometry_of(volume, part)
     unwritable = metadata_zone_refusal(volume, geometry)
     if unwritable:

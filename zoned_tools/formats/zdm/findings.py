@@ -8,6 +8,7 @@ import numpy as np
 
 from zoned_tools.formats.contract import Severity
 from zoned_tools.formats.zdm import layout
+from zoned_tools.formats.zdm.judge import UNREADABLE
 from zoned_tools.formats.zdm.layout import Dialect
 from zoned_tools.formats.zdm.rules import RULES
 
@@ -47,9 +48,10 @@ def _listed(code: str, values: list[int], what: str, key: str) -> Iterator[Findi
 def of_identity(state: State) -> Iterator[FindingGroup]:
     """Rules over block 0."""
     identity = state.identity
-    if not identity.magic_ok:
+    unread = layout.IDENTITY_BLOCK in state.volume.unread
+    if not identity.magic_ok and not unread:
         yield from _finding("ident.magic", 1, block=0)
-    if identity.form is None and (identity.magic_ok or any(state.volume.read(0))):
+    if identity.form is None and not unread and (identity.magic_ok or any(state.volume.read(0))):
         yield from _finding("ident.crc", 1, f"stored {identity.crc32:08x}", block=0)
     faults = state.geometry_faults + ([state.refusal] if state.refusal else [])
     if faults:
@@ -68,7 +70,7 @@ def of_keys(state: State) -> Iterator[FindingGroup]:
         numbers = [c.generation for c in torn]
         message = f"generation {numbers[-1]} after {found.chosen.generation}"
         yield from _finding("gen.torn", len(torn), message, generations=numbers)
-    for code in dict.fromkeys(c.fault for c in torn):
+    for code in dict.fromkeys(c.fault for c in torn if c.fault != UNREADABLE):  # those are told by their blocks
         mine = [c.block for c in torn if c.fault == code]
         yield from _finding(code, len(mine), f"key in block {mine[0]}", blocks=mine)
 
@@ -168,8 +170,9 @@ def of_fresh(survey: Survey) -> Iterator[FindingGroup]:
 
 def of_tables(state: State, survey: Survey) -> Iterator[FindingGroup]:
     """Checksums, and agreement of the tables."""
-    yield from _finding("wp.crc", len(state.wp_bad), groups=state.wp_bad)
-    yield from _finding("zf.crc", len(state.zf_bad), groups=state.zf_bad)
+    for code, bad, unread in (("wp.crc", state.wp_bad, state.wp_unread), ("zf.crc", state.zf_bad, state.zf_unread)):
+        groups = [group for group in bad if group not in unread]
+        yield from _finding(code, len(groups), groups=groups)
     yield from _finding("crcpage.crc", sum(len(pages) for pages in survey.bad_crc_pages))
     for name, pages in zip(("fwd", "rev"), survey.bad_pages, strict=True):
         first = int(pages[0]) if len(pages) else 0
@@ -195,11 +198,14 @@ def of_zones(state: State, survey: Survey) -> Iterator[FindingGroup]:
     estimate = layout.ZONE_BLOCKS - (state.zf & layout.ZF_MASK).astype(np.int64)
     # In a group with a wrong checksum they say nothing that could be an error.
     estimated = ~np.isin(np.arange(len(estimate)) // layout.GROUP_ZONES, np.array(state.zf_bad, np.int64))
+    # What is mapped by a page that cannot be read is not counted.
+    drifts = (estimate > survey.live) & ~np.isin(np.arange(len(estimate)) // layout.GROUP_ZONES, state.zf_unread)
+    drifts &= not len(survey.unread_pages[0])
     for code, mask in (
         ("wp.behind", tested & (recorded < zones.wp_blocks)),
         ("wp.ahead", tested & (recorded > zones.wp_blocks)),
         ("zf.low_live", estimated & (estimate < survey.live)),
-        ("zf.drift", estimate > survey.live),
+        ("zf.drift", drifts),
         ("zone.cond", zones.dead & (survey.live > 0)),
     ):
         yield from _listed(code, np.flatnonzero(mask).tolist(), "data zone", "data_zones")

@@ -29,6 +29,9 @@ SCAN_BLOCKS = layout.WP_BLOCK
 WINDOW_BLOCKS = 401
 _NO_PAIRS = np.zeros((0, 3), np.int64)
 
+UNREADABLE = "block-unreadable"
+"""The fault of a generation of which the medium does not give a block."""
+
 
 @dataclass(slots=True)
 class Candidate:
@@ -202,9 +205,10 @@ def _dialect_of(candidate: Candidate, blocks: Bytes2D, volume: Volume) -> Dialec
     if key.wb_crc32:
         return Dialect.D2
     wp_block = layout.WP_BLOCKS[Dialect.D1]
-    if volume.has(wp_block) and crc16(volume.read(wp_block)) == int.from_bytes(key.wp_crc[:2], "little"):
+    first_crc = int.from_bytes(key.wp_crc[:2], "little")
+    if volume.has(wp_block) and crc16_pages(volume.read_rows(wp_block, 1))[0] == first_crc:
         return Dialect.D1
-    return Dialect.D2 if crc16(volume.read(layout.WP_BLOCK)) == int.from_bytes(key.wp_crc[:2], "little") else Dialect.D1
+    return Dialect.D2 if crc16_pages(volume.read_rows(layout.WP_BLOCK, 1))[0] == first_crc else Dialect.D1
 
 
 def _header_tlba(blocks: Bytes2D, block: int) -> int | None:
@@ -226,6 +230,9 @@ def _judge(candidate: Candidate, blocks: Bytes2D, volume: Volume) -> str:
     first = _first_cache_page(candidate)
     if first is None or candidate.block + 2 >= len(blocks):
         return "gen.layout"
+    begin = candidate.window if candidate.dialect in (Dialect.D3, Dialect.D4) else first
+    if not volume.unread.keys().isdisjoint(range(begin, candidate.block + 3)):
+        return UNREADABLE
     fault = _load_journal(candidate, blocks, volume)
     if fault:
         return fault
@@ -275,6 +282,8 @@ def _load_journal(candidate: Candidate, blocks: Bytes2D, volume: Volume) -> str:
         _set_journal(candidate, slots.astype(np.int64), layout.JOURNAL_BLOCK)
     elif candidate.dialect is Dialect.D2:
         slots = volume.read_entries(1672, 16).reshape(-1)
+        if not volume.unread.keys().isdisjoint(range(1672, 1688)):
+            return UNREADABLE
         raw = slots.tobytes()
         # Their number follows from the gap in front of the tables; library builds stop at 4096.
         for entries in range(16384, 0, -1024):

@@ -11,17 +11,18 @@ from zoned_tools.formats.zdm import layout
 from zoned_tools.formats.zdm.tables import Direction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from zoned_tools.device.zones import IntArray
     from zoned_tools.formats.zdm.judge import Candidate
+    from zoned_tools.formats.zdm.losses import LostPages
     from zoned_tools.formats.zdm.pages import PageStore
 
 Run: TypeAlias = tuple[int, int, int, int]
 """Logical block, blocks, physical block or :data:`UNMAPPED`, and where the answer came from."""
 
 UNMAPPED = -1
-"""Physical block of a logical block that reads as zeroes."""
+"""Physical block of a logical block that reads as zeroes; :data:`~.losses.UNKNOWN` is that of one that is lost."""
 
 _SMALL_RANGE = 16 * layout.PAGE_ENTRIES
 
@@ -176,9 +177,15 @@ class DiscardExtents:
 
 
 class LogicalMap:
-    """Resolves logical blocks: unmapped inside a discard extent, else the cache's word, else the table's."""
+    """Resolves logical blocks: unmapped inside a discard extent, else the cache's word, else the table's.
 
-    def __init__(self, pages: PageStore, cache: CacheView, discards: DiscardExtents) -> None:
+    Args:
+        recover: what is known of forward pages that cannot be read; asked for each once.
+    """
+
+    def __init__(
+        self, pages: PageStore, cache: CacheView, discards: DiscardExtents, recover: Callable[[IntArray], LostPages]
+    ) -> None:
         self.pages = pages
         self.cache = cache
         self.discards = discards
@@ -186,6 +193,7 @@ class LogicalMap:
         # Entry 0 of the forward table is the table address ``table_base``.
         self._first_entry = geometry.data_start - geometry.table_base
         self._nr_entries = geometry.map_count * layout.PAGE_ENTRIES
+        self._lost = recover
 
     def resolve(self, first: int, count: int) -> tuple[IntArray, IntArray]:
         """Physical block (or :data:`UNMAPPED`) and source of ``count`` consecutive logical blocks."""
@@ -195,10 +203,21 @@ class LogicalMap:
         if inside:
             found = self.pages.entries(Direction.FORWARD, entry, inside).astype(np.int64)
             physical[:inside] = np.where(found >= layout.UNMAPPED_ALTERNATIVE, UNMAPPED, found)
+            self._put_lost(entry, physical[:inside])
         source = np.where(physical == UNMAPPED, FROM_NOTHING, FROM_TABLE).astype(np.int64)
         self.cache.overlay(first, physical, source)
         self.discards.overlay(first, physical, source)
         return physical, source
+
+    def _put_lost(self, first_entry: int, physical: IntArray) -> None:
+        """What is known of pages that cannot be read, instead of what they seem to hold."""
+        tables = self.pages.tables
+        if not tables.volume.unread:
+            return
+        low, high = first_entry // layout.PAGE_ENTRIES, -(-(first_entry + len(physical)) // layout.PAGE_ENTRIES)
+        pages = tables.unread_pages(tables.start(Direction.FORWARD) + low, high - low) + low
+        if len(pages):
+            self._lost(pages).overlay(first_entry, physical)
 
     def runs(self, first: int, count: int, step: int = 1 << 20) -> Iterator[Run]:
         """``(logical, blocks, physical or UNMAPPED, source)`` of a range, ascending and without gaps.
@@ -231,18 +250,20 @@ class LogicalMap:
 
     def _runs_of_step(self, first: int, count: int) -> list[Run]:
         physical, source = self.resolve(first, count)
-        mapped = physical != UNMAPPED
-        follows = np.where(mapped[1:], physical[1:] == physical[:-1] + 1, ~mapped[:-1]) & (source[1:] == source[:-1])
-        follows &= mapped[1:] == mapped[:-1]
+        mapped = physical >= 0
+        follows = np.where(mapped[1:], physical[1:] == physical[:-1] + 1, physical[1:] == physical[:-1])
+        follows &= (mapped[1:] == mapped[:-1]) & (source[1:] == source[:-1])
         starts = np.concatenate(([0], np.flatnonzero(~follows) + 1))
         columns = (starts + first, np.diff(starts, append=count), physical[starts], source[starts])
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def _continues(run: Run, following: Run) -> bool:
-    if run[3] != following[3] or (run[2] == UNMAPPED) != (following[2] == UNMAPPED):
+    if run[3] != following[3]:
         return False
-    return run[2] == UNMAPPED or run[2] + run[1] == following[2]
+    if run[2] < 0 or following[2] < 0:
+        return run[2] == following[2]
+    return run[2] + run[1] == following[2]
 
 
 def discards_of(candidate: Candidate | None, data_start: int) -> DiscardExtents:

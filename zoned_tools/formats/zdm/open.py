@@ -6,7 +6,7 @@ without testing whether its generation is complete.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,7 @@ from zoned_tools.errors import GeometryError, MetadataError
 from zoned_tools.formats.zdm import judge, layout, volume
 from zoned_tools.formats.zdm.checksums import crc16_pages
 from zoned_tools.formats.zdm.layout import BLOCK_SECTORS, GROUP_ZONES, CreateLayout, Dialect, Geometry
+from zoned_tools.formats.zdm.losses import unread_crc_pages
 from zoned_tools.formats.zdm.superblock import SuperBlock
 from zoned_tools.formats.zdm.tables import Direction, JournalFaults, Tables, usable_journal
 from zoned_tools.formats.zdm.volume import Volume
@@ -39,7 +40,8 @@ class State:
         geometry_faults: why identity, partition and key do not belong together.
         refusal: why the layout cannot be used at all; empty when it can.
         wp, zf: recorded write pointers (with flags) and free estimates of the data zones.
-        wp_bad, zf_bad: groups whose block does not match the key's checksum.
+        wp_bad, zf_bad: groups whose block does not match the key's checksum, or cannot be read.
+        wp_unread, zf_unread: those that cannot be read; their write pointers are the drive's, or the end of the zone.
         traces: what tells that a ZDM without any key was started once; empty when nothing does.
     """
 
@@ -57,6 +59,20 @@ class State:
     wp_bad: list[int]
     zf_bad: list[int]
     traces: str = ""
+    wp_unread: list[int] = field(default_factory=list)
+    zf_unread: list[int] = field(default_factory=list)
+
+    @property
+    def unread_keys(self) -> list[int]:
+        """Blocks of the areas of generations that cannot be read."""
+        starts = layout.AREA_STARTS[self.dialect]
+        ranges = [range(start, start + judge.WINDOW_BLOCKS) for start in starts]
+        return sorted(b for b in self.volume.unread if any(b in blocks for blocks in ranges))
+
+    @property
+    def home_only(self) -> bool:
+        """No generation is complete, and that may be because a block cannot be read: the tables at home count."""
+        return self.current is None and not self.fresh and bool(self.unread_keys)
 
     @property
     def current(self) -> Candidate | None:
@@ -104,7 +120,7 @@ def load(target: Target) -> State:
     rest = Volume.rest_of(device, target.start_bytes)
     if not rest.has(0, layout.ZEROED_BLOCKS):
         raise MetadataError("too small for a ZDM", device=device.path)
-    identity = SuperBlock.parse(rest.read(layout.IDENTITY_BLOCK))
+    identity = SuperBlock.parse(rest.read_rows(layout.IDENTITY_BLOCK, 1)[0].tobytes())
     found = judge.scan(rest)
     if found.unsupported:
         raise MetadataError(
@@ -123,15 +139,15 @@ def _fit_partition(rest: Volume, identity: SuperBlock, found: Generations) -> Vo
         return rest
     own_node = rest.offset_bytes == 0 and identity.sect_start and not device.geometry.is_zoned
     if own_node and identity.sect_size * SECTOR_BYTES == device.geometry.size_bytes:
-        return Volume(device, 0, identity.sect_start, size)  # the node of a partition
+        return replace(rest, start_sector=identity.sect_start, size_blocks=size)  # the node of a partition
     if not layout.ZEROED_BLOCKS <= size <= rest.size_blocks:
         return rest
     if found.chosen is not None:
         agreed = _zones_of(rest, size, found.chosen) == int(found.chosen.key.super.nr_zones)
-        return Volume(device, rest.offset_bytes, rest.start_sector, size) if agreed else rest
+        return replace(rest, size_blocks=size) if agreed else rest
     created = CreateLayout.compute(rest.start_sector, identity.sect_size, identity.reserved)
     agreed = created.logical_sectors % (1 << 64) == identity.zdm_blocks
-    return Volume(device, rest.offset_bytes, rest.start_sector, size) if agreed else rest
+    return replace(rest, size_blocks=size) if agreed else rest
 
 
 def _zones_of(rest: Volume, size_blocks: int, key: Candidate) -> int:
@@ -163,6 +179,12 @@ def assemble(part: Volume, identity: SuperBlock, found: Generations) -> State:
     md_crcs = chosen.md_crcs if chosen else np.zeros(4096, np.uint16)
     journal, faults = usable_journal(part, geometry, rows, md_crcs)
     wp, zf, wp_bad, zf_bad = _read_pointers(part, geometry, chosen)
+    zones = volume.data_zones(part, geometry)
+    first = layout.WP_BLOCKS[dialect]
+    wp_unread, zf_unread = (
+        [g for g in range(geometry.groups) if first + 2 * g + kind in part.unread] for kind in (0, 1)
+    )
+    _assume_pointers(wp, wp_unread, zones)
     return State(
         part,
         identity,
@@ -170,7 +192,7 @@ def assemble(part: Volume, identity: SuperBlock, found: Generations) -> State:
         geometry,
         _geometry_faults(part, identity, device),
         _refusal(part, identity, geometry, found),
-        volume.data_zones(part, geometry),
+        zones,
         Tables(part, geometry, journal),
         faults,
         wp,
@@ -178,7 +200,18 @@ def assemble(part: Volume, identity: SuperBlock, found: Generations) -> State:
         wp_bad,
         zf_bad,
         "" if found.candidates else _traces(part, geometry),
+        wp_unread if chosen else [],
+        zf_unread if chosen else [],
     )
+
+
+def _assume_pointers(wp: npt.NDArray[np.uint32], groups: list[int], zones: ZoneFacts) -> None:
+    """Write pointers of ``groups`` whose block cannot be read: the drive's, or the end where it has none."""
+    known = zones.sequential & (zones.wp_blocks >= 0)
+    limit = np.where(known, zones.wp_blocks, layout.ZONE_BLOCKS).astype(np.uint32)
+    for group in groups:
+        part = slice(group * GROUP_ZONES, (group + 1) * GROUP_ZONES)
+        wp[part] = limit[part]
 
 
 def _traces(part: Volume, geometry: Geometry) -> str:
@@ -255,6 +288,13 @@ def _pointers_of(rows: Bytes2D, geometry: Geometry) -> tuple[npt.NDArray[np.uint
     return wp, zf
 
 
+def _crc_pages_in_use(tables: Tables, direction: Direction) -> bool:
+    """Whether a CRC page that can be read is not as create leaves it."""
+    used = (tables.crc_pages(direction) != layout.EMPTY_PAGE_CRC).any(axis=1)
+    used[unread_crc_pages(tables, direction)] = False
+    return bool(used.any())
+
+
 def require_usable(state: State) -> None:
     """Refuse what cannot be mapped without doing harm.
 
@@ -266,14 +306,16 @@ def require_usable(state: State) -> None:
         raise GeometryError(state.refusal, device=state.path)
     current = state.current
     if current is None:
+        if state.home_only:
+            return
         if not state.fresh:
             why = f", but {state.traces}" if state.traces else ""
             raise MetadataError(
                 f"no complete generation of the metadata is left{why}", device=state.path, hint="repair it"
             )
-        if not state.identity.usable:
+        if not state.identity.usable and layout.IDENTITY_BLOCK not in state.volume.unread:
             raise MetadataError("the identity super block is damaged", device=state.path, hint="repair it")
-        if any((state.tables.crc_pages(direction) != layout.EMPTY_PAGE_CRC).any() for direction in Direction):
+        if any(_crc_pages_in_use(state.tables, direction) for direction in Direction):
             raise MetadataError("the tables are in use, but no key block is left", device=state.path, hint="repair it")
         return
     if state.identity.usable and state.identity.data_start != state.geometry.zdstart:

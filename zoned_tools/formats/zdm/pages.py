@@ -54,7 +54,7 @@ class PageStore:
             return found
         found = self._clean.get(home)
         if found is None:
-            found = self.tables.volume.read_entries(self.tables.current(home))[0]
+            found = self.tables.rows(home, 1).view("<u4")[0]
             self._clean[home] = found
             if len(self._clean) > _CLEAN_PAGES:
                 self._clean.popitem(last=False)
@@ -108,7 +108,7 @@ class PageStore:
         start = self.tables.start(direction)
         low, high = first // PAGE_ENTRIES, (first + count - 1) // PAGE_ENTRIES + 1
         if high - low > _BULK_PAGES:
-            rows = self.tables.volume.read_entries(start + low, high - low)
+            rows = self.tables.rows(start + low, high - low).view("<u4")
             self._overlay_rows(start + low, rows)
         else:
             rows = np.stack([self.page(start + page) for page in range(low, high)])
@@ -123,7 +123,6 @@ class PageStore:
         return self.tables.is_empty(direction, low, high - low)
 
     def _overlay_rows(self, first_home: int, rows: Entries) -> None:
-        self.tables.redirect(first_home, rows.view(np.uint8))
         changed = self.dirty
         if len(changed) < len(rows):
             hits = [h for h in changed if 0 <= h - first_home < len(rows)]

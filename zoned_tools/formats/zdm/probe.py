@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from zoned_tools.errors import ZonedError
 from zoned_tools.formats.contract import Identity
 from zoned_tools.formats.zdm import judge, layout
-from zoned_tools.formats.zdm.checksums import crc16
+from zoned_tools.formats.zdm.checksums import crc16_pages
 from zoned_tools.formats.zdm.constants import NAME
 from zoned_tools.formats.zdm.layout import Dialect
 from zoned_tools.formats.zdm.superblock import RELEASES, SuperBlock
@@ -27,7 +27,7 @@ def _is_placed(rest: Volume, key: Candidate) -> bool:
     if key.dialect not in (Dialect.D1, Dialect.D2):
         return True
     block = layout.WP_BLOCKS[key.dialect]
-    return rest.has(block) and crc16(rest.read(block)) == int(key.wp_crcs[0])
+    return rest.has(block) and int(crc16_pages(rest.read_rows(block, 1))[0]) == int(key.wp_crcs[0])
 
 
 MOST_STARTS = 16
@@ -57,7 +57,7 @@ def probe(device: Device, start_bytes: int) -> Identity | None:
         rest = Volume.rest_of(device, start_bytes)
         if not rest.has(0, layout.ZEROED_BLOCKS):
             return None
-        identity = SuperBlock.parse(rest.read(layout.IDENTITY_BLOCK))
+        identity = SuperBlock.parse(rest.read_rows(layout.IDENTITY_BLOCK, 1)[0].tobytes())
         if identity.magic_ok:
             version = identity.version_text
             if identity.form is not None:

@@ -100,7 +100,7 @@ class _Rebuilder:
         self._pairs = survey.pairs
         self._limits = _repair_limits(state, survey.pairs.limits)
         self._base = self._geometry.table_base
-        self._result = Rebuilt(PageStore(state.tables, verify=False))
+        self._result = Rebuilt(PageStore(survey.pairs.tables, verify=False))
 
     def run(self) -> Rebuilt:
         doubts = self._collect()
@@ -108,6 +108,9 @@ class _Rebuilder:
         self._apply(forward, reverse)
         self._fold()
         self._clear_strays()
+        for direction in Direction:
+            for page in self._survey.unread_pages[direction].tolist():
+                self._result.pages.mutable(self._state.tables.start(direction) + page)
         return self._result
 
     # -- evidence
@@ -157,7 +160,8 @@ class _Rebuilder:
     # -- decisions
 
     def _page_is_bad(self, direction: Direction, entries: IntArray) -> BoolArray:
-        mask: BoolArray = np.isin(entries // PAGE_ENTRIES, self._survey.bad_pages[direction])
+        bad = (self._survey.bad_pages[direction], self._survey.unread_pages[direction])
+        mask: BoolArray = np.isin(entries // PAGE_ENTRIES, np.concatenate(bad))
         return mask
 
     def _below_limit(self, physical: IntArray, *, drive_only: bool = False) -> BoolArray:

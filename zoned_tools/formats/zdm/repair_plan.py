@@ -22,6 +22,7 @@ from zoned_tools.formats.zdm.repair_writes import write_empty_crc_pages, write_i
 from zoned_tools.formats.zdm.rules import RULES
 from zoned_tools.formats.zdm.salvage import Salvage, salvage
 from zoned_tools.formats.zdm.survey import survey
+from zoned_tools.formats.zdm.unread import LOST, Unread
 from zoned_tools.formats.zdm.volume import metadata_zone_refusal
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class _Planner:
         if not self._may_repair():
             return self._repair
         self._plan_identity()
-        if self._codes <= _BESIDE_THE_TABLES:
+        if self._codes <= _BESIDE_THE_TABLES or (self._codes == {LOST} and not self._evidence.unread.ranges):
             return self._repair
         if self._state.fresh and "key.none" not in self._codes:
             write_empty_crc_pages(self._state, self._plan)
@@ -108,10 +109,25 @@ class _Planner:
     def _plan_identity(self) -> None:
         if self._state.identity.usable:
             return
+        if self._evidence.unread.identity:
+            self._plan_lost_identity()
+            return
         write_identity(self._state, rebuilt_identity(self._state), self._plan)
         code = "ident.magic" if "ident.magic" in self._codes else "ident.crc"
         sentence = "the identity super block is rebuilt; check label and options with zdmadm --probe"
         self._repair.add(RULES.action(code, sentence, block=layout.IDENTITY_BLOCK))
+
+    def _plan_lost_identity(self) -> None:
+        identity = rebuilt_identity(self._state)
+        sentence = (
+            f"the identity super block is rebuilt for {identity.zdm_blocks // layout.BLOCK_SECTORS} logical blocks, "
+            "with the default over provision and a new uuid, without label"
+        )
+        action = RULES.action(
+            LOST, sentence, consent=Consent.GUESSES, agreed=LOST in self._allow, block=layout.IDENTITY_BLOCK
+        )
+        if not self._repair.add(action).waits:
+            write_identity(self._state, identity, self._plan)
 
     # -- no generation
 
@@ -141,9 +157,11 @@ class _Planner:
 
     def _plan_tables(self, state: State, measured: Survey) -> None:
         rebuilt = rebuild(state, measured)
-        for action in (*self._losses(state, rebuilt), self._guesses(rebuilt)):
+        lost = Unread.of(state, measured).logical
+        actions = [*self._losses(state, rebuilt), self._lost_pages(lost), self._guesses(rebuilt)]
+        for action in actions:
             self._repair.add(action)
-        if self._repair.waiting:
+        if any(action.waits for action in actions if len(action)):
             return
         self._note_fallback(state)
         self._note_drops(state, rebuilt)
@@ -165,6 +183,17 @@ class _Planner:
                     consent=Consent.LOSES,
                     agreed="fwd.beyond_wp" in self._allow,
                 )
+
+    def _lost_pages(self, logical: IntArray) -> ActionGroup:
+        """Mappings that nothing is left of."""
+        return _range_actions(
+            LOST,
+            "logical blocks {logical_block} to {last} ({blocks}) become unmapped: their table page cannot be read, and "
+            "the reverse table does not name them",
+            logical,
+            consent=Consent.LOSES,
+            agreed=LOST in self._allow,
+        )
 
     def _guesses(self, rebuilt: Rebuilt) -> ActionGroup:
         """Blocks that several logical blocks claim alike."""
@@ -236,7 +265,7 @@ class _Planner:
 
     def _note_the_rest(self) -> None:
         """What else the findings lead to, each thing once."""
-        told = self._told | {action.id.removeprefix(f"{NAME}.") for action in self._repair.actions}
+        told = self._told | {LOST} | {action.id.removeprefix(f"{NAME}.") for action in self._repair.actions}
         sentences: dict[str, str] = {}
         for code in (group.code for group in self._evidence.findings.groups):
             repair = RULES[code].repair

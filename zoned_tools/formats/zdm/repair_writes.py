@@ -137,9 +137,9 @@ class _Writing:
     def _home_pages(self) -> dict[int, bytes]:
         """Everything to be written home: changed pages, and pages that are in the journal now."""
         volume = self._state.volume
-        journaled = {h: volume.read(copy) for h, copy in self._state.tables.journal.items()}
-        tables = {h: p for h, p in journaled.items() if h < self._geometry.crc_start}
-        return tables | self._changed
+        kept = {h: copy for h, copy in self._state.tables.journal.items() if h not in self._changed}
+        journaled = {h: volume.read(copy) for h, copy in kept.items() if h < self._geometry.crc_start}
+        return journaled | self._changed
 
     def _result_of(self, home: dict[int, bytes]) -> Survey:
         """Survey of the repaired tables: that of the check where they stay as they are."""
@@ -241,7 +241,8 @@ class _Writing:
         written: set[int] = set()
         for key in keys:
             written.update(range(key - width, key + 3))
-        stale = [b for b in looks_like_key(rows).tolist() if b not in written]
+        unread = [b for b in self._state.volume.unread if layout.IDENTITY_BLOCK < b < layout.WP_BLOCK]
+        stale = [b for b in {*looks_like_key(rows).tolist(), *unread} if b not in written]
         self._write_pages(dict.fromkeys(stale, bytes(BLOCK_BYTES)), "stale key")
         if stale:
             self._plan.flush(0)
@@ -251,6 +252,8 @@ def _pointer_blocks(state: State, result: Survey) -> list[bytes]:
     """Write pointer and free estimate block of each group, alternating: the drive's word, and what is live."""
     zones, groups, count = state.zones, state.geometry.groups, state.geometry.data_zones
     recorded = np.minimum((state.wp & layout.WP_MASK).astype(np.int64), ZONE_BLOCKS)
+    for group in state.wp_unread:
+        recorded[group * GROUP_ZONES : (group + 1) * GROUP_ZONES] = 0
     known = zones.sequential & ~zones.dead & (zones.wp_blocks >= 0)
     wp = np.where(known, zones.wp_blocks, np.maximum(recorded, result.highest))
     flags = np.where(zones.sequential, 0, layout.WP_NON_SEQ)

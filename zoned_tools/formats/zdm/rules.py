@@ -183,7 +183,13 @@ RULES = Rules(
             _E, "A stream writes to a zone that does not exist.", _DAMAGE, "The stream is cleared.", _UNSEEN
         ),
         "resv.range": Rule(_E, "A reserve zone does not exist.", _DAMAGE, "The reserve is set anew.", _UNSEEN),
-        **rescue_rules(),
         **derived_rule(),
+        **rescue_rules(
+            repair=_REBUILD,
+            kernel=_LATE,
+            lost_repair="The identity is rebuilt from key and geometry, with the default over provision; mappings that "
+            "were in a forward page and that the reverse table does not name are dropped (--allow).",
+            lost_asks=Consent.LOSES,
+        ),
     },
 )

@@ -17,6 +17,7 @@ from zoned_tools.device.runs import value_runs
 from zoned_tools.formats.zdm import layout
 from zoned_tools.formats.zdm.checksums import Words, crc16_pages
 from zoned_tools.formats.zdm.layout import ZONE_BLOCKS
+from zoned_tools.formats.zdm.losses import doubtful_crc_pages, unread_crc_pages
 from zoned_tools.formats.zdm.pairs import TablePairs
 from zoned_tools.formats.zdm.tables import Chunk, Direction
 
@@ -36,6 +37,8 @@ class Survey:
         page_crcs: checksum of every live table page, forward and reverse.
         bad_pages: table pages that do not match their CRC page, forward and reverse.
         bad_crc_pages: CRC pages that do not match the generation, forward and reverse.
+        unread_pages: table pages that cannot be read, forward and reverse; they are taken for empty, and nothing that
+            this contradicts is counted.
         live: resolved blocks.
         beyond: resolved blocks at or above the zone's limit.
         highest: end of the highest resolved block in the zone, 0 when there is none.
@@ -50,6 +53,7 @@ class Survey:
     highest: IntArray
     bad_pages: tuple[IntArray, IntArray] = (_NO_PAGES, _NO_PAGES)
     bad_crc_pages: tuple[IntArray, IntArray] = (_NO_PAGES, _NO_PAGES)
+    unread_pages: tuple[IntArray, IntArray] = (_NO_PAGES, _NO_PAGES)
     mapped: int = 0
     fwd_range: int = 0
     fwd_norev: int = 0
@@ -72,7 +76,9 @@ def survey(state: State) -> Survey:
     Raises:
         MetadataError: the map cache is impossible.
     """
-    return _Pass(state).run()
+    found = _Pass(state).run()
+    found.pairs.tables = state.tables.strictly()  # who goes on with them takes the rest for read
+    return found
 
 
 class _Pass:
@@ -89,6 +95,7 @@ class _Pass:
     def run(self) -> Survey:
         found, pairs = self._found, self._pairs
         found.suspect_zones = np.flatnonzero(self._compare_sums())
+        found.unread_pages = (self._unread(Direction.FORWARD), self._unread(Direction.REVERSE))
         logical, physical = pairs.hidden.mapped
         inside = (physical >= pairs.base) & (physical < pairs.end)
         found.mapped += int(np.count_nonzero(~inside))
@@ -120,6 +127,10 @@ class _Pass:
             negative = ~_hash(reverse.logical, reverse.physical) + np.uint64(1)
             _sum_by_zone(sums, pairs.zone_of(reverse.physical), negative)
         return sums
+
+    def _unread(self, direction: Direction) -> IntArray:
+        tables = self._pairs.tables
+        return tables.unread_pages(tables.start(direction), tables.geometry.map_count)
 
     def _note(self, direction: Direction, chunk: Chunk) -> None:
         self._found.page_crcs[direction][chunk.pages] = chunk.crcs
@@ -156,6 +167,11 @@ class _Pass:
             confirmed = np.zeros(len(owners), np.bool_)
             confirmed[place[agree]] = True
             lonely = (owners >= 0) & ~confirmed
+            untold = ~agree & self._is_unread(Direction.REVERSE, physical - pairs.base)
+            alone = np.flatnonzero(lonely)
+            shift = pairs.geometry.data_start - pairs.base
+            lonely[alone[self._is_unread(Direction.FORWARD, owners[alone] + shift)]] = False
+            agree |= untold
             shared = np.bincount(place, minlength=len(owners)) > 1
             found.fwd_norev += int(np.count_nonzero(~agree))
             found.rev_nofwd += int(np.count_nonzero(lonely))
@@ -168,6 +184,11 @@ class _Pass:
                 found.samples.setdefault("rev.nofwd", first + at % ZONE_BLOCKS)
             if shared.any():
                 found.samples.setdefault("map.double", int(physical[int(np.argmax(shared[place]))]))
+
+    def _is_unread(self, direction: Direction, entries: IntArray) -> npt.NDArray[np.bool_]:
+        """Which table entries are in a page that cannot be read."""
+        mask: npt.NDArray[np.bool_] = np.isin(entries // layout.PAGE_ENTRIES, self._found.unread_pages[direction])
+        return mask
 
     def _doubles_of_cache(self) -> None:
         """Physical blocks that a cache entry and another block share."""
@@ -189,20 +210,15 @@ class _Pass:
     def _judge_checksums(self) -> tuple[tuple[IntArray, IntArray], tuple[IntArray, IntArray]]:
         """Bad CRC pages, and bad table pages under good CRC pages."""
         bad_crc, bad_pages = [], []
-        count = self._pairs.geometry.crc_count
-        current = self._state.current
         for direction in Direction:
             stored = self._pairs.tables.crc_pages(direction)
-            found = crc16_pages(stored.view(np.uint8))
-            if current is None:
-                expected: Words = np.full(count, layout.EMPTY_CRC_PAGE_CRC, np.uint16)
-            else:
-                expected = current.md_crcs[direction * 2048 :][:count]
-            wrong = found != expected
-            bad_crc.append(np.flatnonzero(wrong))
+            wrong = doubtful_crc_pages(self._state, direction, crc16_pages(stored.view(np.uint8)))
+            told = np.setdiff1d(np.flatnonzero(wrong), unread_crc_pages(self._pairs.tables, direction))
+            bad_crc.append(told)
             promised = stored.reshape(-1)[: self._pairs.geometry.map_count]
             doubtful = np.repeat(wrong, layout.CRC_PAGE_ENTRIES)[: self._pairs.geometry.map_count]
-            bad_pages.append(np.flatnonzero((promised != self._found.page_crcs[direction]) & ~doubtful))
+            differs = np.flatnonzero((promised != self._found.page_crcs[direction]) & ~doubtful)
+            bad_pages.append(np.setdiff1d(differs, self._found.unread_pages[direction]))
         return (bad_crc[0], bad_crc[1]), (bad_pages[0], bad_pages[1])
 
 

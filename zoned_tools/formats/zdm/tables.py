@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 CHUNK_PAGES = 512
 _EMPTY_CHUNK = layout.EMPTY_PAGE * CHUNK_PAGES
 
+_NO_PAGES = np.zeros(0, np.int64)
+
 Entries = npt.NDArray[np.uint32]
 
 
@@ -70,6 +72,10 @@ class Tables:
         self._journal = dict(journal)
         self._homes = np.array(sorted(journal), np.int64)
 
+    def strictly(self) -> Tables:
+        """The same pages, of which no further one may fail."""
+        return Tables(self.volume.strictly(), self.geometry, self._journal)
+
     def start(self, direction: Direction) -> int:
         """First block of a table."""
         return self.geometry.forward_start if direction is Direction.FORWARD else self.geometry.reverse_start
@@ -94,17 +100,33 @@ class Tables:
 
     def crc_pages(self, direction: Direction) -> Words:
         """Every live CRC page as a row; with them the checksum of table page n at flat index n."""
-        start = self.crc_start(direction)
-        rows = self.volume.read_rows(start, self.geometry.crc_count)
-        self.redirect(start, rows)
-        return rows.view("<u2")
+        return self.rows(self.crc_start(direction), self.geometry.crc_count).view("<u2")
+
+    def rows(self, first_home: int, count: int) -> Bytes2D:
+        """Current copies of consecutive pages; those that cannot be read hold nothing (0xFF)."""
+        rows = self.volume.read_rows(first_home, count)
+        self.redirect(first_home, rows)
+        return rows
+
+    def is_unread(self, home: int) -> bool:
+        """Whether the current copy of a page was found to be unreadable."""
+        return self.current(home) in self.volume.unread
+
+    def unread_pages(self, first_home: int, count: int) -> IntArray:
+        """Which of ``count`` pages that were looked at cannot be read, counted from ``first_home``."""
+        homes = {copy: home for home, copy in self._journal.items()}
+        found = (homes.get(block, block) for block in self.volume.unread)
+        pages = sorted({h - first_home for h in found if 0 <= h - first_home < count and self.is_unread(h)})
+        return np.array(pages, np.int64)
 
     def redirect(self, first_home: int, rows: Bytes2D) -> bool:
-        """Replace the rows of pages whose current copy is elsewhere; True when there was any."""
+        """Replace the rows of pages whose current copy is elsewhere, or cannot be read; True when there was any."""
         low, high = np.searchsorted(self._homes, [first_home, first_home + len(rows)])
         for home in self._homes[low:high].tolist():
             rows[home - first_home] = self.volume.read_rows(self._journal[home], 1)[0]
-        return bool(high > low)
+        unread = self.unread_pages(first_home, len(rows)) if self.volume.unread else _NO_PAGES
+        rows[unread] = 0xFF
+        return bool(high > low or len(unread))
 
     def is_empty(self, direction: Direction, first_page: int, count: int) -> bool:
         """Whether pages hold no entry at all; they are read in chunks of bounded size."""
@@ -117,7 +139,8 @@ class Tables:
             part = min(CHUNK_PAGES, count - page) * BLOCK_BYTES
             if part < len(buffer):
                 buffer = bytearray(part)
-            self.volume.device.read_into(self.volume.offset_bytes + (start + page) * BLOCK_BYTES, memoryview(buffer))
+            if self.volume.salvage(start + page, memoryview(buffer)):
+                return False
             if buffer != (_EMPTY_CHUNK if part == len(_EMPTY_CHUNK) else _EMPTY_CHUNK[:part]):
                 return False
         return True
@@ -132,10 +155,9 @@ class Tables:
         buffer = bytearray(CHUNK_PAGES * BLOCK_BYTES)
         whole: Bytes2D = np.frombuffer(buffer, np.uint8).reshape(CHUNK_PAGES, BLOCK_BYTES)
         view = memoryview(buffer)
-        offset = self.volume.offset_bytes
         for page in range(first_page, end, CHUNK_PAGES):
             count = min(CHUNK_PAGES, end - page)
-            self.volume.device.read_into(offset + (start + page) * BLOCK_BYTES, view[: count * BLOCK_BYTES])
+            self.volume.salvage(start + page, view[: count * BLOCK_BYTES])
             rows = whole[:count]
             redirected = self.redirect(start + page, rows)
             if not redirected and count == CHUNK_PAGES and buffer == _EMPTY_CHUNK:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import errno
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from zoned_tools.device.badareas import salvage_into
 from zoned_tools.device.partition import partitions
 from zoned_tools.device.zones import SECTOR_BYTES, ZoneType, make_table
-from zoned_tools.errors import GeometryError
+from zoned_tools.errors import DeviceError, GeometryError
 from zoned_tools.formats.shared.zones import ZoneFacts
 from zoned_tools.formats.zdm.layout import BLOCK_BYTES, BLOCK_SECTORS, ZONE_BYTES, ZONE_SECTORS, Geometry
 
@@ -30,12 +32,16 @@ class Volume:
         start_sector: where the partition begins on the drive; differs from ``offset_bytes``
             only when the device is a partition's own node.
         size_blocks: length of the partition.
+        unread: blocks of metadata that could not be read so far, with ddrescue's letter of each.
+        strict: no other block may fail: what is decided from here on would be wrong.
     """
 
     device: Device
     offset_bytes: int
     start_sector: int
     size_blocks: int
+    unread: dict[int, str] = field(default_factory=dict, compare=False)
+    strict: bool = False
 
     @classmethod
     def rest_of(cls, device: Device, start_bytes: int) -> Volume:
@@ -55,16 +61,39 @@ class Volume:
         sectors = partition_sectors(device, start_bytes)
         return cls(device, start_bytes, start_bytes // SECTOR_BYTES, sectors // BLOCK_SECTORS)
 
+    def strictly(self) -> Volume:
+        """The same, of which no further block may fail."""
+        return replace(self, strict=True)
+
     def read(self, block: int, count: int = 1) -> bytes:
-        """``count`` blocks; what is behind the partition's end is an error of the device."""
+        """``count`` blocks; what is behind the partition's end or cannot be read is an error of the device."""
         return self.device.read(self.offset_bytes + block * BLOCK_BYTES, count * BLOCK_BYTES)
 
     def read_rows(self, block: int, count: int) -> Bytes2D:
-        """``count`` blocks as the writable rows of a byte array."""
+        """``count`` blocks of metadata as the writable rows of a byte array; zeroes for those that cannot be read."""
         buffer = np.empty((count, BLOCK_BYTES), np.uint8)
         if count:
-            self.device.read_into(self.offset_bytes + block * BLOCK_BYTES, memoryview(buffer.reshape(-1).data))
+            self.salvage(block, memoryview(buffer.reshape(-1).data))
         return buffer
+
+    def salvage(self, block: int, buffer: memoryview) -> bool:
+        """Fill ``buffer`` with blocks of metadata; those that cannot be read are zeroes, and noted in :attr:`unread`.
+
+        Returns:
+            whether there were any.
+
+        Raises:
+            DeviceError: one was not known, and the volume is strict (``EIO``).
+        """
+        bad = salvage_into(self.device, self.offset_bytes + block * BLOCK_BYTES, buffer)
+        for start, end, status in bad:
+            first, last = (start - self.offset_bytes) // BLOCK_BYTES, (end - 1 - self.offset_bytes) // BLOCK_BYTES
+            blocks = range(first, last + 1)
+            if self.strict and not self.unread.keys() >= set(blocks):
+                path = self.device.path
+                raise DeviceError(f"cannot read {end - start} bytes at byte {start}", device=path, errno=errno.EIO)
+            self.unread.update(dict.fromkeys(blocks, status))
+        return len(bad) > 0
 
     def read_data(self, block: int, count: int) -> tuple[Bytes2D, IntArray]:
         """``count`` blocks as rows, and the indices of those that the device stores; the others are zeroes."""
@@ -74,7 +103,7 @@ class Volume:
         for offset, length in self.device.data_extents(start, count * BLOCK_BYTES):
             first, end = (offset - start) // BLOCK_BYTES, -(-(offset + length - start) // BLOCK_BYTES)
             part = rows[first:end]
-            self.device.read_into(start + first * BLOCK_BYTES, memoryview(part.reshape(-1).data))
+            self.salvage(block + first, memoryview(part.reshape(-1).data))
             stored.append(np.arange(first, end))
         return rows, np.unique(np.concatenate(stored))
 

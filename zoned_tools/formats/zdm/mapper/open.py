@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid as uuids
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zoned_tools.errors import MetadataError, RefusedError
 from zoned_tools.formats.zdm.layout import Dialect
+from zoned_tools.formats.zdm.losses import has_unread
 from zoned_tools.formats.zdm.mapper.read import ZdmReader
 from zoned_tools.formats.zdm.mapper.write import ZdmMapper
 from zoned_tools.formats.zdm.open import load, require_usable
@@ -28,6 +30,11 @@ def open_mapper(target: Target, *, writable: bool, settings: Settings) -> ZdmRea
     require_usable(state)
     if not writable:
         return ZdmReader(state)
+    if has_unread(state):
+        raise MetadataError(
+            "metadata cannot be read: only reading is possible", device=state.path, hint="repair it first"
+        )
+    state = replace(state, volume=state.volume.strictly(), tables=state.tables.strictly())
     if state.dialect is not Dialect.D3:
         raise RefusedError(
             f"metadata of releases {state.dialect} are only read",
