@@ -274,11 +274,11 @@ RULES = Rules(
             _NOTE,
             "an entry after the last chunk is in use",
             "a shrunk target, or a super block that has forgotten chunks",
-            "set to all ones; one that names a zone with valid bits only with consent (setting chunks=N: the target "
-            "gets N chunks)",
+            "set to all ones; one that names a zone with valid bits only with consent",
             kernel="ignores it",
             asks=_LOSES,
-            allow="set to all ones although its zones hold valid blocks, whose bits stay",
+            allow="set to all ones although its zones hold valid blocks, whose bits stay (setting chunks=N gives the "
+            "chunks back instead)",
         ),
         "bits-after-wp": Rule(
             _ERROR,
