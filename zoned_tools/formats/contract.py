@@ -120,8 +120,8 @@ class Target:
     layout: str
     devices: tuple[Device, ...]
     start_bytes: int = 0
-    derived: tuple[DerivedZones | None, ...] = ()
     settings: Settings = field(default_factory=Settings, compare=False)
+    derived: tuple[DerivedZones | None, ...] = ()
 
     @property
     def device(self) -> Device:

@@ -41,7 +41,7 @@ def derived(target: Target, wishes: ZoneWishes | None = None) -> list[DerivedZon
 def on_zones(target: Target, rows: list[DerivedZones | None]) -> Target:
     pairs = zip(target.devices, rows, strict=True)
     devices: list[Device] = [d if row is None else DerivedDrive(d, row.geometry, row.table) for d, row in pairs]
-    return Target("dm-zoned", tuple(devices), 0, tuple(rows))
+    return Target("dm-zoned", tuple(devices), derived=tuple(rows))
 
 
 def real_table(path: Path) -> ZoneTable:
