@@ -219,3 +219,16 @@ def test_a_new_image_does_not_inherit_a_map_file(image: str, tmp_path: Path) -> 
         create_image(other, geometry, table)
     create_image(image, geometry, table, overwrite=True)
     assert not (tmp_path / "disk.img.map").exists()
+
+
+def test_a_copy_that_ddrescue_has_not_finished_is_as_long_as_its_map(tmp_path: Path) -> None:
+    path = tmp_path / "copy.img"
+    path.write_bytes(b"x" * 8192)
+    (tmp_path / "copy.img.map").write_bytes(mapfile_content([(0, 8192, "+"), (8192, SIZE, "?")]))
+    with _warned(str(path)) as drive:
+        assert drive.geometry.size_bytes == SIZE
+        assert drive.read(0, 8192) == b"x" * 8192
+        assert list(known_bad_areas(drive)) == [(8192, SIZE, "?")]
+    (tmp_path / "copy.img.map").write_bytes(mapfile_content([(0, 8192, "+"), (8192, 1 << 62, "?")]))
+    with _warned(str(path)) as drive:
+        assert drive.geometry.size_bytes == 8192

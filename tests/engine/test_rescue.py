@@ -14,32 +14,8 @@ if TYPE_CHECKING:
 
     from tests.programs import Program, Result
 
-DONE = [
-    "data-unread",
-    "data-unread-dual",
-    "image-short",
-    "member-alone",
-    "regular-alone",
-    "member-stale-secondary",
-    "attach-detach",
-    "attach-detach-2zones",
-    "attach-too-small",
-    "detach-refused",
-    "free",
-    "metrics",
-    "metrics-dual",
-    "metrics-members",
-    "ic-payload",
-    "ic-meta",
-    "zonefs-file",
-    "zonefs-super",
-    "zdm-data",
-    "zdm-key",
-    "btrfs-ring",
-]
 
-
-@pytest.mark.parametrize("name", DONE)
+@pytest.mark.parametrize("name", CASES)
 def test_case(name: str, tmp_path: Path, program: Program) -> None:
     def run(words: Sequence[str]) -> Result:
         return program(words[0], *words[1:])

@@ -42,6 +42,9 @@ from zoned_tools.errors import DeviceError, SidecarError
 if TYPE_CHECKING:
     from zoned_tools.device.machine import DriveFamily
 
+_LARGEST_BYTES = 1 << 50
+"""No drive is as large as a map file may claim."""
+
 __all__ = [
     "SIDECAR_SUFFIX",
     "create_image",
@@ -185,8 +188,12 @@ def _open_regular(path: str, fd: int, rescued: Rescued, *, writable: bool) -> Em
     odd = size % SECTOR_BYTES
     if odd and (writable or size < SECTOR_BYTES):
         raise DeviceError(f"its size of {size} bytes is not a multiple of {SECTOR_BYTES}", device=path)
-    geometry = Geometry(Model.REGULAR, size - odd)
-    store = FileStore(path, fd, bad=rescued.bad.within(0, size - odd), mapfile=rescued.kept)
+    whole, bad = size - odd, rescued.bad.within(0, size - odd)
+    if not writable and whole < rescued.size_bytes < _LARGEST_BYTES:  # ddrescue has not come to the end yet
+        end = rescued.size_bytes // SECTOR_BYTES * SECTOR_BYTES
+        whole, bad = end, bad.joined(BadAreas.of([(whole, end, NON_TRIED)]))
+    geometry = Geometry(Model.REGULAR, whole)
+    store = FileStore(path, fd, bad=bad, mapfile=rescued.kept)
     drive = EmulatedDrive(path, geometry, no_zones(), store, writable=writable)
     if odd and recognise(drive) is None:  # else it is no image, which somebody will say
         warn_device(

@@ -35,6 +35,10 @@ def read_mapfile(path: str, size_bytes: int) -> BadAreas:
     Raises:
         DeviceError: it cannot be read, or is not a map file; the message names the line.
     """
+    return parse_mapfile(_read(path), path, size_bytes)
+
+
+def _read(path: str) -> bytes:
     fd = open_regular(path, path, writable=False)
     with open(fd, "rb") as file:
         try:
@@ -43,7 +47,7 @@ def read_mapfile(path: str, size_bytes: int) -> BadAreas:
             raise DeviceError.from_os_error(error, path, "cannot read") from None
     if len(raw) > _MAX_BYTES:
         raise DeviceError(f"larger than {_MAX_BYTES >> 20} MiB, not a map file", device=path)
-    return parse_mapfile(raw, path, size_bytes)
+    return raw
 
 
 def warn_device(text: str) -> None:
@@ -67,10 +71,12 @@ class Rescued:
     Attributes:
         bad: what was not rescued.
         kept: path of the map file where it is kept in step with what is written; else empty.
+        size_bytes: end of the last block; ddrescue gives an image its length when it comes there.
     """
 
     bad: BadAreas = field(default_factory=BadAreas)
     kept: str = ""
+    size_bytes: int = 0
 
 
 def map_of_image(path: str, real: str, mapfile: str | None, size_bytes: int, use: Use) -> Rescued:
@@ -90,15 +96,17 @@ def map_of_image(path: str, real: str, mapfile: str | None, size_bytes: int, use
     if mapfile is None and not os.path.isfile(real + MAPFILE_SUFFIX):
         return Rescued()
     name = mapfile if mapfile is not None else path + MAPFILE_SUFFIX
+    source = mapfile if mapfile is not None else real + MAPFILE_SUFFIX
     try:
-        bad = read_mapfile(mapfile if mapfile is not None else real + MAPFILE_SUFFIX, size_bytes)
+        raw = _read(source)
+        bad, end = parse_mapfile(raw, source, size_bytes), _parse_rows(raw, source)[-1][1]
     except DeviceError as error:
         if mapfile is not None:
             raise
         warn_device(f"{path}: {name} is not used: {error.message}")
         return Rescued()
     if use is Use.MEND:
-        return Rescued(bad, real + MAPFILE_SUFFIX)
+        return Rescued(bad, real + MAPFILE_SUFFIX, end)
     if use is Use.WRITE:
         raise RefusedError(
             f"has the map file {name}: a later pass of ddrescue would write over what is changed now",
@@ -108,7 +116,7 @@ def map_of_image(path: str, real: str, mapfile: str | None, size_bytes: int, use
     if mapfile is None:
         ranges = "range" if len(bad) == 1 else "ranges"
         warn_device(f"{path}: using the map file {name}: {len(bad)} unreadable {ranges}, {bad.total_bytes} bytes")
-    return Rescued(bad)
+    return Rescued(bad, size_bytes=end)
 
 
 def parse_mapfile(raw: bytes, path: str, size_bytes: int) -> BadAreas:
@@ -117,6 +125,13 @@ def parse_mapfile(raw: bytes, path: str, size_bytes: int) -> BadAreas:
     Raises:
         DeviceError: a line is not one of a map file.
     """
+    rows = _parse_rows(raw, path)
+    rows.append((rows[-1][1], max(size_bytes, rows[-1][1]), NON_TRIED))
+    return BadAreas.of(row for row in rows if row[2] != FINISHED).within(0, size_bytes)
+
+
+def _parse_rows(raw: bytes, path: str) -> list[tuple[int, int, str]]:
+    """Contiguous rows from byte 0 on to the end of the last block."""
     rows: list[tuple[int, int, str]] = []
     at: int | None = None
     for number, words in _lines(raw):
@@ -137,8 +152,7 @@ def parse_mapfile(raw: bytes, path: str, size_bytes: int) -> BadAreas:
         at = start + length
     if not rows:
         raise DeviceError("not a map file: it has no block", device=path)
-    rows.append((at or 0, max(size_bytes, at or 0), NON_TRIED))
-    return BadAreas.of(row for row in rows if row[2] != FINISHED).within(0, size_bytes)
+    return rows
 
 
 def _lines(raw: bytes) -> Iterator[tuple[int, list[str]]]:
