@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoned_tools.formats.contract import CheckOptions, Figure
-from zoned_tools.formats.dm_zoned.check import check
+from zoned_tools.formats.dm_zoned.check import NoValidSuperBlockError, check
 from zoned_tools.formats.dm_zoned.geometry import ZoneKind, held_zones
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, UNMAPPED
 
@@ -98,11 +98,13 @@ def figures(target: Target) -> Iterator[Figure]:
     """The figures of a target, each with its kind of zone where it has one.
 
     Raises:
-        NoValidSuperBlockError: no metadata set can be used.
+        NoValidSuperBlockError: no metadata set can be used, or none has a super block.
         GeometryError: the devices cannot form a target.
         DeviceError: metadata cannot be read.
     """
     evidence = check(target, CheckOptions())
+    if evidence.state.rebuilt is not None:
+        raise NoValidSuperBlockError(evidence)
     superblock, survey = evidence.state.superblock, evidence.chosen
     usage = usage_of(survey)
     needs_sync = "sets-gen-differ" in evidence.findings.codes
