@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from tests.engine.rescue_cases import CASES, build
 from tests.programs import Program
 from tests.project import write_log_cases as made_by
 from tests.project.write_logs import Step, keeping_vectors
@@ -26,7 +27,10 @@ from zoned_tools.report import schemas
 
 ALL = os.environ.get("ZONED_DOCUMENTS") == "all"
 
-ELSEWHERE = {"zoned.serve/1": "tests/engine/test_commands.py compares it whole, of a server that runs"}
+ELSEWHERE = {
+    "zoned.serve/1": "tests/engine/test_commands.py compares it whole, of a server that runs",
+    "zoned.orphans/1": "test_orphans_have_their_shape: a file beside the zones",
+}
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,8 @@ def _dm_zoned() -> Iterator[Sample]:
         for variant in variants if ALL else variants[::9]:
             made = (made_by.vector(f"dm-zoned/{base}", *disks.split()), partial(made_by._dm_damage, base, variant))
             name = f"{base}-{variant.get('id') or variant['name']}"
-            yield Sample(name, made, (*_read(disks), *_change(disks)), "dm-zoned")
+            lines = (*_read(disks), ("check/1", f"zoned check {disks} --diff-sets"), *_change(disks))
+            yield Sample(name, made, lines, "dm-zoned")
 
 
 def _zdm() -> Iterator[Sample]:
@@ -384,3 +389,12 @@ def test_a_wrong_document_has_faults(zoned: Program) -> None:
     del document["codes"][0]["kernel"]
     document["more"] = 1
     assert len(_faults("zoned.explain/1", document)) == 3
+
+
+def test_orphans_have_their_shape(directory: Path, zoned: Program) -> None:
+    build(CASES["map-both"], directory)
+    result = zoned("export", "disk.img", "-q", "-o", "out.raw", "--skip-errors", "--orphans", "orphans")
+    assert result.status == 4, result.err
+    document = json.loads((directory / "orphans/orphans.json").read_text(encoding="utf-8"))
+    assert document["orphans"]
+    assert _faults("zoned.orphans/1", document) == []
