@@ -157,7 +157,7 @@ def test_nothing_of_dm_zoned() -> None:
     with pytest.raises(NoValidSuperBlockError) as caught:
         check_target(Target("dm-zoned", (drive(64, 8),)))
     assert caught.value.clone_status == 255
-    assert not caught.value.found_any
+    assert not caught.value.evidence.state.found_magic
     assert str(caught.value) == "drive: No valid superblock found"
 
 

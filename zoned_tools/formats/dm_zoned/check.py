@@ -84,11 +84,6 @@ class DmZonedEvidence(Evidence):
         return self.kept.number if self.kept is not None and self.ties is None else None
 
     @property
-    def is_tie(self) -> bool:
-        """Two valid sets differ, and nothing says which is the better one, at least of a part."""
-        return bool(self.surveys) and self.source is None
-
-    @property
     def chosen(self) -> SetSurvey:
         """The survey of the set that is reported."""
         return self.surveys[0]
@@ -107,11 +102,6 @@ class NoValidSuperBlockError(NothingToCheckError):
 
     def __init__(self, evidence: DmZonedEvidence) -> None:
         super().__init__("No valid superblock found", evidence, hint=_advice(evidence))
-
-    @property
-    def found_any(self) -> bool:
-        """False when there is no trace of dm-zoned at all."""
-        return self.evidence.state.found_magic
 
 
 def _advice(evidence: DmZonedEvidence) -> str:

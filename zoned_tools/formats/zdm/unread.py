@@ -63,11 +63,6 @@ class Unread:
         """Whether block 0 cannot be read."""
         return layout.IDENTITY_BLOCK in self.state.volume.unread
 
-    @property
-    def recovered_blocks(self) -> int:
-        """Logical blocks of lost pages that the reverse table names."""
-        return int(np.count_nonzero(self.lost.entries >= 0))
-
     def findings(self) -> Iterator[FindingGroup]:
         """One for each run of blocks of one kind."""
         kinds: dict[str, list[int]] = {}
