@@ -278,4 +278,6 @@ class _Export:
             return None
         content, at = bytearray(LOGICAL_BLOCK_BYTES), extent.physical_block * LOGICAL_BLOCK_BYTES
         device = target.devices[extent.device_index]
+        if at + LOGICAL_BLOCK_BYTES > device.geometry.size_bytes:  # a damaged map, or one of which a part is lost
+            return None
         return content, salvage_into(device, at, memoryview(content), unit_bytes=SECTOR_BYTES).shifted(-at)
