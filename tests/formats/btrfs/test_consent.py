@@ -147,7 +147,8 @@ def test_it_waits_and_acts_when_agreed(name: str, vector_image: Image) -> None:
 
 
 def test_every_code_that_can_ask_is_asked_in_some_state() -> None:
-    asking = {code for code, rule in RULES.items() if rule.can_wait}
+    """But for the one that the engine asks about, of every layout: ``engine/test_raw_copies.py``."""
+    asking = {code for code, rule in RULES.items() if rule.can_wait} - {"zones-derived"}
     assert asking == {code for state in STATES.values() for code in state.asks}
 
 

@@ -166,8 +166,9 @@ ASKING = [
 
 
 def test_every_code_that_asks_is_asked_for() -> None:
+    """But for the one that the engine asks about, of every layout: ``engine/test_raw_copies.py``."""
     asking = {code: max(consent for c, _, consent in ASKING if c == code) for code, _, _ in ASKING}
-    assert asking == {code: rule.asks for code, rule in RULES.items() if rule.can_wait}
+    assert asking == {code: r.asks for code, r in RULES.items() if r.can_wait and code != "zones-derived"}
 
 
 @pytest.mark.parametrize(("code", "make", "consent"), ASKING, ids=[make.__name__ for _, make, _ in ASKING])

@@ -130,7 +130,9 @@ ASKING = [
 
 
 def test_every_code_that_asks_has_a_scenario() -> None:
-    assert sorted({code for code, _ in ASKING}) == sorted(code for code, rule in RULES.items() if rule.can_wait)
+    """But for the one that the engine asks about, of every layout: ``engine/test_raw_copies.py``."""
+    asking = {code for code, rule in RULES.items() if rule.can_wait} - {"zones-derived"}
+    assert sorted({code for code, _ in ASKING}) == sorted(asking)
 
 
 @pytest.mark.parametrize(("code", "scenario"), ASKING)
