@@ -346,6 +346,7 @@ def test_serve_read_only(vector: Vector, tmp_path: Path) -> None:
         assert document == {
             "schema": "zoned.serve/1",
             "devices": [str(d) for d in devices],
+            "zone_table": "sidecar",
             "layout": "dm-zoned",
             "uri": f"nbd+unix:///?socket={path}",
             "size_bytes": vector.facts["logical_size"],
