@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from zoned_tools.device.overlay import Overlay
 from zoned_tools.device.partition import PartitionView
 from zoned_tools.engine.checking import CheckRequest, gather
 from zoned_tools.engine.opening import find_targets
+from zoned_tools.errors import ZonedWarning
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import Consents, Evidence, Journey, NothingToCheckError, RepairPlan, Target
 
@@ -59,7 +61,8 @@ def _run(given: Input, watch: Watch) -> Result:
     from tests.fuzz.journeys import JOURNEYS
 
     subject(given.layout).base(given.base)  # made once; not the input's memory
-    with watch.bounds():
+    with warnings.catch_warnings(), watch.bounds():
+        warnings.simplefilter("ignore", ZonedWarning)  # what was assumed is said, and nobody listens
         prepared = Run(given, watch)
         result = prepared.look()
         for journey in given.journeys:

@@ -42,6 +42,10 @@ _MANAGE = {
     ZoneOperation.FINISH: BLKFINISHZONE,
 }
 
+_MEDIUM_ERRORS = (errno.ENODATA, errno.EILSEQ)
+"""What Linux makes of a medium error and of a failed protection check (``blk_status_t``, block/blk-core.c, seen on
+6.12): as other drives' EIO, the block cannot be read."""
+
 ZONES_PER_REPORT = 4096
 """Zones asked for with one ioctl; single-zone reports cost milliseconds each on a disk."""
 
@@ -137,9 +141,10 @@ class BlockDevice(FailStop):
             try:
                 got = os.preadv(self._fd, [self._bounce[done:length_bytes]], offset_bytes + done)
             except OSError as error:
-                raise DeviceError.from_os_error(
-                    error, self.path, f"cannot read at byte {offset_bytes + done}"
-                ) from None
+                failed = DeviceError.from_os_error(error, self.path, f"cannot read at byte {offset_bytes + done}")
+                if error.errno in _MEDIUM_ERRORS:
+                    failed.errno = errno.EIO
+                raise failed from None
             if got == 0:
                 raise DeviceError(f"nothing to read at byte {offset_bytes + done}", device=self.path, errno=errno.EIO)
             done += got
