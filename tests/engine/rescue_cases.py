@@ -21,7 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tests.archives import unpack
+from tests.archives import expand_extents, poke, set_zone, unpack
+from zoned_tools.device.image import read_dump
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,45 +40,15 @@ Run: TypeAlias = Callable[["Sequence[str]"], "Result"]
 # -- building a case
 
 
-def _expand(source: Path, target: Path) -> None:
-    """An image that is stored as extents: blocks of one byte, or raw."""
-    head, rest = lzma.decompress(source.read_bytes()).split(b"\n", 1)
-    size, count = map(int, head.split()[1:])
-    extents = []
-    for _ in range(count):
-        line, rest = rest.split(b"\n", 1)
-        extents.append(line.split())
-    at = 0
-    with open(target, "wb") as file:
-        file.truncate(size)
-        for first, blocks, kind, *fill in extents:
-            file.seek(int(first) * BLOCK)
-            if kind != b"F":
-                file.write(rest[at : at + int(blocks) * BLOCK])
-                at += int(blocks) * BLOCK
-            elif fill[0] != b"00":
-                for _ in range(int(blocks)):
-                    file.write(bytes.fromhex(fill[0].decode()) * BLOCK)
-
-
 def _unpack_base(case: dict[str, Any], folder: Path) -> None:
     base = VECTORS / case["base"]
     extents, image = (base.with_name(base.name + ending) for ending in (".zx.xz", ".img.xz"))
     if extents.exists():
-        _expand(extents, folder / "disk.img")
-        table = base.with_name(base.name + ".zones")
-        raw = table.read_bytes() if table.exists() else lzma.decompress(Path(f"{table}.xz").read_bytes())
-        (folder / "disk.img.zones").write_bytes(raw)
+        expand_extents(base, folder / "disk.img")
     elif image.exists():
         (folder / "disk.img").write_bytes(lzma.decompress(image.read_bytes()))
     else:
         unpack(base.with_name(base.name + ".tar.xz"), folder)
-
-
-def _patch(file: Path, offset: int, raw: bytes) -> None:
-    with open(file, "r+b") as stream:
-        stream.seek(offset)
-        stream.write(raw)
 
 
 def _raw(file: Path, size: int, rows: Sequence[tuple[int, int, int]]) -> None:
@@ -88,13 +59,9 @@ def _raw(file: Path, size: int, rows: Sequence[tuple[int, int, int]]) -> None:
             stream.writelines(struct.pack("<QQ", block, seed) * 256 for block in range(first, first + count))
 
 
-def _set_zone(file: Path, zone: int, wp: int, condition: int) -> None:
-    raw = bytearray(file.read_bytes())
-    at = 192 + 64 * zone
-    (start,) = struct.unpack_from("<Q", raw, at)
-    struct.pack_into("<Q", raw, at + 24, start + wp)
-    struct.pack_into("<I", raw, at + 40, condition)
-    file.write_bytes(raw)
+def _set_zone(image: Path, zone: int, wp: int, condition: int) -> None:
+    """``wp`` counts from the zone's start."""
+    set_zone(image, zone, wp=zone * read_dump(f"{image}.zones").geometry.zone_bytes + wp, condition=condition)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -115,8 +82,8 @@ def build(case: dict[str, Any], folder: Path) -> None:
 
 
 _OPERATIONS: dict[str, Callable[..., object]] = {
-    "fill": lambda _, file, at, count, byte: _patch(file, at, bytes.fromhex(byte) * count),
-    "patch": lambda _, file, at, raw: _patch(file, at, bytes.fromhex(raw)),
+    "fill": lambda _, file, at, count, byte: poke(file, at, bytes.fromhex(byte) * count),
+    "patch": lambda _, file, at, raw: poke(file, at, bytes.fromhex(raw)),
     "drop-zones": lambda _, file: os.unlink(f"{file}.zones"),
     "zones-of": lambda folder, file, other: shutil.copy(folder / f"{other}.zones", f"{file}.zones"),
     "truncate": lambda _, file, size: os.truncate(file, size),
@@ -124,7 +91,7 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "copy": lambda folder, file, other: _copy(folder / other, file),
     "new": lambda _, file, size: _raw(file, size, ()),
     "raw": lambda _, file, size, rows: _raw(file, size, rows),
-    "zone": lambda _, file, *row: _set_zone(Path(f"{file}.zones"), *row),
+    "zone": lambda _, file, *row: _set_zone(file, *row),
 }
 
 
@@ -249,8 +216,6 @@ class _Step:
             assert _digest(self.folder / f"orphans/zone-{zone:05}.raw") == digest == rows[zone]["sha256"], self.name
 
     def _zones(self, wanted: list[tuple[int, int, int, int, list[int | None]]]) -> None:
-        from zoned_tools.device.image import read_dump
-
         for device, zone_bytes, count, conventional, pointers in wanted:
             dump = read_dump(f"{self.devices[device]}.zones")
             assert (dump.geometry.zone_bytes, dump.geometry.nr_zones) == (zone_bytes, count), self.name

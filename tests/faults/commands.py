@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from tests.archives import poke
 from tests.project.write_log_cases import (
     BLOCK,
     DESCRIPTOR_BYTES,
@@ -20,7 +21,6 @@ from tests.project.write_log_cases import (
     facts,
     file_of,
     iolog,
-    poke,
     random_requests,
     vector,
 )

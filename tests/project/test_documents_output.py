@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from tests.archives import poke
 from tests.engine.rescue_cases import CASES, build
 from tests.programs import Program
 from tests.project import write_log_cases as made_by
@@ -179,7 +180,7 @@ def _zonefs() -> Iterator[Sample]:
         yield Sample(name, (made_by.vector(f"zonefs/{name}"), data), lines, "zonefs")
     blocks = sorted((folder / "superblocks").glob("*.bin"))
     for path in blocks if ALL else blocks[::6]:
-        damage = partial(made_by.poke, "disk.img", 0, path.read_bytes())
+        damage = partial(poke, "disk.img", 0, path.read_bytes())
         yield Sample(path.stem, (made_by.vector("zonefs/p1-default"), damage, data), lines, "zonefs")
 
 
@@ -240,7 +241,7 @@ def _drives() -> Iterator[Sample]:
         ("explain/1", "zoned explain"),
         ("explain/1", "zoned explain dm-zoned.sb-bad-magic"),
     )
-    cut = partial(made_by.poke, "a.img.zones", made_by.HEADER_BYTES + made_by.DESCRIPTOR_BYTES + 32, bytes(64))
+    cut = partial(poke, "a.img.zones", made_by.HEADER_BYTES + made_by.DESCRIPTOR_BYTES + 32, bytes(64))
     yield Sample("drives", two, reports)
     yield Sample("cut-sidecar", (*two, cut), (("image.repair/1", "zoned image repair a.img"),))
     folder = made_by.VECTORS / "zone-report"

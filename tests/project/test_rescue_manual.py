@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.archives import unpack
+from tests.archives import poke, unpack
 from tests.engine.rescue_cases import VECTORS
 
 MANUAL = Path(__file__).parents[2] / "man/zoned-rescue.7"
@@ -46,10 +46,8 @@ def _vector(name: str, folder: Path, *renamed: tuple[str, str]) -> None:
 
 
 def _patch(path: Path, *places: tuple[int, bytes]) -> None:
-    with open(path, "r+b") as file:
-        for offset, content in places:
-            file.seek(offset)
-            file.write(content)
+    for offset, content in places:
+        poke(path, offset, content)
 
 
 def _bad_sectors(folder: Path) -> None:

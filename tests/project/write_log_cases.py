@@ -20,6 +20,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from tests.archives import expand_extents, poke, set_zone
 from tests.project.write_logs import Case, Step, kept_directory
 from zoned_tools.cli.run import run
 
@@ -63,7 +64,7 @@ def _unpacked(vector: str) -> Path:
             shutil.rmtree(other)
     directory.mkdir(parents=True)
     if folder == "zdm":
-        _expand(VECTORS / folder / name, directory / "disk.img")
+        expand_extents(VECTORS / folder / name, directory / "disk.img")
     elif folder == "inplace-compress":
         packed = VECTORS / folder / "images" / f"{name}.img.xz"
         (directory / "disk.img").write_bytes(lzma.decompress(packed.read_bytes()))
@@ -71,29 +72,6 @@ def _unpacked(vector: str) -> Path:
         with tarfile.open(VECTORS / f"{vector}.tar.xz") as archive:
             archive.extractall(directory, filter="data")
     return directory
-
-
-def _expand(base: Path, image: Path) -> None:
-    """Expand a ZX1 container: runs of one byte, and literal blocks."""
-    head, rest = lzma.decompress(base.with_name(f"{base.name}.zx.xz").read_bytes()).split(b"\n", 1)
-    _, size, count = head.split()
-    *lines, literal = rest.split(b"\n", int(count))
-    at = 0
-    with image.open("wb") as file:
-        file.truncate(int(size))
-        for start, blocks, kind, *value in map(bytes.split, lines):
-            length = int(blocks) * BLOCK
-            file.seek(int(start) * BLOCK)
-            if kind == b"D":
-                file.write(literal[at : at + length])
-                at += length
-                continue
-            for done in range(0, length, MIB):
-                file.write(bytes([int(value[0], 16)]) * min(MIB, length - done))
-    zones = base.with_name(f"{base.name}.zones")
-    packed = base.with_name(f"{base.name}.zones.xz")
-    table = zones.read_bytes() if zones.exists() else lzma.decompress(packed.read_bytes())
-    image.with_name(f"{image.name}.zones").write_bytes(table)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -123,25 +101,10 @@ def vector(name: str, *files: str) -> Step:
     return partial(unpack, name, *files)
 
 
-def poke(image: str, offset: int, data: bytes) -> None:
-    with open(image, "r+b") as file:
-        file.seek(offset)
-        file.write(data)
-
-
 def peek(image: str, offset: int, length: int) -> bytes:
     with open(image, "rb") as file:
         file.seek(offset)
         return file.read(length)
-
-
-def set_zone(image: str, zone: int, *, wp: int | None = None, condition: int | None = None) -> None:
-    """Change a zone's descriptor; ``wp`` is a byte of the drive."""
-    at = HEADER_BYTES + zone * DESCRIPTOR_BYTES
-    if wp is not None:
-        poke(f"{image}.zones", at + 24, struct.pack("<Q", wp))
-    if condition is not None:
-        poke(f"{image}.zones", at + 40, struct.pack("<I", condition))
 
 
 def file_of(name: str, content: Callable[[], bytes | str]) -> Step:
