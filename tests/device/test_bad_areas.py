@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.archives import set_zone
 from zoned_tools.device.badareas import BadAreas, known_bad_areas, missing_bytes, salvage_into
 from zoned_tools.device.create import new_drive
 from zoned_tools.device.image import create_image, open_image
@@ -16,6 +17,7 @@ from zoned_tools.device.importing import copy_drive
 from zoned_tools.device.mapfile import mapfile_content, parse_mapfile, read_mapfile
 from zoned_tools.device.overlay import Overlay
 from zoned_tools.device.partition import PartitionView
+from zoned_tools.device.zones import ZoneCondition
 from zoned_tools.errors import DeviceError, DeviceWarning, RefusedError
 
 if TYPE_CHECKING:
@@ -232,3 +234,17 @@ def test_a_copy_that_ddrescue_has_not_finished_is_as_long_as_its_map(tmp_path: P
     (tmp_path / "copy.img.map").write_bytes(mapfile_content([(0, 8192, "+"), (8192, 1 << 62, "?")]))
     with _warned(str(path)) as drive:
         assert drive.geometry.size_bytes == 8192
+
+
+def test_an_offline_zone_shows_nothing_that_could_be_unreadable(image: str) -> None:
+    _map(image, (8192, 12288, "-"), (3 * MIB, 5 * MIB, "?"))
+    set_zone(image, 3, condition=ZoneCondition.OFFLINE)
+    with _warned(image) as drive:
+        assert list(known_bad_areas(drive)) == [(8192, 12288, "-")]
+
+
+def test_a_read_only_zone_shows_its_capacity(image: str) -> None:
+    _map(image, (3 * MIB, 8 * MIB, "?"))
+    set_zone(image, 3, condition=ZoneCondition.READ_ONLY)
+    with _warned(image) as drive:
+        assert list(known_bad_areas(drive)) == [(3 * MIB, 4 * MIB, "?")]

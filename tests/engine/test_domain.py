@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.archives import unpack
+from tests.archives import set_zone, unpack
 from zoned_tools.device.image import open_image
 from zoned_tools.device.mapfile import read_mapfile
-from zoned_tools.device.zones import SECTOR_BYTES, written_sectors
+from zoned_tools.device.zones import SECTOR_BYTES, ZoneCondition, written_sectors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,3 +106,12 @@ def test_impossible_wishes(vectors: Path, tmp_path: Path, zoned: Program) -> Non
     assert zoned("map", image, "--domain-out", tmp_path / "a", "--json").status == 16
     assert zoned("map", image, "--domain-out", tmp_path / "a", "--domain-out", tmp_path / "b").status == 16
     assert zoned("map", image, "--domain-out", image).status == 8
+
+
+def test_a_read_only_zone_matters_up_to_its_capacity(vectors: Path, tmp_path: Path, zoned: Program) -> None:
+    """Its write pointer is undefined: what is valid in it is read like the rest."""
+    image = unpack(vectors / "dm-zoned/hm64x1.tar.xz", tmp_path) / "disk.img"
+    assert zoned("map", image, "--domain-out", tmp_path / "before").status == 0
+    set_zone(image, 15, condition=ZoneCondition.READ_ONLY)
+    assert zoned("map", image, "--domain-out", tmp_path / "after").status == 0
+    assert (tmp_path / "before").read_bytes() == (tmp_path / "after").read_bytes()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.archives import unpack
+from tests.archives import poke, set_zone, unpack
+from zoned_tools.device.zones import ZoneCondition
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -12,12 +13,6 @@ if TYPE_CHECKING:
     from tests.programs import Program
 
 BLOCK = 4096
-
-
-def _zero(image: Path, offset: int, length: int) -> None:
-    with open(image, "r+b") as file:
-        file.seek(offset)
-        file.write(bytes(length))
 
 
 def test_a_dm_zoned_target_without_super_blocks(vectors: Path, tmp_path: Path, zoned: Program) -> None:
@@ -29,8 +24,8 @@ def test_a_dm_zoned_target_without_super_blocks(vectors: Path, tmp_path: Path, z
     assert tables == [(BLOCK, 1, 22), ((1 << 20) + BLOCK, 1, 22)]
     assert before.json["unreadable_bytes"] == 0
     assert before.json["scanned_bytes"] < image.stat().st_size
-    _zero(image, 0, BLOCK)
-    _zero(image, 1 << 20, BLOCK)
+    poke(image, 0, bytes(BLOCK))
+    poke(image, 1 << 20, bytes(BLOCK))
     assert zoned("probe", image, "--json").json["devices"][0]["layout"] is None
     after = zoned("scan", image, "-q")
     assert after.status == 0
@@ -41,7 +36,7 @@ def test_btrfs_trees_without_a_super_block(vectors: Path, tmp_path: Path, zoned:
     image = unpack(vectors / "btrfs-zoned/g01-dup-healthy.tar.xz", tmp_path) / "disk.img"
     zone = zoned("report", image, "--json").json["zones"][0]["length_bytes"]
     supers = zoned("btrfs", "supers", image, "--json").json["rings"][0]["kernel_choice"]
-    _zero(image, 0, 2 * zone)
+    poke(image, 0, bytes(2 * zone))
     found = zoned("scan", image, "--json", "-q").json["layouts"]["btrfs"]
     names = {row["name"]: row for row in found["trees"]}
     assert names["root"]["newest_generation"] <= supers["generation"]
@@ -64,3 +59,11 @@ def test_nothing_to_find(tmp_path: Path, zoned: Program) -> None:
     assert result.status == 0
     assert result.out == f"{path}: no metadata found in 1048576 written bytes\n"
     assert zoned("scan", path, "--layout", "zonefs").status == 16
+
+
+def test_an_offline_zone_does_not_end_a_scan(vectors: Path, tmp_path: Path, zoned: Program) -> None:
+    image = unpack(vectors / "dm-zoned/hm64x1.tar.xz", tmp_path) / "disk.img"
+    set_zone(image, 15, condition=ZoneCondition.OFFLINE)
+    result = zoned("scan", image, "-q")
+    assert result.status == 0, result.err
+    assert "byte 0: a super block" in result.out

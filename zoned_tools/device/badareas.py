@@ -102,12 +102,7 @@ class BadAreas:
 
     def over(self, size_bytes: int) -> Iterator[tuple[int, int, str]]:
         """``(start, end, status)`` rows that cover a whole drive, as a map file has them."""
-        at = 0
-        for start, end, letter in self:
-            yield at, start, FINISHED
-            yield start, end, letter
-            at = end
-        yield at, size_bytes, FINISHED
+        return covering(self, size_bytes, FINISHED)
 
     def touches(self, starts_bytes: IntArray, length_bytes: int | IntArray) -> BoolArray:
         """Which of many pieces, of one length or each of its own, have an unreadable byte."""
@@ -126,6 +121,16 @@ class BadAreas:
         if len(bad):
             start, end, letter = next(iter(bad))
             raise DeviceError(f"bytes {start} to {end - 1} were not rescued ({letter})", device=path, errno=errno.EIO)
+
+
+def covering(rows: Iterable[tuple[int, int, str]], size_bytes: int, rest: str) -> Iterator[tuple[int, int, str]]:
+    """Ascending ``(start, end, letter)`` rows with what lies between them, and up to ``size_bytes``, as ``rest``."""
+    at = 0
+    for start, end, letter in rows:
+        yield at, start, rest
+        yield start, end, letter
+        at = end
+    yield at, size_bytes, rest
 
 
 @runtime_checkable

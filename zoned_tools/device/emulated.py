@@ -15,7 +15,15 @@ from zoned_tools.device.badareas import BadAreas, KnowsBadAreas
 from zoned_tools.device.base import Buffer, Geometry, ZoneOperation, check_range, check_zones
 from zoned_tools.device.failstop import FailStop, SyncError
 from zoned_tools.device.machine import DriveFamily, ZoneMachine
-from zoned_tools.device.zones import ACTIVE_CONDITIONS, SECTOR_BYTES, ZONE_DTYPE, ZoneCondition, ZoneTable, ZoneType
+from zoned_tools.device.zones import (
+    ACTIVE_CONDITIONS,
+    SECTOR_BYTES,
+    ZONE_DTYPE,
+    ZoneCondition,
+    ZoneTable,
+    ZoneType,
+    shown_rows,
+)
 from zoned_tools.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -170,15 +178,17 @@ class EmulatedDrive(FailStop):
                 yield from self._store.data_extents(start, stop - start)
 
     def bad_areas(self, offset_bytes: int, length_bytes: int) -> BadAreas:
-        """What of a range is known to be unreadable; nothing above a write pointer is."""
+        """What of a range is known to be unreadable; nothing above a write pointer is, nor in an offline zone."""
         check_range(self.geometry, self.path, offset_bytes, length_bytes)
         bad = self._bad_in_store(offset_bytes, length_bytes)
         if self._all_conventional or not len(bad):
             return bad
+        table, size = self.machine.table, self.geometry.zone_bytes
         rows: list[tuple[int, int, str]] = []
         for start, end, letter in bad:
-            parts = self._read_parts(start, end - start)
-            rows += [(first, min(last, readable), letter) for first, last, readable in parts if readable > first]
+            zone = self.geometry.zone_of(start)
+            shown = shown_rows(table[zone : -(-end // size)], end)
+            rows += [(max(low, start), min(high, end), letter) for low, high in shown.tolist()]
         return BadAreas.of(rows)
 
     @property

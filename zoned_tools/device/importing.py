@@ -19,9 +19,8 @@ from zoned_tools.device.mapfile import MAPFILE_SUFFIX, mapfile_content
 from zoned_tools.device.zones import (
     SECTOR_BYTES,
     ZONE_DTYPE,
-    ZoneCondition,
     ZoneTable,
-    written_sectors,
+    shown_rows,
 )
 from zoned_tools.errors import DeviceError, SidecarError, UsageError
 
@@ -177,10 +176,9 @@ def _fill_image(
 
     def fill(store: FileStore) -> None:
         nonlocal copied
-        ranges = _shown_ranges(table) if geometry.is_zoned else iter([(0, geometry.size_bytes)])
-        for start, length in ranges:
-            copied += _copy_range(content, store, start, length)
-            progress(start + length)
+        for start, end in shown_rows(table, geometry.size_bytes).tolist():
+            copied += _copy_range(content, store, start, end - start)
+            progress(end)
         if isinstance(content, _Salvaged) and len(content.bad):
             path = os.path.realpath(image) + MAPFILE_SUFFIX
             replace_file(path, mapfile_content(content.bad.over(geometry.size_bytes)))
@@ -209,13 +207,3 @@ def _copy_range(content: Source, store: FileStore, start_bytes: int, length_byte
                 store.pwrite(at, buffer)
                 copied += len(buffer)
     return copied
-
-
-def _shown_ranges(table: ZoneTable) -> Iterator[tuple[int, int]]:
-    """``(start, length)`` in bytes of what each zone shows: a read-only zone its capacity, an offline one nothing."""
-    below = written_sectors(table)
-    shown = np.where(below >= 0, below, table["capacity_sectors"].astype(np.int64))
-    shown[table["condition"] == ZoneCondition.OFFLINE] = 0
-    for start, length in zip(table["start_sector"].tolist(), shown.tolist(), strict=True):
-        if length:
-            yield start * SECTOR_BYTES, length * SECTOR_BYTES

@@ -171,6 +171,22 @@ def written_sectors(table: ZoneTable) -> IntArray:
     return below
 
 
+def shown_rows(table: ZoneTable, size_bytes: int) -> IntArray:
+    """``(first byte, end byte)`` rows, shape (n, 2), of what a drive shows: one for each zone that shows anything.
+
+    That is what is below a write pointer, all of a conventional zone, and of a read-only zone, whose write pointer is
+    undefined, its capacity; nothing of an offline one. A regular device (no zones) shows all its ``size_bytes``.
+    """
+    if not len(table):
+        return np.array([(0, size_bytes)], np.int64)
+    below = written_sectors(table)
+    shown = np.where(below >= 0, below, table["capacity_sectors"].astype(np.int64))
+    shown[table["condition"] == ZoneCondition.OFFLINE] = 0
+    starts = table["start_sector"].astype(np.int64)
+    rows: IntArray = np.stack((starts, starts + shown), axis=1) * SECTOR_BYTES
+    return rows[shown > 0]
+
+
 def type_name(value: int) -> str:
     return TYPE_NAMES.get(int(value), f"unknown-{int(value):#x}")
 

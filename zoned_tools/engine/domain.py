@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoned_tools.device.badareas import FINISHED, NON_TRIED
+from zoned_tools.device.badareas import FINISHED, NON_TRIED, covering
 from zoned_tools.device.partition import start_of_view
-from zoned_tools.device.zones import SECTOR_BYTES, ZoneType, written_sectors
+from zoned_tools.device.zones import shown_rows
 from zoned_tools.engine.logical import opened_logical
 from zoned_tools.engine.rehearsing import PLACE_BITS, look_up_in
 from zoned_tools.errors import UsageError
@@ -52,7 +52,7 @@ def _data(target: Target, settings: Mapping[str, str]) -> Iterator[IntArray]:
     """Where blocks are stored; of a layout without a map of blocks all that is written."""
     if registry.of(target).open_mapper is None:
         for device in target.devices:
-            yield _written(device)
+            yield _shown(device)
         return
     with opened_logical(target, writable=False, settings=settings) as mapper:
         lookup = look_up_in(target, mapper)
@@ -66,17 +66,8 @@ def _data(target: Target, settings: Mapping[str, str]) -> Iterator[IntArray]:
         yield np.stack((starts[mine], ends[mine]), axis=1)
 
 
-def _written(device: Device) -> IntArray:
-    """Everything below the write pointers, conventional zones whole."""
-    if not device.geometry.is_zoned:
-        return np.array([(0, device.geometry.size_bytes)], np.int64)
-    table = device.zones()
-    below = written_sectors(table)
-    below[table["type"] == ZoneType.CONVENTIONAL] = table["length_sectors"][table["type"] == ZoneType.CONVENTIONAL]
-    below = np.maximum(below, 0)
-    starts = table["start_sector"].astype(np.int64)
-    rows: IntArray = np.stack((starts, starts + below), axis=1) * SECTOR_BYTES
-    return rows[below > 0]
+def _shown(device: Device) -> IntArray:
+    return shown_rows(device.zones(), device.geometry.size_bytes)
 
 
 def _finished(device: Device, parts: Sequence[IntArray]) -> IntArray:
@@ -92,9 +83,7 @@ def _finished(device: Device, parts: Sequence[IntArray]) -> IntArray:
 
 def _below_wp(device: Device, rows: IntArray) -> IntArray:
     """The parts of ascending rows that are in front of the write pointer of their zone."""
-    if not device.geometry.is_zoned:
-        return rows
-    written = _written(device)
+    written = _shown(device)
     first = np.searchsorted(written[:, 1], rows[:, 0], side="right")
     last = np.searchsorted(written[:, 0], rows[:, 1], side="left")
     counts = np.maximum(last - first, 0)
@@ -108,9 +97,4 @@ def _below_wp(device: Device, rows: IntArray) -> IntArray:
 
 def domain_rows(ranges: IntArray, size_bytes: int) -> Iterator[tuple[int, int, str]]:
     """Rows of a domain file of a whole drive: ``+`` for what is to be read."""
-    at = 0
-    for start, end in ranges.tolist():
-        yield at, start, NON_TRIED
-        yield start, end, FINISHED
-        at = end
-    yield at, size_bytes, NON_TRIED
+    return covering(((start, end, FINISHED) for start, end in ranges.tolist()), size_bytes, NON_TRIED)

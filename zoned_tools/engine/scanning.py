@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from zoned_tools.device.badareas import salvage_into
+from zoned_tools.device.zones import shown_rows
 from zoned_tools.errors import UsageError
 from zoned_tools.formats import registry
 from zoned_tools.formats.shared.scanning import BLOCK_BYTES
@@ -62,11 +63,16 @@ def scan_device(
     return result
 
 
+def _extents(device: Device) -> Iterator[tuple[int, int]]:
+    for start, end in shown_rows(device.zones(), device.geometry.size_bytes).tolist():
+        yield from device.data_extents(start, end - start)
+
+
 def _pieces(device: Device) -> Iterator[tuple[int, int]]:
     """``(start, end)`` in whole blocks of what may hold something."""
     size = device.geometry.size_bytes // BLOCK_BYTES * BLOCK_BYTES
     done = 0
-    for offset, length in device.data_extents(0, device.geometry.size_bytes):
+    for offset, length in _extents(device):
         start = max(offset // BLOCK_BYTES * BLOCK_BYTES, done)
         done = min(-(-(offset + length) // BLOCK_BYTES) * BLOCK_BYTES, size)
         for at in range(start, done, CHUNK_BYTES):
