@@ -14,7 +14,7 @@ import numpy as np
 from zoned_tools.errors import DeviceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from zoned_tools.device.base import Device
     from zoned_tools.device.zones import BoolArray, IntArray
@@ -153,6 +153,17 @@ def known_bad_areas(device: Device, offset_bytes: int = 0, length_bytes: int | N
         return BadAreas()
     length = device.geometry.size_bytes - offset_bytes if length_bytes is None else length_bytes
     return device.bad_areas(offset_bytes, length)
+
+
+def read_around(
+    read_into: Callable[[int, memoryview], None], bad: BadAreas, offset_bytes: int, buffer: memoryview
+) -> None:
+    """Fill ``buffer`` from ``offset_bytes`` on, but for the bad areas, which lie inside and are left as they are."""
+    at = offset_bytes
+    for start, end, _ in bad:
+        read_into(at, buffer[at - offset_bytes : start - offset_bytes])
+        at = end
+    read_into(at, buffer[at - offset_bytes :])
 
 
 def missing_bytes(device: Device) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from zoned_tools.device.badareas import BadAreas, KnowsBadAreas
+from zoned_tools.device.badareas import BadAreas, KnowsBadAreas, read_around
 from zoned_tools.device.base import Buffer, Geometry, ZoneOperation, check_range, check_zones
 from zoned_tools.device.failstop import FailStop, SyncError
 from zoned_tools.device.machine import DriveFamily, ZoneMachine
@@ -205,11 +205,8 @@ class EmulatedDrive(FailStop):
         """
         check_range(self.geometry, self.path, offset_bytes, length_bytes)
         buffer = bytearray(length_bytes)
-        view, at = memoryview(buffer), 0
-        for first, last, _ in self._bad_in_store(offset_bytes, length_bytes):
-            self._store.read_into(offset_bytes + at, view[at : first - offset_bytes])
-            at = last - offset_bytes
-        self._store.read_into(offset_bytes + at, view[at:])
+        bad = self._bad_in_store(offset_bytes, length_bytes)
+        read_around(self._store.read_into, bad, offset_bytes, memoryview(buffer))
         for zone in self._to_punch:
             first, size = self.geometry.zone_range_bytes(zone, 1)
             start, stop = max(first - offset_bytes, 0), min(first + size - offset_bytes, length_bytes)

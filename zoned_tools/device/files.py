@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from zoned_tools.errors import BusyError, DeviceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from zoned_tools.device.base import Buffer
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -33,6 +35,32 @@ def write_all(fd: int, data: Buffer, offset_bytes: int) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         offset_bytes += done
         view = view[done:]
+
+
+def next_data(fd: int, at: int, end: int) -> int:
+    """Where the next byte from ``at`` on is that is in no hole; ``end`` where there is none.
+
+    Nothing is a hole where a file system, or a block device, does not tell.
+    """
+    try:
+        return os.lseek(fd, at, os.SEEK_DATA)
+    except OSError as error:
+        return end if error.errno == errno.ENXIO else at
+
+
+def data_ranges(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """``(first, end)`` of the parts of a range that are in no hole, ascending."""
+    at = start
+    while at < end:
+        first = next_data(fd, at, end)
+        if first >= end:
+            return
+        try:
+            stop = min(os.lseek(fd, first, os.SEEK_HOLE), end)
+        except OSError:
+            stop = end
+        yield first, stop
+        at = stop
 
 
 def lock(fd: int, path: str, *, exclusive: bool) -> None:

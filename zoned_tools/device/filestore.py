@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import functools
 import os
 from contextlib import suppress
@@ -15,7 +14,7 @@ import numpy as np
 from zoned_tools.device import dump
 from zoned_tools.device.badareas import BadAreas
 from zoned_tools.device.failstop import SyncError
-from zoned_tools.device.files import replace_file, write_all
+from zoned_tools.device.files import data_ranges, replace_file, write_all
 from zoned_tools.device.mapfile import mapfile_content
 from zoned_tools.device.runs import runs
 from zoned_tools.errors import DeviceError
@@ -143,27 +142,12 @@ class FileStore:
 
     def data_extents(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int]]:
         """``(offset, length)`` of what is not a hole, or may not have been one, ascending."""
-        stored = self._stored_extents(offset_bytes, length_bytes)
+        ranges = data_ranges(self._fd, offset_bytes, offset_bytes + length_bytes)
+        stored = ((start, end - start) for start, end in ranges)
         if not len(self.bad):
             return stored
         bad = ((start, end - start) for start, end, _ in self.bad.within(offset_bytes, length_bytes))
         return join_extents(merge(stored, bad))
-
-    def _stored_extents(self, offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int]]:
-        at, end = offset_bytes, offset_bytes + length_bytes
-        while at < end:
-            try:
-                start = os.lseek(self._fd, at, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:
-                    return
-                yield at, end - at
-                return
-            if start >= end:
-                return
-            stop = min(os.lseek(self._fd, start, os.SEEK_HOLE), end)
-            yield start, stop - start
-            at = stop
 
     def bad_areas(self, offset_bytes: int, length_bytes: int) -> BadAreas:
         """What of a range cannot be read."""

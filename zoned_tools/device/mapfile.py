@@ -98,13 +98,13 @@ def map_of_image(path: str, real: str, mapfile: str | None, size_bytes: int, use
     name = mapfile if mapfile is not None else path + MAPFILE_SUFFIX
     source = mapfile if mapfile is not None else real + MAPFILE_SUFFIX
     try:
-        raw = _read(source)
-        bad, end = parse_mapfile(raw, source, size_bytes), _parse_rows(raw, source)[-1][1]
+        rows = _parse_rows(_read(source), source)
     except DeviceError as error:
         if mapfile is not None:
             raise
         warn_device(f"{path}: {name} is not used: {error.message}")
         return Rescued()
+    bad, end = _unreadable(rows, size_bytes), rows[-1][1]
     if use is Use.MEND:
         return Rescued(bad, real + MAPFILE_SUFFIX, end)
     if use is Use.WRITE:
@@ -125,9 +125,14 @@ def parse_mapfile(raw: bytes, path: str, size_bytes: int) -> BadAreas:
     Raises:
         DeviceError: a line is not one of a map file.
     """
-    rows = _parse_rows(raw, path)
-    rows.append((rows[-1][1], max(size_bytes, rows[-1][1]), NON_TRIED))
-    return BadAreas.of(row for row in rows if row[2] != FINISHED).within(0, size_bytes)
+    return _unreadable(_parse_rows(raw, path), size_bytes)
+
+
+def _unreadable(rows: list[tuple[int, int, str]], size_bytes: int) -> BadAreas:
+    """What is not finished of an image; behind the last row nothing was tried."""
+    end = rows[-1][1]
+    bad = (row for row in (*rows, (end, max(size_bytes, end), NON_TRIED)) if row[2] != FINISHED)
+    return BadAreas.of(bad).within(0, size_bytes)
 
 
 def _parse_rows(raw: bytes, path: str) -> list[tuple[int, int, str]]:

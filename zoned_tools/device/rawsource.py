@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from zoned_tools.device.base import ClosesOnExit
+from zoned_tools.device.files import data_ranges
 from zoned_tools.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
@@ -80,22 +81,12 @@ class RawSource(ClosesOnExit):
 
     def _extents(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Parts of a range with data, as far as holes are known, in whole units; the last one may end behind it."""
-        at = start
-        while at < end:
-            first = self._seek(at, os.SEEK_DATA, end)
-            if first >= end:
-                return
-            stop = min(self._seek(first, os.SEEK_HOLE, end), end)
-            first, stop = max(first // UNIT_BYTES * UNIT_BYTES, at), -(-stop // UNIT_BYTES) * UNIT_BYTES
-            yield first, stop
-            at = stop
-
-    def _seek(self, at: int, what: int, end: int) -> int:
-        """Where data or a hole begins; everything is data where a file system does not tell."""
-        try:
-            return os.lseek(self._fd, at, what)
-        except OSError as error:
-            return end if error.errno == errno.ENXIO or what == os.SEEK_HOLE else at
+        done = start
+        for data, hole in data_ranges(self._fd, start, end):
+            first, stop = max(data // UNIT_BYTES * UNIT_BYTES, done), -(-hole // UNIT_BYTES) * UNIT_BYTES
+            if first < stop:
+                yield first, stop
+                done = stop
 
     def read(self, offset_bytes: int, length_bytes: int) -> memoryview:
         """A range, zeroes behind the end.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoned_tools.device import dump
-from zoned_tools.device.badareas import known_bad_areas
+from zoned_tools.device.badareas import known_bad_areas, read_around
 from zoned_tools.device.base import ZoneOperation
 from zoned_tools.device.files import give_name, sync_directory, temporary_beside
 from zoned_tools.device.partition import start_of_view
@@ -201,21 +201,12 @@ class _Writer:
             if len(self._chunk) + count > CHUNK_BYTES:
                 self._end_chunk()
             self._pieces.append((item.device, self._chunks, at, count, len(self._chunk)))
-            content = bytearray(count)
-            self._read_known(self._devices[item.device], at, memoryview(content))
+            device, content = self._devices[item.device], bytearray(count)
+            # Zeroes where a map file says that nothing is there to be saved; any other read that fails fails: what
+            # cannot be saved must not be written over unnoticed.
+            read_around(device.read_into, known_bad_areas(device, at, count), at, memoryview(content))
             self._chunk += content
             at += count
-
-    def _read_known(self, device: Device, offset_bytes: int, buffer: memoryview) -> None:
-        """What is saved of a range: zeroes where a map file says that nothing is there to be saved.
-
-        A read that fails otherwise fails: what cannot be saved must not be written over unnoticed.
-        """
-        at = offset_bytes
-        for start, end, _ in known_bad_areas(device, offset_bytes, len(buffer)):
-            device.read_into(at, buffer[at - offset_bytes : start - offset_bytes])
-            at = end
-        device.read_into(at, buffer[at - offset_bytes :])
 
     def _end_chunk(self) -> None:
         if not self._chunk:

@@ -16,9 +16,10 @@ import numpy as np
 from zoned_tools.device.ranges import Ranges
 from zoned_tools.engine.changing import Carried, identity_of, save_overwritten
 from zoned_tools.engine.checking import gather
+from zoned_tools.engine.logical import opened_logical
 from zoned_tools.errors import DeviceError, RefusedError
 from zoned_tools.formats import registry
-from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, CheckOptions, Settings, need
+from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, CheckOptions, need
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,17 +122,14 @@ def _digest(data: Buffer) -> bytes:
 
 
 def _verify(target: Target, digests: list[tuple[int, int, bytes]], progress: Callable[[int], None]) -> None:
-    layout = registry.of(target)
-    mapper = need(layout.open_mapper, target, "read from")(
-        target, writable=False, settings=Settings({}, layout.settings)
-    )
-    end = mapper.size_blocks * LOGICAL_BLOCK_BYTES
-    for offset, length, digest in digests:
-        found = mapper.read(offset // LOGICAL_BLOCK_BYTES, (min(offset + length, end) - offset) // LOGICAL_BLOCK_BYTES)
-        if _digest(found.ljust(length, b"\0")) != digest:
-            raise DeviceError(
-                f"what was imported from byte {offset} to {offset + length - 1} does not read back",
-                device=target.device.path,
-            )
-        progress(offset + length)
-    mapper.close()
+    with opened_logical(target, writable=False, settings={}) as mapper:
+        end = mapper.size_blocks * LOGICAL_BLOCK_BYTES
+        for offset, length, digest in digests:
+            count = (min(offset + length, end) - offset) // LOGICAL_BLOCK_BYTES
+            found = mapper.read(offset // LOGICAL_BLOCK_BYTES, count)
+            if _digest(found.ljust(length, b"\0")) != digest:
+                raise DeviceError(
+                    f"what was imported from byte {offset} to {offset + length - 1} does not read back",
+                    device=target.device.path,
+                )
+            progress(offset + length)

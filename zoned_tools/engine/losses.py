@@ -55,9 +55,9 @@ class _StoredRuns:
         lengths = np.diff(np.append(lookup.starts, lookup.size))
         order = stored[np.argsort(lookup.places[stored], kind="stable")]
         self.device: IntArray = lookup.places[order] >> PLACE_BITS
-        self.place: IntArray = (lookup.places[order] & ((1 << PLACE_BITS) - 1)) * LOGICAL_BLOCK_BYTES
-        self.logical: IntArray = lookup.starts[order] * LOGICAL_BLOCK_BYTES
-        self.length: IntArray = lengths[order] * LOGICAL_BLOCK_BYTES
+        self.place: IntArray = (lookup.places[order] & ((1 << PLACE_BITS) - 1)) * _BLOCK
+        self.logical: IntArray = lookup.starts[order] * _BLOCK
+        self.length: IntArray = lengths[order] * _BLOCK
 
     def hit_by(self, index: int, areas: BadAreas) -> Iterator[Loss]:
         """The logical ranges that the bad areas of one device make unreadable, rounded outward to sectors."""
@@ -89,10 +89,7 @@ class KnownLosses:
             start, stop = max(row.offset_bytes, offset_bytes), min(row.offset_bytes + row.length_bytes, end)
             if row.offset_bytes >= end:
                 return
-            start, stop = (
-                -(-start // LOGICAL_BLOCK_BYTES) * LOGICAL_BLOCK_BYTES,
-                stop // LOGICAL_BLOCK_BYTES * LOGICAL_BLOCK_BYTES,
-            )
+            start, stop = -(-start // _BLOCK) * _BLOCK, stop // _BLOCK * _BLOCK
             if start < stop:
                 yield Loss(start, stop - start, row.status, row.reason)
 
@@ -132,10 +129,8 @@ def add_media_findings(evidence: Evidence, settings: Settings) -> None:
             evidence.findings.add(rules.finding("image-short", text, device=number, missing_bytes=missing))
     if layout.open_mapper is None or not any(len(known_bad_areas(device)) for device in target.devices):
         return
-    logical = {s.name for s in layout.settings if Journey.LOGICAL in s.journeys}
-    chosen = Settings({name: value for name, value in settings.items() if name in logical}, layout.settings)
     try:
-        mapper = layout.open_mapper(target, writable=False, settings=chosen)
+        mapper = layout.open_mapper(target, writable=False, settings=layout.settings_of(settings, Journey.LOGICAL))
     except ZonedError:
         return  # what is wrong with the metadata is told already
     try:

@@ -162,8 +162,7 @@ def look_up(target: Target, given: Settings) -> Lookup | None:
     layout = registry.of(target)
     if layout.open_mapper is None:
         return None
-    logical = {s.name for s in layout.settings if Journey.LOGICAL in s.journeys}
-    settings = Settings({name: value for name, value in given.items() if name in logical}, layout.settings)
+    settings = layout.settings_of(given, Journey.LOGICAL)
     try:
         mapper = layout.open_mapper(target, writable=False, settings=settings)
     except ZonedError:

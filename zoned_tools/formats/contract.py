@@ -420,6 +420,11 @@ class Layout(Generic[E]):
         """
         return parse_settings(self.name, self.settings, given, *journeys)
 
+    def settings_of(self, given: Settings, journey: Journey) -> Settings:
+        """Those of parsed settings that a journey takes."""
+        names = {setting.name for setting in self.settings if journey in setting.journeys}
+        return Settings({name: value for name, value in given.items() if name in names}, self.settings)
+
 
 AnyLayout: TypeAlias = "Layout[Any]"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from zoned_tools.cli.options import DevicePath, Json, LayoutName, Mapfiles, Quiet, check_layout_name
 from zoned_tools.cli.output import print_json, progress_bar
 from zoned_tools.errors import FsckStatus
@@ -21,11 +19,8 @@ def scan(
 
     check_layout_name(layout)
     with open_devices([device], mapfiles=mapfile or ()) as (drive,):
-        if quiet or not sys.stderr.isatty():
-            result = scan_device(drive, layout)
-        else:
-            with progress_bar(f"scanning {device}", drive.geometry.size_bytes) as progress:
-                result = scan_device(drive, layout, progress)
+        with progress_bar(f"scanning {device}", drive.geometry.size_bytes, quiet=quiet) as progress:
+            result = scan_device(drive, layout, progress)
         if json:
             print_json(scan_document(drive, result))
         else:

@@ -6,7 +6,6 @@ a volume with half of its content.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoned_tools.device.files import next_data
 from zoned_tools.device.plan import Flush, Stream
 from zoned_tools.errors import DeviceError, GeometryError, UsageError
 from zoned_tools.formats.inplace_compress import layout
@@ -62,7 +62,7 @@ class Source:
             part_bytes = PART_BLOCKS * BLOCK_BYTES
             at = 0
             while at < self.size_bytes:
-                start = _next_data(fd, at, self.size_bytes)
+                start = next_data(fd, at, self.size_bytes)
                 if start >= self.size_bytes:
                     return
                 first = start // part_bytes * PART_BLOCKS
@@ -70,13 +70,6 @@ class Source:
                 at = (first + PART_BLOCKS) * BLOCK_BYTES
         finally:
             os.close(fd)
-
-
-def _next_data(fd: int, at: int, end: int) -> int:
-    try:
-        return os.lseek(fd, at, os.SEEK_DATA)
-    except OSError as error:
-        return end if error.errno == errno.ENXIO else at
 
 
 def open_source(path: str) -> Source:
