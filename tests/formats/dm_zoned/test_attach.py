@@ -21,9 +21,10 @@ from zoned_tools.device.plan import Plan
 from zoned_tools.device.zones import ZoneCondition
 from zoned_tools.errors import RefusedError, ZonedError
 from zoned_tools.formats.contract import Target
-from zoned_tools.formats.dm_zoned.attach import AttachOptions, is_leftover, plan_attach, single_superblock
+from zoned_tools.formats.dm_zoned.attach import AttachOptions, is_leftover, plan_attach
 from zoned_tools.formats.dm_zoned.detach import plan_detach
 from zoned_tools.formats.dm_zoned.layout import SuperBlock
+from zoned_tools.formats.dm_zoned.probe import sealed_superblock
 
 SINGLES = ("single", "single-large-zones", "host-aware")
 UUID = uuid.UUID("11223344-5566-7788-99aa-bbccddeeff00")
@@ -71,7 +72,7 @@ def test_attach_and_detach_public_targets(images: Images, name: str, zones: floa
     assert "bits-unmapped" not in single.findings.codes
     assert logical_sha256(Target("dm-zoned", (alone[1],))) == before
     assert single.facts["buffered_chunks"] == 0
-    assert single_superblock(alone[0]) is None
+    assert sealed_superblock(alone[0]) is None
 
 
 def test_names_and_sizes_stay(images: Images) -> None:
@@ -200,7 +201,7 @@ def test_a_detach_that_was_cut_off(name: str) -> None:
         states.add(len(usable[0]))
         if not is_sound(usable[0]) and len(usable[0]) == 2:
             continue  # the sets of an ordinary commit
-        if len(usable[0]) == 1 and single_superblock(cut[0]) is None:
+        if len(usable[0]) == 1 and sealed_superblock(cut[0]) is None:
             assert is_sound(usable[0]), point
             continue
         if "sets-gen-differ" in check_target(Target("dm-zoned", usable[0])).findings.codes:
@@ -208,16 +209,16 @@ def test_a_detach_that_was_cut_off(name: str) -> None:
         again, _ = carried_out(cut, detach)
         assert is_sound(again[1:]), point
         assert content(again[1]) == before, point
-        assert single_superblock(again[0]) is None, point
+        assert sealed_superblock(again[0]) is None, point
     assert states == {1, 2}
 
 
 def test_leftovers_of_an_attach_are_known() -> None:
     devices = with_cache(TARGETS["single"](), 14)
     _, log = carried_out(devices, attach())
-    assert not is_leftover(devices[0], single_superblock(devices[1]))
+    assert not is_leftover(devices[0], sealed_superblock(devices[1]))
     known = [
-        is_leftover(cut[0], single_superblock(cut[1]))
+        is_leftover(cut[0], sealed_superblock(cut[1]))
         for _, cut in cuts(devices, log, random.Random(1), most=10**6)
         if len(targets_on(cut)[0]) == 1
     ]

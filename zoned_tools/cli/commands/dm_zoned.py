@@ -104,13 +104,14 @@ def attach(
 ) -> int:
     """Let a regular device join a target on one zoned drive: metadata and buffers go there, the data stay."""
     from zoned_tools.device.opening import open_devices
-    from zoned_tools.formats.dm_zoned.attach import AttachOptions, is_leftover, plan_attach, single_superblock
+    from zoned_tools.formats.dm_zoned.attach import AttachOptions, is_leftover, plan_attach
+    from zoned_tools.formats.dm_zoned.probe import sealed_superblock
     from zoned_tools.report.dm_zoned import attach_line
     from zoned_tools.report.documents.dm_zoned import attach_document
 
     options = AttachOptions(grow, upgrade, label, _uuid(uuid), _uuid(device_uuid))
     with open_devices((cache, drive), writable=not dry_run) as devices:
-        if not force and not is_leftover(devices[0], single_superblock(devices[1])):
+        if not force and not is_leftover(devices[0], sealed_superblock(devices[1])):
             from zoned_tools.engine.content import refuse_content
 
             refuse_content(devices[0])

@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zoned_tools.errors import RefusedError
-from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MAX_VERSION, SuperBlock, ceil_div, superblock_crc
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MAX_VERSION, SuperBlock, bitmap_blocks_of, ceil_div
 from zoned_tools.formats.dm_zoned.open import open_blocks
-from zoned_tools.formats.dm_zoned.probe import read_superblock
+from zoned_tools.formats.dm_zoned.probe import sealed_superblock
 
 if TYPE_CHECKING:
     from zoned_tools.device.base import Device
@@ -91,7 +91,7 @@ def _refuse_part(device: Device, start_bytes: int) -> None:
 
 def _nr_zones(found: SuperBlock, zone_blocks: int) -> int:
     """Zones of the whole target, by its bitmaps."""
-    return found.nr_bitmap_blocks // max(1, zone_blocks // (BLOCK_BYTES * 8))
+    return found.nr_bitmap_blocks // bitmap_blocks_of(zone_blocks)
 
 
 def _zone_blocks(device: Device, start_bytes: int, primary: SuperBlock) -> int:
@@ -109,9 +109,4 @@ def _zone_blocks(device: Device, start_bytes: int, primary: SuperBlock) -> int:
 
 
 def _read(device: Device, start_bytes: int, block: int) -> SuperBlock | None:
-    """A super block with the right magic and checksum."""
-    found = read_superblock(device, start_bytes + block * BLOCK_BYTES)
-    if found is None:
-        return None
-    superblock, raw = found
-    return superblock if superblock.crc == superblock_crc(raw, superblock.gen) else None
+    return sealed_superblock(device, start_bytes + block * BLOCK_BYTES)

@@ -33,12 +33,11 @@ from zoned_tools.formats.dm_zoned.layout import (
     MetadataLayout,
     SuperBlock,
     encode_label,
-    superblock_crc,
 )
 from zoned_tools.formats.dm_zoned.mapper.sets import refuse_dead_zones
 from zoned_tools.formats.dm_zoned.open import SetView, open_blocks
 from zoned_tools.formats.dm_zoned.payload import unpacked
-from zoned_tools.formats.dm_zoned.probe import read_superblock
+from zoned_tools.formats.dm_zoned.probe import sealed_superblock
 from zoned_tools.formats.dm_zoned.survey import take_beyond
 from zoned_tools.formats.dm_zoned.tables import ShiftedBitmaps, plan_tables, shifted
 from zoned_tools.formats.dm_zoned.workspace import MOVE_BLOCKS, refuse_unsound, valid_blocks
@@ -103,19 +102,11 @@ class Regrouped:
         self.steps.append((device, what))
 
 
-def single_superblock(drive: Device) -> SuperBlock | None:
-    """The super block in block 0 of a drive, where its checksum is right."""
-    found = read_superblock(drive, 0)
-    if found is None or superblock_crc(found[1], found[0].gen) != found[0].crc:
-        return None
-    return found[0]
-
-
 def is_leftover(cache: Device, single: SuperBlock | None) -> bool:
     """True when an attach to the target that ``single`` is of was cut off and left super blocks on the cache device."""
     if single is None:
         return False
-    old = single_superblock(cache)
+    old = sealed_superblock(cache)
     if old is None:
         return False
     same = old.dmz_uuid == single.dmz_uuid if single.version == MAX_VERSION else old.gen == single.gen + 1

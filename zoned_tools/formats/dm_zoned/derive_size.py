@@ -13,16 +13,16 @@ import numpy as np
 from zoned_tools.device.badareas import salvage_into
 from zoned_tools.errors import MetadataError, RefusedError, UsageError
 from zoned_tools.formats.dm_zoned.layout import (
-    BLOCK_BITS,
     BLOCK_BYTES,
     MAX_VERSION,
+    MOST_SET_ZONES,
     NR_SETS,
     UNMAPPED,
     SuperBlock,
+    bitmap_blocks_of,
     ceil_div,
-    superblock_crc,
 )
-from zoned_tools.formats.dm_zoned.probe import read_superblock
+from zoned_tools.formats.dm_zoned.probe import is_sound, read_superblock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 FEWEST_ZONE_BLOCKS = 8
 MOST_ZONE_BLOCKS = 1 << 23
-_MOST_SET_ZONES = 8
-"""Sizes of a metadata set, in zones, that are tried where the primary super block is damaged."""
 
 
 class Raw:
@@ -60,13 +58,9 @@ class Raw:
         key = (index, block)
         if key not in self._found:
             found = read_superblock(self.devices[index], block * BLOCK_BYTES)
-            self._found[key] = found[0] if found is not None and _is_valid(*found) else None
+            self._found[key] = found[0] if found is not None and is_sound(found) else None
         one = self._found[key]
         return one if one is None or says is None or one.sb_block == says else None
-
-
-def _is_valid(superblock: SuperBlock, raw: bytes) -> bool:
-    return superblock.version <= MAX_VERSION and superblock.crc == superblock_crc(raw, superblock.gen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +87,7 @@ class Sized:
     @property
     def bitmap_blocks(self) -> int:
         """Of one zone."""
-        return _bitmap_blocks(self.zone_blocks)
-
-
-def _bitmap_blocks(zone_blocks: int) -> int:
-    return max(1, zone_blocks // BLOCK_BITS)
+        return bitmap_blocks_of(self.zone_blocks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +109,7 @@ class _Fit:
     @property
     def told_zones(self) -> int:
         """Zones of all members by the bitmaps; 0 when that is no number of zones."""
-        zones, rest = divmod(self.reference.nr_bitmap_blocks, _bitmap_blocks(self.zone_blocks))
+        zones, rest = divmod(self.reference.nr_bitmap_blocks, bitmap_blocks_of(self.zone_blocks))
         return 0 if rest else zones
 
     @property
@@ -191,7 +181,7 @@ def _fit(raw: Raw, zone_blocks: int) -> _Fit | None:
         reference,
         nr_zones,
         secondary=raw.superblock(0, place, says=place) is not None,
-        bitmaps=reference.nr_bitmap_blocks == nr_zones * _bitmap_blocks(zone_blocks),
+        bitmaps=reference.nr_bitmap_blocks == nr_zones * bitmap_blocks_of(zone_blocks),
         members=all(raw.superblock(index, 0, says=own[index]) is not None for index in range(1, len(counts))),
         chunks=0 < reference.nr_chunks <= nr_zones - NR_SETS * set_zones - reference.nr_reserved_seq,
     )
@@ -202,7 +192,7 @@ def _reference(raw: Raw, zone_blocks: int) -> SuperBlock | None:
     primary = raw.superblock(0, 0, says=0)
     if primary is not None:
         return primary
-    for set_zones in range(1, _MOST_SET_ZONES + 1):
+    for set_zones in range(1, MOST_SET_ZONES + 1):
         place = set_zones * zone_blocks
         found = raw.superblock(0, place, says=place)
         if found is not None and ceil_div(found.nr_meta_blocks, zone_blocks) == set_zones:
@@ -232,7 +222,7 @@ def _refuse_member(raw: Raw, best: _Fit | None) -> None:
     first = raw.superblock(0, 0)
     if first is None or not first.sb_block or first.version != MAX_VERSION:
         return
-    if best is not None and first.nr_bitmap_blocks <= best.nr_zones * _bitmap_blocks(best.zone_blocks):
+    if best is not None and first.nr_bitmap_blocks <= best.nr_zones * bitmap_blocks_of(best.zone_blocks):
         return  # a target of its own, whose super block names another place
     raise RefusedError(
         f"zoned member of dm-zoned target {first.label!r} ({first.dmz_uuid}), blocks from {first.sb_block} on; "

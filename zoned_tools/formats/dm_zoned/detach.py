@@ -30,10 +30,10 @@ from zoned_tools.formats.dm_zoned.layout import (
     UNMAPPED,
     MetadataLayout,
     SuperBlock,
-    superblock_crc,
+    bitmap_blocks_of,
 )
 from zoned_tools.formats.dm_zoned.open import open_blocks
-from zoned_tools.formats.dm_zoned.probe import read_superblock
+from zoned_tools.formats.dm_zoned.probe import sealed_superblock
 from zoned_tools.formats.dm_zoned.repair_plan import plan_repair
 from zoned_tools.formats.dm_zoned.tables import ShiftedBitmaps, plan_tables, shifted
 from zoned_tools.formats.dm_zoned.workspace import Workspace, checked
@@ -261,22 +261,15 @@ def _plan_end(result: Regrouped, places: Sequence[int]) -> None:
 # -- what was cut off
 
 
-def _sound(device: Device, offset_bytes: int) -> SuperBlock | None:
-    found = read_superblock(device, offset_bytes)
-    if found is None or found[0].crc != superblock_crc(found[1], found[0].gen):
-        return None
-    return found[0]
-
-
 def _unfinished(cache: Device, drive: Device) -> SuperBlock | None:
     """The drive's primary super block, where a detach was cut off behind its commit."""
     if cache.geometry.is_zoned or not drive.geometry.is_zoned:
         return None
-    head, single = _sound(cache, 0), _sound(drive, 0)
+    head, single = sealed_superblock(cache), sealed_superblock(drive)
     if single is None or single.version != MAX_VERSION or single.sb_block or single.dmz_uuid == NIL_UUID:
         return None
     zone_blocks = drive.geometry.zone_bytes // BLOCK_BYTES
-    own = drive.geometry.nr_zones * max(1, zone_blocks // (BLOCK_BYTES * 8))
+    own = drive.geometry.nr_zones * bitmap_blocks_of(zone_blocks)
     if single.nr_bitmap_blocks != own:
         return None
     if head is None:
@@ -304,7 +297,7 @@ def _finish(cache: Device, drive: Device, single: SuperBlock) -> Regrouped:
         repair = plan_repair(evidence, Consents())
         result.plan.steps += [replace(step, device=DRIVE) for step in repair.plan.steps]
         result.steps.append((DRIVE, "secondary super block"))
-    head = _sound(cache, 0)
+    head = sealed_superblock(cache)
     assert head is not None  # or it was not unfinished
     zone_blocks = drive.geometry.zone_bytes // BLOCK_BYTES
     set_zones = -(-head.nr_meta_blocks // zone_blocks)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from zoned_tools.device.zones import SECTOR_BYTES, BoolArray, IntArray, Model, ZoneTable, make_table
 from zoned_tools.errors import GeometryError
-from zoned_tools.formats.dm_zoned.layout import BLOCK_BITS, BLOCK_BYTES, NR_SETS, MetadataLayout, ceil_div
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, NR_SETS, MetadataLayout, bitmap_blocks_of, ceil_div
 from zoned_tools.formats.shared.zones import ZoneFacts
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class TargetGeometry:
 
     @property
     def bitmap_blocks_per_zone(self) -> int:
-        return max(1, self.zone_blocks // BLOCK_BITS)
+        return bitmap_blocks_of(self.zone_blocks)
 
     @cached_property
     def sequential(self) -> BoolArray:

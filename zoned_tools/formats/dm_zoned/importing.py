@@ -24,6 +24,7 @@ from zoned_tools.formats.dm_zoned.geometry import ZoneKind, held_zones
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, NR_SETS, UNMAPPED
 from zoned_tools.formats.dm_zoned.mapper.read import ContentReader
 from zoned_tools.formats.dm_zoned.mapper.sets import open_for_writing
+from zoned_tools.formats.dm_zoned.mapper.write import MAX_CHANGED_BLOCKS
 from zoned_tools.formats.dm_zoned.settings import SETTINGS
 from zoned_tools.formats.dm_zoned.workspace import checked
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 _COMMIT_SUPERBLOCKS = 3
 """Super blocks that a commit writes."""
-_MAX_CHANGED_BLOCKS = 8192
 _ZEROES = bytes(1 << 20)
 
 
@@ -210,7 +210,7 @@ class DmZonedImporter:
         self._done.zones[ZoneKind(int(self._geometry.kinds[chunk.zone])).name.lower()] += 1
         self._waiting += 1
         every = self._options.commit_every
-        if (every and self._waiting >= every) or self._store.nr_changed_blocks > _MAX_CHANGED_BLOCKS:
+        if (every and self._waiting >= every) or self._store.nr_changed_blocks > MAX_CHANGED_BLOCKS:
             self._commit()
 
     def _commit(self) -> None:

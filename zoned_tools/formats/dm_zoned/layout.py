@@ -39,6 +39,8 @@ UNMAPPED = 0xFFFFFFFF
 DEFAULT_RESERVED_SEQUENTIAL = 16
 MIN_CACHE_ZONES = 3
 NR_SETS = 2
+MOST_SET_ZONES = 8
+"""Sizes of a metadata set, in zones, that are tried where no super block tells: more than any drive needs."""
 
 SUPERBLOCK = Struct(
     "magic" / Int32ul,
@@ -72,6 +74,11 @@ MapArray = npt.NDArray[np.uint32]
 
 def ceil_div(value: int, divisor: int) -> int:
     return -(-value // divisor)
+
+
+def bitmap_blocks_of(zone_blocks: int) -> int:
+    """Blocks of the validity bitmap of a zone."""
+    return max(1, zone_blocks // BLOCK_BITS)
 
 
 def superblock_crc(block: bytes, gen: int) -> int:

@@ -9,15 +9,12 @@ import numpy as np
 from zoned_tools.device.runs import runs
 from zoned_tools.formats.dm_zoned.alone import open_target
 from zoned_tools.formats.dm_zoned.judge import read_state
-from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, NR_SETS
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MOST_SET_ZONES, NR_SETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from zoned_tools.formats.contract import Target
-
-_MOST_SET_ZONES = 8
-"""Zones of a metadata set: more than any drive on the market needs."""
 
 
 def metadata(target: Target) -> Iterator[tuple[int, int, int]]:
@@ -28,7 +25,7 @@ def metadata(target: Target) -> Iterator[tuple[int, int, int]]:
     state = read_state(open_target(target))
     geometry = state.blocks.geometry
     if state.layout is None:
-        cache = np.flatnonzero(geometry.cache)[: NR_SETS * _MOST_SET_ZONES]
+        cache = np.flatnonzero(geometry.cache)[: NR_SETS * MOST_SET_ZONES]
         for first, end in runs(cache):
             device, start = geometry.locate(first * geometry.zone_blocks)
             yield device, start, (end - first) * geometry.zone_bytes

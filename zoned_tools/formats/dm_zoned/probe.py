@@ -10,14 +10,19 @@ from zoned_tools.errors import DeviceError, GeometryError
 from zoned_tools.formats.contract import Identity, Target
 from zoned_tools.formats.dm_zoned.constants import NAME
 from zoned_tools.formats.dm_zoned.judge import read_state
-from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MAGIC, MAX_VERSION, SuperBlock, ceil_div, superblock_crc
+from zoned_tools.formats.dm_zoned.layout import (
+    BLOCK_BYTES,
+    MAGIC,
+    MAX_VERSION,
+    MOST_SET_ZONES,
+    SuperBlock,
+    ceil_div,
+    superblock_crc,
+)
 from zoned_tools.formats.dm_zoned.open import open_blocks
 
 if TYPE_CHECKING:
     from zoned_tools.device.base import Device
-
-_SECONDARY_ZONES = range(1, 9)
-"""Sizes of a metadata set, in zones, that are tried on a regular device with a damaged primary."""
 
 _SMALLEST_ZONE_BITS = 15
 
@@ -31,13 +36,13 @@ def probe(device: Device, start_bytes: int) -> Identity | None:
     """
     first = read_superblock(device, start_bytes)
     if not device.geometry.is_zoned:
-        if first is not None and _is_sound(first):  # of a raw copy of a zoned member: it says its place
+        if first is not None and is_sound(first):  # of a raw copy of a zoned member: it says its place
             return _identity(first[0], start_bytes, member=True, position=first[0].sb_block)
         found = _find_secondary(device, start_bytes) or first
         if found is None or (first is None and recognise(device) is not None):  # a remnant behind something newer
             return None
         return _identity(found[0], start_bytes, member=True)
-    if first is not None and first[0].sb_block != 0 and _is_sound(first):
+    if first is not None and first[0].sb_block != 0 and is_sound(first):
         return _identity(first[0], start_bytes, member=True, position=first[0].sb_block)
     found_superblock, usable = _single(device, start_bytes)
     if found_superblock is None:
@@ -58,19 +63,28 @@ def read_superblock(device: Device, offset_bytes: int) -> tuple[SuperBlock, byte
     return (SuperBlock.parse(raw), raw) if int.from_bytes(raw[:4], "little") == MAGIC else None
 
 
-def _is_sound(found: tuple[SuperBlock, bytes]) -> bool:
+def is_sound(found: tuple[SuperBlock, bytes]) -> bool:
+    """Whether a super block has the right checksum and a version that is known."""
     superblock, raw = found
     return superblock.crc == superblock_crc(raw, superblock.gen) and superblock.version <= MAX_VERSION
+
+
+def sealed_superblock(device: Device, offset_bytes: int = 0) -> SuperBlock | None:
+    """The super block at ``offset_bytes``, of whatever version, where its checksum is right."""
+    found = read_superblock(device, offset_bytes)
+    if found is None or found[0].crc != superblock_crc(found[1], found[0].gen):
+        return None
+    return found[0]
 
 
 def _find_secondary(device: Device, start_bytes: int) -> tuple[SuperBlock, bytes] | None:
     """A sound secondary super block on a regular device, whose zone size is not known here."""
     size_bytes = device.geometry.size_bytes - start_bytes
     for shift in range(_SMALLEST_ZONE_BITS, size_bytes.bit_length()):
-        for zones in _SECONDARY_ZONES:
+        for zones in range(1, MOST_SET_ZONES + 1):
             offset_bytes = zones << shift
             found = read_superblock(device, start_bytes + offset_bytes)
-            if found is None or not _is_sound(found) or found[0].sb_block * BLOCK_BYTES != offset_bytes:
+            if found is None or not is_sound(found) or found[0].sb_block * BLOCK_BYTES != offset_bytes:
                 continue
             if ceil_div(found[0].nr_meta_blocks * BLOCK_BYTES, 1 << shift) == zones:
                 return found

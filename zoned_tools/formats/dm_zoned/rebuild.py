@@ -17,7 +17,6 @@ import numpy as np
 from zoned_tools.formats.dm_zoned.content import content_of
 from zoned_tools.formats.dm_zoned.judge import TargetState
 from zoned_tools.formats.dm_zoned.layout import (
-    DEFAULT_RESERVED_SEQUENTIAL,
     MAP_ENTRIES,
     NR_SETS,
     UNMAPPED,
@@ -26,7 +25,7 @@ from zoned_tools.formats.dm_zoned.layout import (
     ceil_div,
 )
 from zoned_tools.formats.dm_zoned.media import read_media
-from zoned_tools.formats.dm_zoned.sizing import chunks_with
+from zoned_tools.formats.dm_zoned.sizing import chunks_with, fitting_reserve
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_set
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def rebuild(state: TargetState) -> None:
     used = np.flatnonzero((survey.map.table[: max(chunks.values())] != UNMAPPED).any(axis=1))
     last = int(used[-1]) + 1 if len(used) else 0
     possible = {reserve: count for reserve, count in chunks.items() if count >= last}
-    _take(state, tried, number, Rebuilt(possible, member, _default_reserve(geometry)))
+    _take(state, tried, number, Rebuilt(possible, member, max(fitting_reserve(None, geometry.nr_cache), 1)))
 
 
 def _sizes(geometry: TargetGeometry, member: SuperBlock | None) -> dict[tuple[int, int], dict[int, int]]:
@@ -129,11 +128,6 @@ def _sizes(geometry: TargetGeometry, member: SuperBlock | None) -> dict[tuple[in
         zones = ceil_div(1 + map_blocks + bitmap_blocks, geometry.zone_blocks)
         sizes.setdefault((map_blocks, zones), {})[reserve] = nr_chunks
     return sizes
-
-
-def _default_reserve(geometry: TargetGeometry) -> int:
-    cache = geometry.nr_cache
-    return DEFAULT_RESERVED_SEQUENTIAL if cache >= DEFAULT_RESERVED_SEQUENTIAL else max(cache - 1, 1)
 
 
 def _tried(state: TargetState, layout: MetadataLayout) -> TargetState:

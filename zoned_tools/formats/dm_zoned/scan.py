@@ -16,11 +16,10 @@ from zoned_tools.formats.dm_zoned.layout import (
     BLOCK_BYTES,
     MAGIC,
     MAP_ENTRIES,
-    MAX_VERSION,
     UNMAPPED,
     SuperBlock,
-    superblock_crc,
 )
+from zoned_tools.formats.dm_zoned.probe import is_sound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +45,7 @@ class DmZonedScanner:
         for row in np.flatnonzero(words[:, 0] == MAGIC).tolist():
             raw = bytes(data[row * BLOCK_BYTES : (row + 1) * BLOCK_BYTES])
             found = SuperBlock.parse(raw)
-            if found.crc == superblock_crc(raw, found.gen) and 0 < found.version <= MAX_VERSION:
+            if found.version and is_sound((found, raw)):
                 self._supers.append((offset_bytes + row * BLOCK_BYTES, found))
         if self._nr_zones:
             self._find_maps(offset_bytes // BLOCK_BYTES, words.reshape(-1, MAP_ENTRIES, 2))

@@ -38,6 +38,13 @@ def _refuse(message: str, device: str, hint: str = "") -> GeometryError:
     return GeometryError(message, device=device, hint=hint, clone_status=_REFERENCE_STATUS)
 
 
+def fitting_reserve(reserved: int | None, nr_cache: int) -> int:
+    """The reserve of a new target: what is wished for (None: 16), fewer with few cache zones."""
+    reserve = DEFAULT_RESERVED_SEQUENTIAL if reserved is None else reserved
+    # The reference takes a negative number for a huge one.
+    return nr_cache - 1 if reserve > nr_cache or reserve < 1 else reserve
+
+
 def size_metadata(geometry: TargetGeometry, reserved: int | None = None) -> Sizing:
     """Layout of a new target with ``reserved`` zones for reclaim (None: 16, fewer on small targets).
 
@@ -50,9 +57,7 @@ def size_metadata(geometry: TargetGeometry, reserved: int | None = None) -> Sizi
     _check_zone_size(geometry)
     if cache < MIN_CACHE_ZONES:
         raise _refuse("Not enough random zones found", device, f"{cache} usable, {MIN_CACHE_ZONES} needed")
-    reserve = DEFAULT_RESERVED_SEQUENTIAL if reserved is None else reserved
-    if reserve > cache or reserve < 1:  # the reference takes a negative number for a huge one
-        reserve = cache - 1
+    reserve = fitting_reserve(reserved, cache)
     if reserve >= usable:
         raise _refuse("Not enough usable zones found", device)
     estimate = _estimate_set_zones(geometry, reserve, device)

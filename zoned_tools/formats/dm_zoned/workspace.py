@@ -28,6 +28,7 @@ from zoned_tools.formats.dm_zoned.mapper.allocate import ZonePool
 from zoned_tools.formats.dm_zoned.mapper.bitmaps import joined_runs
 from zoned_tools.formats.dm_zoned.mapper.read import MAX_GAP_BLOCKS
 from zoned_tools.formats.dm_zoned.mapper.sets import REPAIR_HINT, open_for_writing
+from zoned_tools.formats.dm_zoned.mapper.write import MAX_CHANGED_BLOCKS
 from zoned_tools.formats.dm_zoned.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ PackedBits = npt.NDArray[np.uint8]
 
 MOVE_BLOCKS = 1024
 """How much one step moves."""
-MAX_CHANGED_BLOCKS = 8192
-"""Metadata blocks that wait for a commit before one happens by itself (32 MiB)."""
 
 
 def checked(target: Target, accepted: frozenset[str] = frozenset()) -> DmZonedEvidence:
