@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.formats.media import DamagedDrive
+from tests.sampling import some
 from zoned_tools.device.base import Device
 from zoned_tools.device.image import open_image
 from zoned_tools.device.plan import apply_plan
@@ -72,7 +73,7 @@ def chosen_rows(evidence: BtrfsEvidence) -> Iterator[int]:
     ends = [row for row in (mirror.newest, mirror.head_row, len(mirror.copies) - 1, 0) if row is not None]
     first = int((mirror.copies["zone"] == 0).sum())
     ends += [max(first - 1, 0), min(first, len(mirror.copies) - 1)]
-    others = random.Random(1).sample(range(len(mirror.copies)), min(len(mirror.copies), 3))
+    others = some(range(len(mirror.copies)), 3, random.Random(1))
     yield from dict.fromkeys([*ends, *others])
 
 
@@ -148,7 +149,7 @@ def test_any_stripe_of_a_tree_node(name: str, known: bool, vector_image: Image) 
         assert before.trees is not None
         walk = before.trees.walk
         chance = random.Random(3)
-        for logical in chance.sample(sorted(walk.good), min(len(walk.good), 6)):
+        for logical in some(sorted(walk.good), 6, chance):
             places = [p.offset_bytes for p in walk.chunks.copies(logical, walk.rules.nodesize)]
             size = walk.rules.nodesize
             for place in places:

@@ -24,6 +24,7 @@ from tests.formats.dm_zoned.repair_support import (
     waiting,
 )
 from tests.formats.dm_zoned.unreadable import BadDrive, KnowingDrive, damaged, layout_of, metadata_blocks
+from tests.sampling import EVERY, rounds, some
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.engine.losses import _payload_losses
 from zoned_tools.errors import DeviceError, RefusedError, ZonedError
@@ -39,6 +40,7 @@ from zoned_tools.formats.dm_zoned.roles import zone_roles
 from zoned_tools.formats.shared.losses import Loss
 
 POPULATED = ("hm64x1", "hm64x4", "dual", "triple", "v1")
+EVERY_POPULATED = (*POPULATED, "ha32x4", "hm6x256", "v1runt", "hm300x1") if EVERY else POPULATED
 
 
 def opened(target: Target, *, writable: bool = False, **given: str) -> DmZonedMapper:
@@ -75,12 +77,12 @@ def codes(target: Target) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", [BadDrive, KnowingDrive])
-@pytest.mark.parametrize("base", POPULATED)
+@pytest.mark.parametrize("base", EVERY_POPULATED)
 def test_one_unreadable_block_of_one_set_costs_nothing(images: Images, base: str, kind: type[BadDrive]) -> None:
     layout = layout_of(images, base)
     choose = random.Random(base)
     places = [(number, block) for number in (0, 1) for block in range(layout.nr_meta_blocks)]
-    for number, block in [(0, 0), (1, 0), (0, 1), (1, 1), *choose.sample(places, 4)]:
+    for number, block in [(0, 0), (1, 0), (0, 1), (1, 1), *some(places, 4, choose)]:
         bad = metadata_blocks(layout, number)[block]
         target = damaged(images.target(base), [bad], kind=kind)
         found = [f for f in check_target(target).findings if f.severity != "info"]
@@ -115,12 +117,12 @@ def test_every_block_of_one_set(images: Images) -> None:
         assert [f for f in check_target(target).findings if f.severity != "info"] == []
 
 
-@pytest.mark.parametrize("base", ["hm64x1", "dual"])
+@pytest.mark.parametrize("base", EVERY_POPULATED if EVERY else ["hm64x1", "dual"])
 def test_two_blocks_lose_only_what_neither_set_has(images: Images, base: str) -> None:
     layout = layout_of(images, base)
     whole = content(images.target(base))
     choose = random.Random(base)
-    for _ in range(10):
+    for _ in rounds(10, 100):
         blocks = [choose.randrange(layout.nr_meta_blocks) for _ in range(2)]
         if choose.random() < 0.5:
             blocks[1] = blocks[0]
