@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import struct
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,11 @@ def unpacked_once(vectors: Path, make_directory: Callable[[str], Path]) -> Calla
         return done[name]
 
     return image
+
+
+def copy_sparse(source: Path | str, target: Path | str) -> None:
+    """Copy a file, its holes as holes."""
+    subprocess.run(["cp", "--sparse=always", source, target], check=True)
 
 
 def poke(file: Path | str, offset: int, data: bytes) -> None:

@@ -27,6 +27,11 @@ def _shell_character(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
+def roff(text: str) -> str:
+    """Plain text for a manual page."""
+    return text.replace("\\", "\\e").replace("-", "\\-")
+
+
 def visible_lines(text: str) -> str:
     """The same for text of several lines: line feeds and tabs stay."""
     if text.replace("\n", "").isprintable():

@@ -164,12 +164,13 @@ def test_a_bad_drive_does_not_silence_the_others(command: tuple[str, ...], shelf
     result = program("zoned", *command, *shelf)
     assert result.status == 8
     assert result.out.index(first.name) < result.out.index(second.name)
-    if command != ("check", "--json"):  # there errors are in the document
-        lines = result.err.splitlines()
-        names = (missing, f"{damaged}.zones")
-        assert all(line.startswith(f"zoned: {name}: ") for line, name in zip(lines, names, strict=True))
+    lines = result.err.splitlines()
+    names = (str(missing), f"{damaged}.zones")
+    assert all(line.startswith(f"zoned: {name}: ") for line, name in zip(lines, names, strict=True))
     if "--json" in command:
-        assert json.loads(result.out)["schema"].startswith(f"zoned.{command[0]}/")
+        document = json.loads(result.out)
+        assert document["schema"].startswith(f"zoned.{command[0]}")
+        assert tuple(error["device"] for error in document["errors"]) == names
 
 
 def test_what_cannot_be_asked_of_any_drive_is_told_once(shelf: list[Path], program: Program) -> None:

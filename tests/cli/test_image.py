@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def report(program: Program, image: Path) -> list[dict[str, Any]]:
-    zones: list[dict[str, Any]] = program("zoned", "report", image, "--json").json["zones"]
+    zones: list[dict[str, Any]] = program("zoned", "report", image, "--json").json["drives"][0]["zones"]
     return zones
 
 

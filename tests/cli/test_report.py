@@ -62,10 +62,11 @@ def test_filters_count_as_zbd_does(case: tuple[Path, Path], program: Program) ->
 def test_json_carries_everything(case: tuple[Path, Path], program: Program) -> None:
     folder, image = case
     document = json.loads(program("zoned", "report", image, "--json").out)
-    assert document["schema"] == "zoned.report/1"
-    assert document["nr_zones"] == len(document["zones"])
+    assert document["schema"] == "zoned.report/2"
+    (drive,) = document["drives"]
+    assert drive["nr_zones"] == len(drive["zones"])
     rows = (folder / "zbd_report.csv").read_text().splitlines()[1:]
-    for zone, row in zip(document["zones"], rows, strict=True):
+    for zone, row in zip(drive["zones"], rows, strict=True):
         number, kind, start, length, capacity, wp, condition, non_seq, reset = [f.strip() for f in row.split(",")]
         assert zone["zone"] == int(number)
         assert (zone["start_bytes"], zone["length_bytes"]) == (int(start), int(length))
@@ -74,7 +75,7 @@ def test_json_carries_everything(case: tuple[Path, Path], program: Program) -> N
         assert zone["wp_bytes"] == (int(wp) if has_wp else None)
         assert (zone["non_seq"], zone["reset_recommended"]) == (non_seq == "1", reset == "1")
     lines = program("zoned", "report", image, "--format", "jsonl").out.splitlines()
-    assert [json.loads(line) for line in lines] == document["zones"]
+    assert [json.loads(line) for line in lines] == [{"device": str(image), **zone} for zone in drive["zones"]]
 
 
 def test_offset_and_count(case: tuple[Path, Path], program: Program) -> None:
@@ -91,7 +92,9 @@ def test_summary(case: tuple[Path, Path], program: Program) -> None:
     _, image = case
     text = program("zoned", "report", image, "--summary").out
     assert text.startswith(f"{image}: host-")
-    facts = json.loads(program("zoned", "report", image, "--summary", "--json").out)
+    document = json.loads(program("zoned", "report", image, "--summary", "--json").out)
+    assert document["schema"] == "zoned.report.summary/1"
+    (facts,) = document["drives"]
     assert sum(facts["summary"]["conditions"].values()) == facts["nr_zones"]
 
 
@@ -117,9 +120,9 @@ def test_several_drives(case: tuple[Path, Path], program: Program) -> None:
     shutil.copyfile(image, again)
     shutil.copyfile(f"{image}.zones", f"{again}.zones")
     document = json.loads(program("zoned", "report", image, again, "--json").out)
-    assert document["schema"] == "zoned.report/1"
+    assert document["schema"] == "zoned.report/2"
     assert [drive["device"] for drive in document["drives"]] == [str(image), str(again)]
-    assert document["drives"][0] == json.loads(program("zoned", "report", image, "--json").out)
+    assert document["drives"][:1] == json.loads(program("zoned", "report", image, "--json").out)["drives"]
     lines = program("zoned", "report", image, again).out.splitlines()
     assert lines.count(f"{image}:") == lines.count(f"{again}:") == 1
 

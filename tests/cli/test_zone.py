@@ -37,7 +37,7 @@ def test_reset_of_a_recognised_drive_wants_force(files: Path, zoned: Program, wh
     assert "zone 7 is written" in refused.err
     assert files.read_bytes() == before
     assert zoned("zone", "reset", files, *which, "--force").status == 0
-    assert zoned("report", files, "--filter", "em", "--json").json["zones"]
+    assert zoned("report", files, "--filter", "em", "--json").json["drives"][0]["zones"]
 
 
 def test_empty_zones_of_a_recognised_drive_are_reset_without_force(files: Path, zoned: Program) -> None:
@@ -71,7 +71,7 @@ def test_zones_past_the_end_are_refused(drive: Path, zoned: Program, which: tupl
 
 
 def conditions(drive: Path, zoned: Program) -> list[str]:
-    return [zone["condition"] for zone in zoned("report", drive, "--json").json["zones"]]
+    return [zone["condition"] for zone in zoned("report", drive, "--json").json["drives"][0]["zones"]]
 
 
 @pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])

@@ -345,6 +345,8 @@ def test_serve_read_only(vector: Vector, tmp_path: Path) -> None:
     with serving(*devices, "--socket", path) as (document, _):
         assert document == {
             "schema": "zoned.serve/1",
+            "exit_status": None,
+            "errors": [],
             "devices": [str(d) for d in devices],
             "zone_table": "sidecar",
             "layout": "dm-zoned",

@@ -74,7 +74,8 @@ def test_reading_commands_say_that_zones_are_derived(line: str, zoned: Program, 
     assert result.err.count(SAID) == 1
     assert "64 zones of 1048576 bytes, derived from the dm-zoned metadata" in result.err
     document = result.json
-    facts = document["devices"][0] if line.startswith(("check", "probe")) else document
+    rows = {"check": "devices", "probe": "devices", "report": "drives"}.get(words[0])
+    facts = document if rows is None else document[rows][0]
     assert facts["zone_table"] == "derived"
 
 
@@ -283,7 +284,7 @@ def test_a_raw_copy_with_a_btrfs_says_so(zoned: Program, tmp_path: Path) -> None
         {"zone_size_bytes": 4 << 20, "zones": 32}
     ]
     assert zoned("diagram", tmp_path / "disk.img").status == 0
-    assert zoned("report", tmp_path / "disk.img", "--json", "--summary").json["nr_zones"] == 32
+    assert zoned("report", tmp_path / "disk.img", "--json", "--summary").json["drives"][0]["nr_zones"] == 32
 
 
 def test_zonefs_needs_the_zone_size(zoned: Program, tmp_path: Path) -> None:

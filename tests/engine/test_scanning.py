@@ -34,7 +34,7 @@ def test_a_dm_zoned_target_without_super_blocks(vectors: Path, tmp_path: Path, z
 
 def test_btrfs_trees_without_a_super_block(vectors: Path, tmp_path: Path, zoned: Program) -> None:
     image = unpack(vectors / "btrfs-zoned/g01-dup-healthy.tar.xz", tmp_path) / "disk.img"
-    zone = zoned("report", image, "--json").json["zones"][0]["length_bytes"]
+    zone = zoned("report", image, "--json").json["drives"][0]["zones"][0]["length_bytes"]
     supers = zoned("btrfs", "supers", image, "--json").json["rings"][0]["kernel_choice"]
     poke(image, 0, bytes(2 * zone))
     found = zoned("scan", image, "--json", "-q").json["layouts"]["btrfs"]

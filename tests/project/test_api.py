@@ -77,7 +77,8 @@ def test_zones_that_are_full_read_only_or_offline(
     monkeypatch.chdir(image.parent)
     image.rename("drive.img")
     Path(f"{image}.zones").rename("drive.img.zones")
-    zones = [zone for zone in zoned("report", "--json", "drive.img").json["zones"] if zone["type"] != "conventional"]
+    (drive,) = zoned("report", "--json", "drive.img").json["drives"]
+    zones = [zone for zone in drive["zones"] if zone["type"] != "conventional"]
     written = 0
     for zone in zones:
         if zone["condition"] == "full":
@@ -86,7 +87,7 @@ def test_zones_that_are_full_read_only_or_offline(
             written += zone["wp_bytes"] - zone["start_bytes"]
     exec(PROGRAMS[0], {})
     assert capfd.readouterr().out.endswith(f" zones, {written} bytes written\n")
-    summary = zoned("report", "--json", "--summary", "drive.img").json["summary"]
+    summary = zoned("report", "--json", "--summary", "drive.img").json["drives"][0]["summary"]
     assert summary["written_sequential_bytes"] == written
 
 

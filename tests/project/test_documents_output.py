@@ -21,15 +21,17 @@ from jsonschema import Draft202012Validator
 
 from tests.archives import poke
 from tests.engine.rescue_cases import CASES, build
-from tests.programs import Program
+from tests.programs import Program, Result
 from tests.project import write_log_cases as made_by
 from tests.project.write_logs import Step, keeping_vectors
+from zoned_tools.errors import FsckStatus
 from zoned_tools.report import schemas
 
 ALL = os.environ.get("ZONED_DOCUMENTS") == "all"
 
 ELSEWHERE = {
     "zoned.serve/1": "tests/engine/test_commands.py compares it whole, of a server that runs",
+    "zoned.error/1": "tests/cli/test_envelope.py: of a command line that names no command",
     "zoned.orphans/1": "test_orphans_have_their_shape: a file beside the zones",
 }
 
@@ -225,12 +227,12 @@ CREATE = "zoned image create {} --zones 24 --zone-size 1MiB --conventional 6"
 def _drives() -> Iterator[Sample]:
     two = (CREATE.format("a.img"), "zoned image create b.img --zones 8 --zone-size 1MiB --model zns --max-open 3")
     reports = (
-        ("report/1", "zoned report a.img"),
-        ("report/1", "zoned report a.img --summary"),
-        ("report/1", "zoned report b.img --filter full"),
-        ("report/1", "zoned report a.img none.img b.img"),
-        ("report/1", "zoned report a.img b.img --summary"),
-        ("report/1", "zoned report none.img other.img"),
+        ("report/2", "zoned report a.img"),
+        ("report.summary/1", "zoned report a.img --summary"),
+        ("report/2", "zoned report b.img --filter full"),
+        ("report/2", "zoned report a.img none.img b.img"),
+        ("report.summary/1", "zoned report a.img b.img --summary"),
+        ("report/2", "zoned report none.img other.img"),
         ("image/1", "zoned image info a.img"),
         ("image.repair/1", "zoned image repair a.img --dry-run"),
         ("image.repair/1", "zoned image repair b.img"),
@@ -247,7 +249,7 @@ def _drives() -> Iterator[Sample]:
     folder = made_by.VECTORS / "zone-report"
     tables = [f for f in sorted(folder.glob("*/*.zones")) if f.name in ("disk.img.zones", "cond-reserved.zones")]
     for table in tables:
-        report = ("?report/1", f"zoned report {shlex.quote(str(table))}")
+        report = ("?report/2", f"zoned report {shlex.quote(str(table))}")
         yield Sample(f"table-{table.parent.name}-{table.stem}", (), (report,))
 
 
@@ -310,6 +312,17 @@ def _faults(name: str, document: Any) -> list[str]:
     return [f"{error.json_path}: {error.message}"[:300] for error in _validator(name).iter_errors(document)]
 
 
+def _hold_envelope(line: str, printed: Result) -> None:
+    """The envelope tells what the shell is told, and a line of standard error for each error."""
+    document = printed.json
+    assert document["exit_status"] == printed.status, line
+    said = printed.err.splitlines()
+    for error in document["errors"]:
+        assert any(error["message"] in one for one in said), (line, error, said)
+    if printed.status & (FsckStatus.OPERATIONAL | FsckStatus.USAGE) and line.startswith("zoned "):
+        assert document["errors"], line
+
+
 def _keys(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         yield from value
@@ -340,11 +353,16 @@ def test_documents_have_their_shape(name: str, program: Program) -> None:
     for schema, line in sample.lines:
         words = shlex.split(line.format(allow=made_by.consents(sample.layout)))
         printed = program(*words, *([] if schema.endswith("dump/1") or "--json" in words else ["--json"]))
-        if schema.startswith("?") and printed.out == "":
+        if schema == "?dump/1" and printed.out == "":
             assert printed.err, line
             continue
         assert printed.out[:1] == "{", (line, printed)
         assert _faults(f"zoned.{schema.removeprefix('?')}", printed.json) == [], line
+        if not schema.endswith("dump/1") or "errors" in printed.json:
+            _hold_envelope(line, printed)
+        if printed.json.keys() == {"schema", "exit_status", "errors"}:
+            assert schema.startswith("?"), (line, printed)
+            continue
         MET.add((sample.layout, schema.removeprefix("?")))
         KEYS[f"zoned.{schema.removeprefix('?')}"].update(_keys(printed.json))
     DONE.add(name)
@@ -359,7 +377,7 @@ def test_every_schema_was_met() -> None:
     assert {f"zoned.{schema}" for _, schema in MET} | ELSEWHERE.keys() == set(schemas.schema_names())
 
 
-NEEDS_A_KERNEL = {"ZdmadmDocument": {"started"}}
+NEEDS_A_KERNEL = {"ZdmadmDocument": {"started"}, "zoned.zdmadm/1 0": {"started"}}
 """Definition to keys that only a real drive brings."""
 
 
@@ -369,27 +387,39 @@ def test_every_key_was_met() -> None:
         pytest.skip("not all samples were run")
     left: dict[str, set[str]] = {}
     for name, met in KEYS.items():
-        for part, definition in json.loads(schemas.schema_text(name))["$defs"].items():
+        schema = json.loads(schemas.schema_text(name))
+        whole = {f"{name} {number}": form for number, form in enumerate(schema.get("anyOf", ()))}
+        for part, definition in {**schema["$defs"], **whole}.items():
             left[part] = left.get(part, set(definition["properties"])) - met
     assert {part: keys for part, keys in left.items() if keys} == NEEDS_A_KERNEL
 
 
 def test_a_line_of_a_zone_report_is_a_row_of_its_document(directory: Path, zoned: Program) -> None:
     assert zoned(*shlex.split(CREATE.format("a.img"))[1:]).status == 0
-    schema = json.loads(schemas.schema_text("zoned.report/1"))
+    schema = json.loads(schemas.schema_text("zoned.report/2"))
     row = Draft202012Validator({"$ref": "#/$defs/ZoneRow", "$defs": schema["$defs"]})
     lines = zoned("report", directory / "a.img", "--format", "jsonl").out.splitlines()
     assert len(lines) == 24
-    assert all(row.is_valid(json.loads(line)) for line in lines)
+    for line in lines:
+        zone = json.loads(line)
+        assert zone.pop("device") == str(directory / "a.img")
+        assert row.is_valid(zone)
 
 
 def test_a_wrong_document_has_faults(zoned: Program) -> None:
     document = zoned("explain", "dm-zoned.sb-bad-magic", "--json").json
     assert _faults("zoned.explain/1", document) == []
-    document["codes"][0]["severity"] = "bad"
-    del document["codes"][0]["kernel"]
-    document["more"] = 1
-    assert len(_faults("zoned.explain/1", document)) == 3
+    (row,) = document["codes"]
+    bare = {key: document[key] for key in ("schema", "exit_status", "errors")}
+    assert _faults("zoned.explain/1", bare) == []
+    for wrong in (
+        {**document, "more": 1},
+        {**document, "codes": [{**row, "severity": "bad"}]},
+        {**document, "codes": [{key: row[key] for key in row if key != "kernel"}]},
+        {key: document[key] for key in document if key != "exit_status"},
+        {**bare, "more": 1},
+    ):
+        assert _faults("zoned.explain/1", wrong), wrong
 
 
 def test_orphans_have_their_shape(directory: Path, zoned: Program) -> None:

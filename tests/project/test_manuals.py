@@ -95,9 +95,10 @@ def test_completions_are_current() -> None:
         assert path.read_text() == content, f"{name} is not what the programs take"
 
 
-def test_settings_page_is_current() -> None:
+def test_generated_pages_are_current() -> None:
     """Regenerate with: python -m zoned_tools.cli.manual man"""
-    assert (ROOT / "man" / manual.NAME).read_text() == manual.settings_page()
+    for name, content in manual.pages().items():
+        assert (ROOT / "man" / name).read_text() == content, name
 
 
 def _complete(line: str) -> set[str]:

@@ -33,6 +33,7 @@ def execute(
     devices: Sequence[Device],
     *,
     dry_run: bool = False,
+    silent: bool = False,
     undo: str | None = None,
     no_undo: bool = False,
     undo_if_it_fits: bool = False,
@@ -44,6 +45,9 @@ def execute(
     What will be overwritten is saved and synced first, see :func:`zoned_tools.engine.changing.carry_out`, and where it
     is said on standard error before anything is changed.
 
+    Args:
+        silent: the plan of a dry run is not shown: it stands in a document.
+
     Raises:
         DeviceError: a write failed, or does not read back.
         RefusedError: the undo file would be too large.
@@ -51,7 +55,8 @@ def execute(
     from zoned_tools.engine.changing import Carried, carry_out
 
     if dry_run:
-        print_plan(plan, devices)
+        if not silent:
+            print_plan(plan, devices)
         return Carried(changed=False)
     print_notes(plan)
     return carry_out(

@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command as build_command
 
+from zoned_tools.cli.documents import declare, naming, schema_of
 from zoned_tools.cli.run import load
 from zoned_tools.cli.settings import Taken, taken_by
 
@@ -86,8 +87,17 @@ def build(name: str, thing: Buildable) -> TyperCommand | TyperGroup:
     for one in (command, *members):
         taken = taken_by(one.callback)
         vars(one)["taken_settings"] = taken  # for completions
+        _name_document(one)
         _add_setting_options(one, taken)
     return command
+
+
+def _name_document(command: TyperCommand | TyperGroup) -> None:
+    """Have the command name its document when it runs, and tell it of usage errors."""
+    schema = schema_of(command.callback)
+    if schema and command.callback is not None:
+        declare(schema, command)
+        command.callback = naming(schema, command.callback)
 
 
 def _add_setting_options(command: TyperCommand | TyperGroup, taken: Taken) -> None:

@@ -1,6 +1,6 @@
-"""``zoned-settings(7)``, generated from what the layouts declare.
+"""``zoned-settings(7)``, generated from what the layouts declare, and ``zoned-json(5)`` beside it.
 
-``python -m zoned_tools.cli.manual man`` writes it; a test keeps the file in the repository equal to what this prints.
+``python -m zoned_tools.cli.manual man`` writes them; a test keeps the files equal to what this prints.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import Journey
+from zoned_tools.text import roff
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,22 +53,18 @@ refused.
 """.strip()
 
 
-def _quote(text: str) -> str:
-    return text.replace("\\", "\\e").replace("-", "\\-")
-
-
 def _entry(setting: Setting) -> Iterator[str]:
     yield ".TP"
-    yield f".BI {_quote(setting.name)}= {_quote(setting.metavar)}"
+    yield f".BI {roff(setting.name)}= {roff(setting.metavar)}"
     about = setting.help.rstrip(".")
     facts = [f"for {', '.join(JOURNEYS[journey] for journey in Journey if journey in setting.journeys)}"]
     if setting.default:
-        facts.append(f"default {_quote(setting.default)}")
+        facts.append(f"default {roff(setting.default)}")
     if setting.flag:
-        facts.append(f"also \\fB{_quote(setting.flag)}\\fR")
+        facts.append(f"also \\fB{roff(setting.flag)}\\fR")
     if setting.bare:
         facts.append("may stand among the devices")
-    yield f"{_quote(about)} ({'; '.join(facts)})."
+    yield f"{roff(about)} ({'; '.join(facts)})."
 
 
 def settings_page() -> str:
@@ -75,16 +72,25 @@ def settings_page() -> str:
     lines = [_HEAD]
     for layout in registry.ours():
         if layout.settings:
-            lines.append(f".SH {_quote(layout.name.upper())}")
+            lines.append(f".SH {roff(layout.name.upper())}")
             for setting in layout.settings:
                 lines += _entry(setting)
     lines += [".SH SEE ALSO", ".BR zoned (8),", ".BR zoned\\-check (8),", ".BR zoned\\-table (8)"]
     return "\n".join(lines) + "\n"
 
 
+def pages() -> dict[str, str]:
+    """File name to content of every generated page."""
+    from zoned_tools.cli import manual_json
+    from zoned_tools.cli.zoned import command
+
+    return {NAME: settings_page(), manual_json.NAME: manual_json.json_page(command())}
+
+
 def main(directory: str) -> None:
-    """Write the page below ``directory``."""
-    (Path(directory) / NAME).write_text(settings_page(), encoding="utf-8")
+    """Write the pages below ``directory``."""
+    for name, content in pages().items():
+        (Path(directory) / name).write_text(content, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Printing results: JSON documents, progress on a terminal."""
+"""What commands tell beside their results: errors of one of several devices, progress on a terminal."""
 
 from __future__ import annotations
 
@@ -6,24 +6,18 @@ import sys
 from contextlib import ExitStack, contextmanager
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
+from zoned_tools.cli.documents import record_error
 from zoned_tools.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from zoned_tools.errors import FsckStatus, ZonedError
 
 
-def print_json(document: Mapping[str, object]) -> None:
-    """Print one JSON document, a key a line; its first key is ``schema``."""
-    from zoned_tools.report.stream import document as pieces
-    from zoned_tools.report.stream import write_text
-
-    write_text(pieces(document))
-
-
 def complain(error: ZonedError) -> FsckStatus:
     """Say what is wrong with one of several devices, behind what was printed of those before; its exit status."""
+    record_error(error)
     sys.stdout.flush()
     print(error.render("zoned"), file=sys.stderr)
     return error.fsck_status

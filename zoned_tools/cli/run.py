@@ -9,7 +9,8 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO, cast
 
-from zoned_tools.errors import FsckStatus, ZonedError, ZonedWarning
+from zoned_tools.cli import documents
+from zoned_tools.errors import DeviceError, FsckStatus, UsageError, ZonedError, ZonedWarning
 from zoned_tools.text import visible
 
 if TYPE_CHECKING:
@@ -63,8 +64,14 @@ def status_of(program: str, error: ZonedError) -> int:
 
 def run(program: str, arguments: Sequence[str]) -> int:
     """Run ``program`` and return its exit status."""
+    documents.begin(arguments)
     with _warnings_as_lines(program):
-        return _run(program, arguments)
+        status = _run(program, arguments)
+        try:
+            documents.end(status)
+        except OSError as error:  # the output is full
+            return _failed(program, error)
+        return status
 
 
 def _run(program: str, arguments: Sequence[str]) -> int:
@@ -75,6 +82,7 @@ def _run(program: str, arguments: Sequence[str]) -> int:
         return int(result or 0)
     except ZonedError as error:
         _complain(error.render(program))
+        documents.record_error(error)
         return status_of(program, error)
     except BrokenPipeError:
         return _reader_gone(program)
@@ -117,19 +125,31 @@ def _warnings_as_lines(program: str) -> Iterator[None]:
 
 def _failed(program: str, error: Exception) -> int:
     """Say what went wrong that is no :class:`ZonedError`."""
-    status = 1 if is_clone(program) else int(FsckStatus.OPERATIONAL)
     text = _usage_text(error)
-    if text is not None:
-        _complain(f"{program}: {text} (see {program} --help)")
-        return 1 if is_clone(program) else int(FsckStatus.USAGE)
+    told = _told(error) if text is None else _usage_error(program, text, error)
+    _complain(told.render(program))
+    documents.record_error(told)
+    return status_of(program, told)
+
+
+def _told(error: Exception) -> ZonedError:
+    """An error that is nobody's in particular, as one of ours."""
     if isinstance(error, MemoryError | RecursionError):
-        _complain(f"{program}: out of memory")
-    elif isinstance(error, OSError):
-        name = f"{error.filename}: " if error.filename else ""
-        _complain(f"{program}: {name}{error.strerror or error}")
-    else:
-        _complain(f"{program}: internal error: {type(error).__name__}: {error} (a bug; {DEBUG}=1 shows where)")
-    return status
+        told = ZonedError("out of memory")
+        told.error_id = "memory"
+        return told
+    if isinstance(error, OSError):
+        return DeviceError(error.strerror or str(error), device=str(error.filename or ""), errno=error.errno or 0)
+    told = ZonedError(f"internal error: {type(error).__name__}: {error}", hint=f"a bug; {DEBUG}=1 shows where")
+    told.error_id = "internal"
+    return told
+
+
+def _usage_error(program: str, text: str, error: Exception) -> UsageError:
+    """What a command line lacks; the hint names the command whose help says more."""
+    context = getattr(error, "ctx", None)
+    documents.expect(documents.schema_of(getattr(context, "command", None)))
+    return UsageError(text, hint=f"see {getattr(context, 'command_path', program)} --help")
 
 
 def _is_bug(error: Exception) -> bool:

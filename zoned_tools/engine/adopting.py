@@ -125,11 +125,15 @@ def _write(image: AdoptedImage, content: bytes, *, overwrite: bool) -> None:
 
 
 class RawCopies:
-    """The derived zones of raw copies among some paths; looked for when the first is asked for."""
+    """The derived zones of raw copies among some paths; looked for when the first is asked for.
+
+    Attributes:
+        by_content: the zone tables beside the images are not believed.
+    """
 
     def __init__(self, paths: Sequence[str], *, by_content: bool = False) -> None:
         self._paths = paths
-        self._by_content = by_content
+        self.by_content = by_content
         self._found: dict[str, tuple[Geometry, ZoneTable] | ZonedError] | None = None
 
     def zones(self, path: str) -> tuple[Geometry, ZoneTable] | None:
@@ -146,7 +150,7 @@ class RawCopies:
         return found
 
     def _look(self) -> Iterator[tuple[str, tuple[Geometry, ZoneTable] | ZonedError]]:
-        with opened_targets(self._paths, by_content=self._by_content, to_read=False) as opened:
+        with opened_targets(self._paths, by_content=self.by_content, to_read=False) as opened:
             for failure in opened.failed:
                 yield from ((path, failure.error) for path in failure.paths)
             for target in opened.targets:

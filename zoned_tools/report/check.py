@@ -9,7 +9,7 @@ from zoned_tools.formats.contract import Severity, Verdict
 from zoned_tools.formats.shared.columns import json_rows
 from zoned_tools.report.documents.targets import CHECK
 from zoned_tools.report.plans import step_lines
-from zoned_tools.report.stream import array, document, encode
+from zoned_tools.report.stream import array, elements, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -115,20 +115,10 @@ def verdict_line(devices: Iterable[str], layout: str | None, verdict: Verdict, f
 # -- JSON
 
 
-def check_document(outcomes: Iterable[Outcome], *, changed: bool) -> Iterator[str]:
-    """The pieces of a ``zoned.check/1`` document."""
+def check_document(outcomes: Iterable[Outcome], *, changed: bool) -> dict[str, object]:
+    """The fields of a ``zoned.check/1`` document, the targets as pieces of JSON text."""
     rows = ("".join(_short(outcome)) if outcome.evidence is None else _row(outcome) for outcome in outcomes)
-    return document({"schema": CHECK, "changed": changed, "devices": _array_of_pieces(rows)})
-
-
-def _array_of_pieces(rows: Iterable[str | Iterator[str]]) -> Iterator[str]:
-    yield "["
-    separator = "\n"
-    for row in rows:
-        yield separator
-        yield from ([row] if isinstance(row, str) else row)
-        separator = ",\n"
-    yield "]"
+    return {"schema": CHECK, "changed": changed, "devices": elements(rows)}
 
 
 def _short(outcome: Outcome) -> Iterator[str]:

@@ -54,8 +54,8 @@ def encode(value: object) -> str:
     return json.dumps(value, ensure_ascii=True, default=str)
 
 
-def document(fields: Mapping[str, object | Iterator[str]]) -> Iterator[str]:
-    """The pieces of one JSON object, a key a line; a value that is an iterator is text that is JSON already."""
+def members(fields: Mapping[str, object | Iterator[str]]) -> Iterator[str]:
+    """The pieces of a JSON object that is not ended, a key a line; a value that is an iterator is JSON text already."""
     separator = "{"
     for name, value in fields.items():
         yield f"{separator}{encode(name)}: "
@@ -64,15 +64,19 @@ def document(fields: Mapping[str, object | Iterator[str]]) -> Iterator[str]:
             yield from value
         else:
             yield encode(value)
-    yield "}\n"
+
+
+def elements(rows: Iterable[str | Iterator[str]]) -> Iterator[str]:
+    """The pieces of a JSON array whose elements are text, or come in pieces themselves."""
+    yield "["
+    separator = "\n"
+    for row in rows:
+        yield separator
+        yield from ([row] if isinstance(row, str) else row)
+        separator = ",\n"
+    yield "]"
 
 
 def array(blocks: Iterable[str]) -> Iterator[str]:
     """The pieces of a JSON array of objects that come as blocks, joined by commas inside."""
-    yield "["
-    separator = "\n"
-    for block in blocks:
-        yield separator
-        yield block
-        separator = ",\n"
-    yield "]"
+    return elements(blocks)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from typing import TYPE_CHECKING
 
 from zoned_tools.device.zones import SECTOR_BYTES, condition_name
 from zoned_tools.report.documents.zonefs import ZONEFS_LIST, zonefs_entry
+from zoned_tools.report.stream import elements, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,32 +40,30 @@ def _columns(group: FileGroup) -> Iterator[tuple[int, int, int, int, int, int, i
     )
 
 
-def json_lines(tree: ZonefsTree, path: str) -> Iterator[str]:
-    """The ``zoned.zonefs.ls/1`` document, a line an entry.
+def list_document(tree: ZonefsTree, path: str) -> dict[str, object]:
+    """The fields of a ``zoned.zonefs.ls/1`` document, the entries as JSON text, a line each.
 
     Raises:
         FileError: there is no such path.
     """
     found = tree.stat(path)
-    yield f'{{"schema": "{ZONEFS_LIST}", "entries": ['
-    if not found.is_directory:
-        yield json.dumps(zonefs_entry(found))
-    else:
-        directories, groups = _groups(tree, path)
-        separator = ""
-        for directory in directories:
-            yield separator + json.dumps(zonefs_entry(tree.stat(directory)))
-            separator = ", "
-            for group in groups:
-                if directory == f"/{group.name}":
-                    yield from _file_json(tree, group)
-    yield f'], "statfs": {json.dumps(tree.statfs().as_json())}}}'
+    entries = _entries_json(tree, path) if found.is_directory else iter([encode(zonefs_entry(found))])
+    return {"schema": ZONEFS_LIST, "entries": elements(entries), "statfs": tree.statfs().as_json()}
+
+
+def _entries_json(tree: ZonefsTree, path: str) -> Iterator[str]:
+    directories, groups = _groups(tree, path)
+    for directory in directories:
+        yield encode(zonefs_entry(tree.stat(directory)))
+        for group in groups:
+            if directory == f"/{group.name}":
+                yield from _file_json(tree, group)
 
 
 def _file_json(tree: ZonefsTree, group: FileGroup) -> Iterator[str]:
     uid, gid = tree.super_block.file_uid, tree.super_block.file_gid
     template = (
-        f', {{"path": "/{group.name}/%d", "type": "file", "ino": %d, "size_bytes": %d, "capacity_bytes": %d,'
+        f'{{"path": "/{group.name}/%d", "type": "file", "ino": %d, "size_bytes": %d, "capacity_bytes": %d,'
         f' "blocks": %d, "block_bytes": {tree.volume.block_bytes}, "mode": "%o", "uid": {uid}, "gid": {gid},'
         ' "nlink": 1, "zone": %d, "zones": %d, "condition": "%s", "st_mode": "%o"}'
     )

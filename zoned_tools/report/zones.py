@@ -25,7 +25,7 @@ from zoned_tools.device.zones import (
     wp_is_valid,
 )
 from zoned_tools.errors import UsageError
-from zoned_tools.report.stream import encode
+from zoned_tools.report.stream import elements, encode
 from zoned_tools.units import format_size
 
 if TYPE_CHECKING:
@@ -177,12 +177,13 @@ def zbd_info_lines(path: str, geometry: Geometry) -> Iterator[str]:
     yield f"    Maximum number of active zones: {geometry.max_active_zones or 'no limit'}"
 
 
-def _json_rows(table: ZoneTable, zone_numbers: np.ndarray[Any, Any]) -> Iterator[str]:
-    """One JSON object a zone (``zoned.report/1``), without line ends."""
+def json_rows(table: ZoneTable, zone_numbers: np.ndarray[Any, Any], before: str = "") -> Iterator[str]:
+    """One JSON object a zone (``zoned.report/2``), without line ends; ``before``: members ahead of the others."""
     row = (
-        '{"zone": %d, "start_bytes": %d, "length_bytes": %d, "capacity_bytes": %d, "wp_bytes": %s, '
+        '"zone": %d, "start_bytes": %d, "length_bytes": %d, "capacity_bytes": %d, "wp_bytes": %s, '
         '"type": "%s", "condition": "%s", "reset_recommended": %s, "non_seq": %s}'
     )
+    row = "{" + before.replace("%", "%%") + row
     boolean = ("false", "true")
     wp = [
         str(p) if ok else "null"
@@ -203,20 +204,16 @@ def _json_rows(table: ZoneTable, zone_numbers: np.ndarray[Any, Any]) -> Iterator
         yield row % values
 
 
-def json_lines(table: ZoneTable, zone_numbers: np.ndarray[Any, Any]) -> Iterator[str]:
-    """JSON lines: one zone each."""
-    return _json_rows(table, zone_numbers)
+def json_lines(path: str, table: ZoneTable, zone_numbers: np.ndarray[Any, Any]) -> Iterator[str]:
+    """JSON lines: one zone each, with its ``device``."""
+    return json_rows(table, zone_numbers, f'"device": {encode(path)}, ')
 
 
-def json_document(facts_of_drive: DriveFacts, table: ZoneTable, zone_numbers: np.ndarray[Any, Any]) -> Iterator[str]:
-    """The ``zoned.report/1`` document in pieces, a line a zone."""
-    facts = encode(facts_of_drive)
-    yield facts[:-1] + ', "zones": ['
-    rows = list(_json_rows(table, zone_numbers))
-    for row in rows[:-1]:
-        yield row + ","
-    yield from rows[-1:]
-    yield "]}"
+def json_drive(facts_of_drive: DriveFacts, table: ZoneTable, zone_numbers: np.ndarray[Any, Any]) -> Iterator[str]:
+    """A drive of ``zoned.report/2`` in pieces, a line a zone."""
+    yield encode(facts_of_drive)[:-1] + ', "zones": '
+    yield from elements(json_rows(table, zone_numbers))
+    yield "}"
 
 
 def table_lines(table: ZoneTable, zone_numbers: np.ndarray[Any, Any]) -> Iterator[str]:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zoned_tools.cli.documents import expect, print_json, prints
 from zoned_tools.cli.lazy import new_app
 from zoned_tools.cli.options import DevicePath, DevicePaths, DryRun, Json, Mapfiles, NoUndo, Start, Undo
-from zoned_tools.cli.output import print_json
 from zoned_tools.errors import MetadataError, UsageError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ app = new_app("List super blocks and zones of a zoned btrfs, and go back to an o
 
 
 @app.command("supers")
+@prints("btrfs.supers")
 def supers(
     device: DevicePath,
     json: Json = False,
@@ -45,6 +46,8 @@ def supers(
         raise UsageError("--latest lists nothing that --full or --roots could add to")
     from zoned_tools.engine.opening import opened_target
 
+    if latest:
+        expect("btrfs.latest")
     with opened_target([device], start, "btrfs", only_own=True, mapfiles=mapfile or ()) as target:
         if latest:
             return _print_latest(target, mirror, json=json)
@@ -90,6 +93,7 @@ def _print_latest(target: Target, mirror: int, *, json: bool) -> int:
 
 
 @app.command("zones")
+@prints("btrfs.zones")
 def zones(devices: DevicePaths, json: Json = False, start: Start = None) -> int:
     """List who owns each zone: super blocks, block groups with what they use, orphans, and what is free."""
     from zoned_tools.engine.opening import opened_target
@@ -110,6 +114,7 @@ def zones(devices: DevicePaths, json: Json = False, start: Start = None) -> int:
 
 
 @app.command("rollback")
+@prints("btrfs.rollback")
 def rollback(
     devices: DevicePaths,
     to_generation: Annotated[
@@ -134,9 +139,7 @@ def rollback(
 
     with opened_target(devices, start, "btrfs", writable=not dry_run, only_own=True) as target:
         plan = plan_rollback(target, to_generation, drop_log=drop_log)
-        changed = False
-        if not (json and dry_run):
-            changed = bool(execute(plan, target.devices, dry_run=dry_run, undo=undo, no_undo=no_undo))
+        changed = bool(execute(plan, target.devices, dry_run=dry_run, silent=json, undo=undo, no_undo=no_undo))
         if json:
             print_json(btrfs_rollback_document(target, to_generation, plan, changed=changed))
         elif not dry_run:

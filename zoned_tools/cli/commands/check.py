@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.options import (
     All,
     Allow,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 
 @takes_settings(Journey.CHECK, Journey.REPAIR)
+@prints("check")
 def check(
     devices: DevicePaths,
     repair: Annotated[bool, typer.Option("--repair", help="Plan a repair of what is found, and carry it out.")] = False,
@@ -155,18 +157,18 @@ class _Printer:
     def print(self, outcomes: Iterable[Outcome]) -> FsckStatus:
         """Show every outcome; the exit statuses are OR-ed."""
         from zoned_tools.report.check import check_document, outcome_lines
-        from zoned_tools.report.stream import write_lines, write_text
+        from zoned_tools.report.stream import write_lines
 
         status = FsckStatus.CLEAN
         kept: list[Outcome] = []
         for outcome in outcomes:
             status |= outcome.fsck_status
+            if outcome.error is not None:
+                complain(outcome.error)
             if self._json:
                 kept.append(outcome)
-            elif outcome.error is not None:
-                complain(outcome.error)
-            else:
+            elif outcome.error is None:
                 write_lines(outcome_lines(outcome, everything=self._everything))
         if self._json:
-            write_text(check_document(kept, changed=any(outcome.changed for outcome in kept)))
+            print_json(check_document(kept, changed=any(outcome.changed for outcome in kept)))
         return status

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.lazy import new_app
 from zoned_tools.cli.options import DevicePaths, DryRun, Force, Json, NoUndo, Start, Undo
-from zoned_tools.cli.output import print_json
 from zoned_tools.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ app = new_app("Free emptied chunks, attach and detach the regular (cache) device
 
 
 @app.command("free")
+@prints("dm-zoned.free")
 def free(
     devices: DevicePaths,
     compact: Annotated[
@@ -71,6 +72,7 @@ Drive: TypeAlias = Annotated[str, typer.Argument(metavar="DRIVE", help="The zone
 
 
 @app.command("attach")
+@prints("dm-zoned.attach")
 def attach(
     cache: Cache,
     drive: Drive,
@@ -123,6 +125,7 @@ def attach(
 
 
 @app.command("detach")
+@prints("dm-zoned.detach")
 def detach(
     cache: Cache,
     drive: Drive,

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
+from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.options import Json
-from zoned_tools.cli.output import print_json
 from zoned_tools.errors import UsageError
 from zoned_tools.report.stream import write_lines
 
 
+@prints("explain")
 def explain(
     finding: Annotated[
         str | None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoned_tools.cli.commands.replay import print_warnings
+from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.options import (
     DevicePaths,
     Force,
@@ -20,7 +21,7 @@ from zoned_tools.cli.options import (
     ZonesFrom,
     check_layout_name,
 )
-from zoned_tools.cli.output import late_progress_bar, print_json
+from zoned_tools.cli.output import late_progress_bar
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import FsckStatus, UsageError
 from zoned_tools.formats.shared.settings import Journey
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 
 @takes_settings(Journey.LOGICAL)
+@prints("export")
 def export(
     devices: DevicePaths,
     output: Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="File to write, - for standard output.")],

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.lazy import new_app
 from zoned_tools.cli.options import DevicePath, DevicePaths, DryRun, Force, Json, LayoutName, Quiet, check_layout_name
-from zoned_tools.cli.output import print_json, progress_bar
+from zoned_tools.cli.output import progress_bar
 from zoned_tools.errors import DeviceError, UsageError
 from zoned_tools.units import parse_size
 
@@ -45,6 +46,7 @@ Conventional: TypeAlias = Annotated[
 
 
 @app.command()
+@prints("image")
 def create(
     image: Image,
     zone_size: Annotated[
@@ -175,6 +177,7 @@ def convert(
 
 
 @app.command()
+@prints("image")
 def info(device: DevicePath, json: Json = False) -> int:
     """Describe an emulated drive."""
     import numpy as np
@@ -189,6 +192,7 @@ def info(device: DevicePath, json: Json = False) -> int:
 
 
 @app.command()
+@prints("image.repair")
 def repair(device: DevicePath, dry_run: DryRun = False, json: Json = False) -> int:
     """Rebuild what the zone table beside an image has lost, as far as that is certain."""
     from zoned_tools.device.sidecar import repair_sidecar
@@ -208,6 +212,7 @@ def repair(device: DevicePath, dry_run: DryRun = False, json: Json = False) -> i
 
 
 @app.command()
+@prints("image.adopt")
 def adopt(
     devices: DevicePaths,
     zone_size: Annotated[

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.options import DevicePaths, DryRun, Json, LayoutName, NoUndo, Quiet, Start, Undo, check_layout_name
-from zoned_tools.cli.output import late_progress_bar, print_json
+from zoned_tools.cli.output import late_progress_bar
 from zoned_tools.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from zoned_tools.formats.contract import Imported, Target
 
 
+@prints("import")
 def import_raw(
     source: Annotated[
         str,

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.lazy import new_app
 from zoned_tools.cli.options import All, Allow, DevicePath, DryRun, Force, Json, NoUndo, Quiet, Settings, Start, Undo
-from zoned_tools.cli.output import print_json, progress_bar
+from zoned_tools.cli.output import progress_bar
 from zoned_tools.cli.settings import takes_settings
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.shared.settings import Journey
@@ -86,6 +87,7 @@ def _refuse_content(device: Device, *, force: bool) -> None:
 
 
 @app.command("format")
+@prints("inplace-compress.format")
 def format_volume(
     device: DevicePath,
     compressor: Compression = None,
@@ -139,6 +141,7 @@ def _line(device: str, start: int | None, table: str | None) -> str | None:
 
 
 @app.command("import")
+@prints("inplace-compress.import")
 def import_content(
     source: Annotated[str, typer.Argument(metavar="RAW", help="Raw content: a file or block device.")],
     device: DevicePath,
@@ -211,6 +214,7 @@ KnownBlocks: TypeAlias = Annotated[
 
 @app.command("check")
 @takes_settings(Journey.CHECK, Journey.REPAIR, layout=NAME)
+@prints("check")
 def check_volume(
     device: DevicePath,
     deep: Annotated[bool, typer.Option("--deep", help="Look for payloads behind wrong metadata too.")] = False,
@@ -240,6 +244,7 @@ def check_volume(
 
 @app.command("repair")
 @takes_settings(Journey.CHECK, Journey.REPAIR, layout=NAME)
+@prints("check")
 def repair_volume(
     device: DevicePath,
     relink: Annotated[
@@ -288,6 +293,7 @@ def repair_volume(
 
 
 @app.command("stat")
+@prints("inplace-compress.stat")
 def print_statistics(
     device: DevicePath,
     window: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.options import (
     DevicePaths,
     Json,
@@ -14,13 +15,14 @@ from zoned_tools.cli.options import (
     ZonesFrom,
     check_layout_name,
 )
-from zoned_tools.cli.output import complain, print_json
+from zoned_tools.cli.output import complain
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import FsckStatus, ZonedError
 from zoned_tools.formats.shared.settings import Journey
 
 
 @takes_settings(Journey.READ)
+@prints("inspect")
 def inspect(
     devices: DevicePaths,
     json: Json = False,

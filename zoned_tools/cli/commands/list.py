@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
+from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.options import Json
-from zoned_tools.cli.output import print_json
 
 
+@prints("list")
 def list_devices(
     json: Json = False,
     everything: Annotated[bool, typer.Option("--all", "-a", help="List regular block devices too.")] = False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoned_tools.cli.commands.replay import print_warnings
+from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.options import (
     DevicePaths,
     Force,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 
 @takes_settings(Journey.LOGICAL)
+@prints("map")
 def map_blocks(
     devices: DevicePaths,
     at: Annotated[
@@ -66,7 +68,7 @@ def map_blocks(
     from zoned_tools.engine.logical import opened_logical
     from zoned_tools.engine.opening import opened_target
     from zoned_tools.report.documents.targets import map_document
-    from zoned_tools.report.stream import write_line, write_text
+    from zoned_tools.report.stream import write_line
     from zoned_tools.report.targets import map_lines
 
     check_layout_name(layout)
@@ -89,7 +91,7 @@ def map_blocks(
         checked = [runs_of(target, mapper, first, count) for first, count in ranges]
         runs = (run for one in checked for run in one)
         if json:
-            write_text(map_document(target, runs))
+            print_json(map_document(target, runs))
         else:
             for line in map_lines(runs):  # at once: blocks that cannot be read end it
                 write_line(line)

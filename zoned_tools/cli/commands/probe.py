@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.options import (
     DevicePaths,
     Json,
@@ -13,10 +14,11 @@ from zoned_tools.cli.options import (
     Start,
     ZonesFrom,
 )
-from zoned_tools.cli.output import complain, print_json
+from zoned_tools.cli.output import complain
 from zoned_tools.errors import FsckStatus
 
 
+@prints("probe")
 def probe(
     devices: DevicePaths,
     json: Json = False,

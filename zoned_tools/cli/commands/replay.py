@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.options import DevicePaths, DryRun, Json, LayoutName, Settings, Start, check_layout_name
-from zoned_tools.cli.output import print_json
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import FsckStatus, UsageError
 from zoned_tools.formats.shared.settings import Journey
@@ -31,6 +31,7 @@ def print_warnings(mapper: Mapper, target: Target) -> None:
 
 
 @takes_settings(Journey.LOGICAL)
+@prints("replay")
 def replay(
     devices: DevicePaths,
     trace: Annotated[

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from zoned_tools.cli.documents import expect, print_json, prints, want
 from zoned_tools.cli.options import DevicePaths, ZonesFrom
 from zoned_tools.cli.output import complain
 from zoned_tools.errors import DeviceError, FsckStatus, UsageError, ZonedError
 from zoned_tools.units import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from zoned_tools.device.base import Geometry
     from zoned_tools.device.zones import IntArray, ZoneTable
@@ -34,6 +35,7 @@ class Format(StrEnum):
     JSONL = "jsonl"
 
 
+@prints("report")
 def report(
     devices: DevicePaths,
     form: Annotated[Format, typer.Option("--format", help="Output form.")] = Format.TABLE,
@@ -62,36 +64,77 @@ def report(
     """Print the zone report of a drive."""
     from zoned_tools.device.opening import refuse_twice
     from zoned_tools.engine.adopting import RawCopies
-    from zoned_tools.report.stream import write_lines, write_text
 
-    if json:
+    if json or form is Format.JSON:
         form = Format.JSON
+        want()
+    if summary:
+        expect("report.summary")
     start = parse_size(offset)
     refuse_twice(devices)
     if only is not None:
         _refuse_filter(only)
-    several = len(devices) > 1
-    raw_copies = RawCopies(devices, by_content=origin == "content")
-    separator = ""
-    status = FsckStatus.CLEAN
-    if form is Format.JSON and several:
-        from zoned_tools.report.documents.drives import REPORT
+    drives = _Drives(devices, RawCopies(devices, by_content=origin == "content"), start, count, only)
+    if form is Format.JSON:
+        drives.print_document(summary=summary)
+    else:
+        drives.print_text(form, summary=summary, info=info)
+    return drives.status
 
-        write_lines([f'{{"schema": "{REPORT}", "drives": ['])
-    for path in devices:
-        try:
-            zones = _zones_of(path, raw_copies, start, count, by_content=origin == "content")
-        except ZonedError as error:
-            status |= complain(error)
-            continue
-        write_text([separator])
-        if several and form in (Format.TABLE, Format.BLKZONE, Format.ZBD) and not (info or summary):
-            write_lines([f"{path}:"])
-        _report_one(path, zones, form, only, summary=summary, info=info)
-        separator = ",\n" if form is Format.JSON else ""
-    if form is Format.JSON and several:
-        write_lines(["]}"])
-    return status
+
+class _Drives:
+    """The drives of a report, one after the other; one that cannot be read is told and passed over."""
+
+    def __init__(
+        self, paths: list[str], raw_copies: RawCopies, first_sector: int, count: int | None, only: str | None
+    ) -> None:
+        self._paths = paths
+        self._raw_copies = raw_copies
+        self._first_sector = first_sector
+        self._count = count
+        self._only = only
+        self.status = FsckStatus.CLEAN
+
+    def _zones(self) -> Iterator[_Zones]:
+        for path in self._paths:
+            try:
+                zones = _zones_of(path, self._raw_copies, self._first_sector, self._count)
+            except ZonedError as error:
+                self.status |= complain(error)
+                continue
+            yield zones if self._only is None else zones.filtered(self._only)
+
+    def print_document(self, *, summary: bool) -> None:
+        """``zoned.report``, drive by drive."""
+        from zoned_tools.report import zones as render
+        from zoned_tools.report.documents.drives import REPORT, SUMMARY
+        from zoned_tools.report.stream import elements, encode
+
+        def pieces(zones: _Zones) -> str | Iterator[str]:
+            if summary:
+                return encode({**zones.facts, "summary": render.summarize(zones.table)})
+            return render.json_drive(zones.facts, zones.table, zones.numbers)
+
+        print_json({"schema": SUMMARY if summary else REPORT, "drives": elements(map(pieces, self._zones()))})
+
+    def print_text(self, form: Format, *, summary: bool, info: bool) -> None:
+        """Lines, behind the path of each of several drives where they do not tell it."""
+        from zoned_tools.report import zones as render
+        from zoned_tools.report.stream import write_lines
+
+        for zones in self._zones():
+            path = zones.facts["device"]
+            if len(self._paths) > 1 and form in _FOR_PEOPLE and not (info or summary):
+                write_lines([f"{path}:"])
+            if info and form in _FOR_PEOPLE:
+                write_lines(render.zbd_info_lines(path, zones.geometry))
+            if summary:
+                write_lines(render.summary_lines(path, zones.geometry, zones.table))
+            else:
+                write_lines(_rows(form, zones))
+
+
+_FOR_PEOPLE = (Format.TABLE, Format.BLKZONE, Format.ZBD)
 
 
 def _refuse_filter(words: str) -> None:
@@ -105,16 +148,25 @@ def _refuse_filter(words: str) -> None:
 
 
 class _Zones(NamedTuple):
-    """Zones of a drive, from the one with number ``first`` on."""
+    """Zones of a drive, and their ``numbers``."""
 
     facts: DriveFacts
     geometry: Geometry
     table: ZoneTable
-    first: int
+    numbers: IntArray
+
+    def filtered(self, words: str) -> _Zones:
+        """The zones that a filter passes."""
+        from zoned_tools.report.zones import filter_mask
+
+        mask = filter_mask(self.table, words)
+        return self._replace(table=self.table[mask], numbers=self.numbers[mask])
 
 
-def _zones_of(path: str, raw_copies: RawCopies, first_sector: int, count: int | None, *, by_content: bool) -> _Zones:
+def _zones_of(path: str, raw_copies: RawCopies, first_sector: int, count: int | None) -> _Zones:
     """Zones of a drive, of a raw copy, or of a zone table by itself, as ``zbd report``."""
+    import numpy as np
+
     from zoned_tools.device.image import SIDECAR_SUFFIX, read_dump
     from zoned_tools.device.opening import open_device
     from zoned_tools.device.zones import SECTOR_BYTES
@@ -126,12 +178,12 @@ def _zones_of(path: str, raw_copies: RawCopies, first_sector: int, count: int | 
             raise UsageError("offset is greater than or equal to device size", device=path)
         first = geometry.zone_of(first_sector * SECTOR_BYTES)
         rows = table[first : None if count is None else first + count]
-        return _Zones(drive_facts(path, geometry, source), geometry, rows, first)
+        return _Zones(drive_facts(path, geometry, source), geometry, rows, np.arange(first, first + len(rows)))
 
     if path.endswith((SIDECAR_SUFFIX, "_zone_info.dump")):
         saved = read_dump(path)
         return part(saved.geometry, saved.table, "sidecar")
-    with open_device(path, content=False, sidecar=not by_content) as device:
+    with open_device(path, content=False, sidecar=not raw_copies.by_content) as device:
         if device.geometry.is_zoned:
             return part(device.geometry, device.zones(), source_of_zones(device))
     derived = raw_copies.zones(path)
@@ -140,37 +192,11 @@ def _zones_of(path: str, raw_copies: RawCopies, first_sector: int, count: int | 
     return part(*derived, "derived")
 
 
-def _report_one(path: str, zones: _Zones, form: Format, only: str | None, *, summary: bool, info: bool) -> None:
-    import numpy as np
-
-    from zoned_tools.report import zones as render
-    from zoned_tools.report.stream import write_lines
-
-    facts, geometry, table, first = zones
-    numbers = np.arange(first, first + len(table))
-    if only is not None:
-        mask = render.filter_mask(table, only)
-        table, numbers = table[mask], numbers[mask]
-    if summary and form is Format.JSON:
-        from zoned_tools.cli.output import print_json
-
-        print_json({**facts, "summary": render.summarize(table)})
-        return
-    if info and form in (Format.TABLE, Format.ZBD, Format.BLKZONE):
-        write_lines(render.zbd_info_lines(path, geometry))
-    if summary:
-        write_lines(render.summary_lines(path, geometry, table))
-        return
-    if form is Format.JSON:
-        write_lines(render.json_document(facts, table, numbers))
-    else:
-        write_lines(_rows(form, table, numbers))
-
-
-def _rows(form: Format, table: ZoneTable, numbers: IntArray) -> Iterable[str]:
+def _rows(form: Format, zones: _Zones) -> Iterable[str]:
     """One line a zone."""
     from zoned_tools.report import zones as render
 
+    table, numbers = zones.table, zones.numbers
     match form:
         case Format.BLKZONE:
             return render.blkzone_lines(table)
@@ -179,6 +205,6 @@ def _rows(form: Format, table: ZoneTable, numbers: IntArray) -> Iterable[str]:
         case Format.CSV:
             return render.csv_lines(table, numbers)
         case Format.JSONL:
-            return render.json_lines(table, numbers)
+            return render.json_lines(zones.facts["device"], table, numbers)
         case _:
             return render.table_lines(table, numbers)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.options import DevicePath, Json, LayoutName, Mapfiles, Quiet, check_layout_name
-from zoned_tools.cli.output import print_json, progress_bar
+from zoned_tools.cli.output import progress_bar
 from zoned_tools.errors import FsckStatus
 
 
+@prints("scan")
 def scan(
     device: DevicePath, json: Json = False, quiet: Quiet = False, layout: LayoutName = None, mapfile: Mapfiles = None
 ) -> int:

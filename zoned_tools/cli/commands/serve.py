@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoned_tools.cli.commands.replay import print_warnings
+from zoned_tools.cli.documents import announce, prints
 from zoned_tools.cli.options import (
     DevicePaths,
     Json,
@@ -128,6 +129,7 @@ class _Access:
 
 
 @takes_settings(Journey.LOGICAL)
+@prints("serve")
 def serve(
     devices: DevicePaths,
     *,
@@ -204,12 +206,12 @@ def _idle_work(mapper: Mapper) -> Callable[[], object] | None:
 
 def _announce(target: Target, mapper: Mapper, uri: str, *, json: bool) -> None:
     """Say where clients find the server; a script waits for this line."""
-    from zoned_tools.report.stream import encode, write_line
+    from zoned_tools.report.stream import write_line
 
     if json:
         from zoned_tools.report.documents.targets import serve_document
 
-        write_line(encode(serve_document(target, mapper, uri)))
+        announce(serve_document(target, mapper, uri))
     else:
         write_line(uri)
     sys.stdout.flush()

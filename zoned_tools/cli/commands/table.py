@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.options import (
     DevicePaths,
     Json,
@@ -13,12 +14,12 @@ from zoned_tools.cli.options import (
     ZonesFrom,
     check_layout_name,
 )
-from zoned_tools.cli.output import print_json
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.formats.shared.settings import Journey
 
 
 @takes_settings(Journey.TABLE)
+@prints("table")
 def print_table(
     devices: DevicePaths,
     settings: Settings = None,

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
+from zoned_tools.cli.documents import expect, print_json, prints
 from zoned_tools.cli.options import DryRun, Json
-from zoned_tools.cli.output import print_json
 from zoned_tools.errors import UsageError
 
 
+@prints("undo")
 def undo(
     file: Annotated[
         str | None, typer.Argument(metavar="FILE", help="Undo file (see --list).", show_default=False)
@@ -30,6 +31,7 @@ def undo(
 ) -> int:
     """Play an undo file back."""
     if everything:
+        expect("undo.list")
         return _list(json=json)
     if file is None:
         raise UsageError("no undo file is named", hint="zoned undo --list shows those that there are")

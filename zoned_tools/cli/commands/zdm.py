@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.lazy import new_app
 from zoned_tools.cli.options import DevicePath, Json, Start
-from zoned_tools.cli.output import print_json
 from zoned_tools.report.stream import write_lines
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def _state(path: str, start: int | None) -> Iterator[State]:
 
 
 @app.command("status")
+@prints("zdm.status")
 def status(device: DevicePath, start: Start = None, json: Json = False) -> int:
     """Print used, available and discarded blocks, cache and journal pages."""
     from zoned_tools.report.documents.zdm import zdm_status_document
@@ -44,6 +45,7 @@ def status(device: DevicePath, start: Start = None, json: Json = False) -> int:
 
 
 @app.command("zones")
+@prints("zdm.zones")
 def zones(device: DevicePath, start: Start = None, json: Json = False) -> int:
     """Print the write pointer and free estimate of every data zone."""
     from zoned_tools.report.documents.zdm import zdm_zones_document
@@ -58,6 +60,7 @@ def zones(device: DevicePath, start: Start = None, json: Json = False) -> int:
 
 
 @app.command("report")
+@prints("zdm.report")
 def report(device: DevicePath, json: Json = False) -> int:
     """Print the zones of the drive with their conditions and types."""
     from zoned_tools.device.opening import open_device

@@ -8,8 +8,9 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.lazy import new_app
-from zoned_tools.cli.options import DevicePath, DryRun, NoUndo, Undo
+from zoned_tools.cli.options import DevicePath, DryRun, Json, NoUndo, Undo
 from zoned_tools.errors import DeviceError, UsageError
 
 app = new_app("Reset, open, close or finish zones.")
@@ -45,12 +46,21 @@ class _Choice:
 
 
 def _manage(
-    operation: str, path: str, choice: _Choice, *, dry_run: bool, force: bool, undo: str | None, no_undo: bool
+    operation: str,
+    path: str,
+    choice: _Choice,
+    *,
+    dry_run: bool,
+    force: bool,
+    undo: str | None,
+    no_undo: bool,
+    json: bool,
 ) -> int:
     from zoned_tools.cli.changes import execute
     from zoned_tools.device.base import ZoneOperation
     from zoned_tools.device.opening import open_device
     from zoned_tools.engine.zone_commands import plan_whole_drive, plan_zone_command, refuse_loss
+    from zoned_tools.report.documents.changes import zone_document
 
     named = choice.offset is not None or choice.zone is not None
     if choice.everything == named or (choice.offset is not None and choice.zone is not None):
@@ -70,7 +80,9 @@ def _manage(
             plan = plan_zone_command(device, command, first, count)
         if not force:
             refuse_loss(device, command, first, count)
-        execute(plan, (device,), dry_run=dry_run, undo=undo, no_undo=no_undo)
+        carried = execute(plan, (device,), dry_run=dry_run, silent=json, undo=undo, no_undo=no_undo)
+    if json:
+        print_json(zone_document(path, operation, (first, count), plan, carried))
     return 0
 
 
@@ -100,11 +112,12 @@ def _command(operation: str, summary: str) -> None:
         force: ForceZones = False,
         undo: Undo = None,
         no_undo: NoUndo = False,
+        json: Json = False,
     ) -> int:
         choice = _Choice(offset, zone, count, everything)
-        return _manage(operation, device, choice, dry_run=dry_run, force=force, undo=undo, no_undo=no_undo)
+        return _manage(operation, device, choice, dry_run=dry_run, force=force, undo=undo, no_undo=no_undo, json=json)
 
-    app.command(operation, help=summary)(run)
+    app.command(operation, help=summary)(prints("zone")(run))
 
 
 for _operation, _summary in (

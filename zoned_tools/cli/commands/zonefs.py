@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, TypeAlias, cast
 
 import typer
 
+from zoned_tools.cli.documents import expect, print_json, prints
 from zoned_tools.cli.lazy import new_app
 from zoned_tools.cli.options import DevicePath, DryRun, Json, Mapfiles, NoUndo, Quiet, Settings, Start, Undo
-from zoned_tools.cli.output import print_json, progress_bar
+from zoned_tools.cli.output import progress_bar
 from zoned_tools.cli.settings import takes_settings
 from zoned_tools.errors import DeviceError, FsckStatus, UsageError
 from zoned_tools.formats.shared.settings import Journey
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from zoned_tools.device.plan import Plan
+    from zoned_tools.engine.changing import Carried
     from zoned_tools.formats.zonefs.mapper.open import ZonefsTree
 
 app = new_app("List, read, write, check and mount the files of a zonefs volume.")
@@ -75,6 +77,7 @@ def _kernel_options(kernel: str | None) -> dict[str, str]:
 
 
 @app.command("ls")
+@prints("zonefs.ls")
 def list_files(
     device: DevicePath,
     path: AnyPath = "/",
@@ -86,13 +89,17 @@ def list_files(
 ) -> None:
     """List files and directories, at and below PATH."""
     from zoned_tools.report.stream import write_lines
-    from zoned_tools.report.zonefs import json_lines, text_lines
+    from zoned_tools.report.zonefs import list_document, text_lines
 
     with _tree(device, start, options=_kernel_options(kernel), mapfiles=mapfile) as tree:
-        write_lines(json_lines(tree, path) if json else text_lines(tree, path, details=details))
+        if json:
+            print_json(list_document(tree, path))
+        else:
+            write_lines(text_lines(tree, path, details=details))
 
 
 @app.command("stat")
+@prints("zonefs.stat")
 def stat_file(
     device: DevicePath,
     path: AnyPath = "/",
@@ -109,6 +116,8 @@ def stat_file(
     from zoned_tools.report.stream import write_lines
     from zoned_tools.report.tree import tree_lines
 
+    if file_system:
+        expect("zonefs.statfs")
     with _tree(device, start, options=_kernel_options(kernel), mapfiles=mapfile) as tree:
         entry = documents.zonefs_entry(tree.stat(path))
         figures = documents.zonefs_figures(tree) if file_system else None
@@ -181,6 +190,7 @@ def _source(name: str) -> Iterator[tuple[BinaryIO, int]]:
 
 
 @app.command("put")
+@prints("zonefs.put")
 def put_content(
     device: DevicePath,
     path: FilePath,
@@ -220,6 +230,7 @@ def put_content(
 
 
 @app.command("truncate")
+@prints("zonefs.truncate")
 def truncate_file(
     device: DevicePath,
     path: FilePath,
@@ -227,36 +238,43 @@ def truncate_file(
     dry_run: DryRun = False,
     undo: Undo = None,
     no_undo: NoUndo = False,
+    json: Json = False,
     start: Start = None,
 ) -> None:
     """Empty a sequential file (SIZE 0), or fill it up (max)."""
+    from zoned_tools.engine.changing import Carried
     from zoned_tools.formats.zonefs.transfer import truncate_plan
+    from zoned_tools.report.documents.zonefs import zonefs_truncate_document
     from zoned_tools.report.stream import write_line
     from zoned_tools.report.zonefs import truncate_line
     from zoned_tools.units import parse_size
 
     number = None if size == "max" else parse_size(size)
+    carried = Carried(changed=False)
     with _tree(device, start, writable=True, dry_run=dry_run) as tree:
         ref = tree.file(path)
-        wanted = ref.capacity_bytes if number is None else number
-        if dry_run:
-            tree.check_truncate(path, wanted)
-            write_line(truncate_line(device, ref.path, (ref.size_bytes, wanted)))
-        else:
-            _execute(tree, truncate_plan(tree, path, wanted), undo=undo, no_undo=no_undo)
+        sizes = (ref.size_bytes, ref.capacity_bytes if number is None else number)
+        plan = truncate_plan(tree, path, sizes[1])
+        if not dry_run:
+            carried = _execute(tree, plan, undo=undo, no_undo=no_undo)
+    if json:
+        print_json(zonefs_truncate_document(ref.path, sizes, carried))
+    elif dry_run:
+        write_line(truncate_line(device, ref.path, sizes))
 
 
-def _execute(tree: ZonefsTree, plan: Plan, *, undo: str | None, no_undo: bool) -> None:
+def _execute(tree: ZonefsTree, plan: Plan, *, undo: str | None, no_undo: bool) -> Carried:
     """Carry out what changes files; the volume stays the same one."""
     from zoned_tools.cli.changes import execute
     from zoned_tools.engine.changing import identity_of
 
     device = tree.volume.device
-    execute(plan, [device], undo=undo, no_undo=no_undo, identity_after=identity_of([device]))
+    return execute(plan, [device], undo=undo, no_undo=no_undo, identity_after=identity_of([device]))
 
 
 @app.command("check")
 @takes_settings(Journey.CHECK, Journey.REPAIR, layout="zonefs")
+@prints("check")
 def check_volume(
     device: DevicePath,
     repair: Annotated[bool, typer.Option("--repair", help="Plan a repair of what is found, and carry it out.")] = False,
@@ -281,6 +299,7 @@ def check_volume(
 
 
 @app.command("inspect")
+@prints("inspect")
 def inspect_volume(device: DevicePath, json: Json = False, start: Start = None) -> int:
     """Print the super block, field by field."""
     from zoned_tools.cli.commands.inspect import inspect

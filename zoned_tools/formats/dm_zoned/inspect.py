@@ -56,7 +56,7 @@ def _tree(state: TargetState) -> dict[str, object]:
     }
     if state.chosen is not None and state.layout is not None:
         examined = survey_set(content_of(state, state.chosen))
-        tree["layout"] = _layout(state.layout)
+        tree["places"] = _layout(state.layout)
         tree["usage"] = _usage(state, examined)
         tree["chunks"] = _chunks(state.geometry, examined)
     return tree

@@ -5,6 +5,7 @@ it. The definitions are TypedDicts: keys that name a unit are in that unit, byte
 words of the text output. JSON Schemas are generated from them (:mod:`zoned_tools.report.schemas`).
 
 ==================  ===================================================
+`envelope`          how a command ended; the keys that end every document
 `drives`            zone reports, emulated drives, lists, probes
 `targets`           what commands over any layout print
 `undo`              what is undone, and the undo files that there are
@@ -23,6 +24,15 @@ _Definition = TypeVar("_Definition", bound=type)
 
 COMPLETED_BY_LAYOUTS: set[type] = set()
 """Definitions that name only some of their document's keys."""
+
+FILES: set[type] = set()
+"""Definitions of files: not what a command prints, they have no envelope."""
+
+
+def is_a_file(definition: _Definition) -> _Definition:
+    """Mark a definition of a file."""
+    FILES.add(definition)
+    return definition
 
 
 def layout_adds_keys(definition: _Definition) -> _Definition:

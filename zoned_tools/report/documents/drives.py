@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ZoneRow(TypedDict):
-    """One zone of ``zoned.report/1``; the write pointer is null where the zone has none."""
+    """One zone of ``zoned.report/2``; the write pointer is null where the zone has none."""
 
     zone: int
     start_bytes: int
@@ -38,7 +38,6 @@ class ZoneRow(TypedDict):
 class DriveFacts(TypedDict):
     """A drive ahead of its zones; a limit of 0 is none. ``zone_table``: where the zones come from."""
 
-    schema: Literal["zoned.report/1"]
     device: str
     zone_table: ZoneSource | None
     model: Model
@@ -53,8 +52,8 @@ class DriveFacts(TypedDict):
     max_active_zones: int
 
 
-class ReportDocument(DriveFacts):
-    """``zoned.report/1`` of one drive."""
+class ReportRow(DriveFacts):
+    """One drive of ``zoned.report/2``."""
 
     zones: list[ZoneRow]
 
@@ -69,26 +68,33 @@ class ReportSummary(TypedDict):
     conditions: dict[str, int]
 
 
-class ReportSummaryDocument(DriveFacts):
-    """``zoned.report/1`` of ``--summary``."""
+class ReportDocument(TypedDict):
+    """``zoned.report/2``: the drives in the order given, without those that an error is about."""
+
+    schema: Literal["zoned.report/2"]
+    drives: list[ReportRow]
+
+
+class SummaryRow(DriveFacts):
+    """One drive of ``zoned.report.summary/1``."""
 
     summary: ReportSummary
 
 
-class ReportsDocument(TypedDict):
-    """``zoned.report/1`` of several drives, each as it is by itself."""
-
-    schema: Literal["zoned.report/1"]
-    drives: list[ReportDocument | ReportSummaryDocument]
+REPORT: Final = "zoned.report/2"
+SUMMARY: Final = "zoned.report.summary/1"
 
 
-REPORT: Final = "zoned.report/1"
+class SummaryDocument(TypedDict):
+    """``zoned.report.summary/1``: counts of zones instead of zones (``--summary``)."""
+
+    schema: Literal["zoned.report.summary/1"]
+    drives: list[SummaryRow]
 
 
 def drive_facts(path: str, geometry: Geometry, zone_table: ZoneSource | None) -> DriveFacts:
-    """Everything of a ``zoned.report/1`` document but the zones."""
+    """Everything of a drive in ``zoned.report/2`` but its zones."""
     return {
-        "schema": REPORT,
         "device": path,
         "zone_table": zone_table,
         "model": geometry.model,

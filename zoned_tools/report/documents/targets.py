@@ -6,11 +6,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
 from zoned_tools.engine.raw_copies import ZoneSource, zone_table_of
-from zoned_tools.report.documents import layout_adds_keys
-from zoned_tools.report.stream import array, document, encode
+from zoned_tools.report.documents import is_a_file, layout_adds_keys
+from zoned_tools.report.stream import array, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from zoned_tools.engine.export import ExportResult, LostRange
     from zoned_tools.engine.logical import MappedRun
@@ -174,10 +174,9 @@ def _facts(target: Target) -> TargetFacts:
 
 
 @layout_adds_keys
-class InspectDocument(_TargetFacts):
-    """``zoned.inspect/1``: the layout's own tree beside the facts; that of dm-zoned has its places under ``layout``."""
+class InspectDocument(TargetFacts):
+    """``zoned.inspect/1``: the layout's own tree beside the facts."""
 
-    layout: str | dict[str, object]
     schema: Literal["zoned.inspect/1"]
 
 
@@ -187,6 +186,7 @@ def inspect_document(target: Target, tree: Mapping[str, object]) -> dict[str, ob
     return {**facts, **tree}
 
 
+@is_a_file
 @layout_adds_keys
 class DumpFile(TypedDict):
     """``zoned.dump/1``, what ``zoned restore`` reads."""
@@ -266,6 +266,7 @@ class OrphanRow(TypedDict):
     pairs: list[int]
 
 
+@is_a_file
 class OrphansDocument(TargetFacts):
     """``zoned.orphans/1``: the file ``orphans.json`` beside the zones."""
 
@@ -400,10 +401,10 @@ class MapDocument(TypedDict):
 MAP: Final = "zoned.map/1"
 
 
-def map_document(target: Target, runs: Iterable[MappedRun]) -> Iterator[str]:
-    """The pieces of a ``zoned.map/1`` document; a fragmented drive has millions of extents."""
+def map_document(target: Target, runs: Iterable[MappedRun]) -> dict[str, object]:
+    """The fields of a ``zoned.map/1`` document; a fragmented drive has millions of extents, which are JSON text."""
     facts = {"schema": MAP, "zone_table": zone_table_of(target)}
-    return document({**facts, "extents": array(encode(map_row(run)) for run in runs)})
+    return {**facts, "extents": array(encode(map_row(run)) for run in runs)}
 
 
 class ReplayDocument(TargetFacts):

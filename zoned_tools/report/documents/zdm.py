@@ -86,20 +86,19 @@ def zdm_zones_document(device: str, state: State) -> ZdmZonesDocument:
 
 
 class ZdmReportDocument(TypedDict):
-    """``zoned.zdm.report/1``: each zone as in ``zoned.report/1``."""
+    """``zoned.zdm.report/1``: each zone as in ``zoned.report/2``."""
 
     schema: Literal["zoned.zdm.report/1"]
     device: str
     zones: list[ZoneRow]
 
 
-def zdm_report_document(device: str, table: ZoneTable) -> ZdmReportDocument:
-    """Every zone of the drive."""
-    import json
-
+def zdm_report_document(device: str, table: ZoneTable) -> dict[str, object]:
+    """The fields of :class:`ZdmReportDocument`, the zones as JSON text."""
     import numpy as np
 
-    from zoned_tools.report.zones import json_lines
+    from zoned_tools.report.stream import elements
+    from zoned_tools.report.zones import json_rows
 
-    rows: list[ZoneRow] = [json.loads(line) for line in json_lines(table, np.arange(len(table)))]
-    return {"schema": "zoned.zdm.report/1", "device": device, "zones": rows}
+    rows = json_rows(table, np.arange(len(table)))
+    return {"schema": "zoned.zdm.report/1", "device": device, "zones": elements(rows)}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypedDict
 from zoned_tools.formats.zonefs.mapper.tree import StatFsRow
 
 if TYPE_CHECKING:
+    from zoned_tools.engine.changing import Carried
     from zoned_tools.formats.zonefs.mapper.files import Stat
     from zoned_tools.formats.zonefs.mapper.open import ZonefsTree
     from zoned_tools.formats.zonefs.transfer import Put
@@ -109,6 +110,29 @@ class ZonefsPutDocument(TypedDict):
     path: str
     offset_bytes: int
     length_bytes: int
+
+
+class ZonefsTruncateDocument(TypedDict):
+    """``zoned.zonefs.truncate/1``; ``undo`` is the undo file, null without one."""
+
+    schema: Literal["zoned.zonefs.truncate/1"]
+    changed: bool
+    path: str
+    size_bytes: int
+    new_size_bytes: int
+    undo: str | None
+
+
+def zonefs_truncate_document(path: str, sizes_bytes: tuple[int, int], carried: Carried) -> ZonefsTruncateDocument:
+    """A truncation; the size before and after it."""
+    return {
+        "schema": "zoned.zonefs.truncate/1",
+        "changed": carried.changed,
+        "path": path,
+        "size_bytes": sizes_bytes[0],
+        "new_size_bytes": sizes_bytes[1],
+        "undo": carried.undo_path or None,
+    }
 
 
 def zonefs_put_document(put: Put, *, changed: bool) -> ZonefsPutDocument:

@@ -19,9 +19,10 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
-from typing import Literal, TypeAlias, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Literal, TypeAlias, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 from zoned_tools.report import documents
+from zoned_tools.report.documents.envelope import Envelope
 from zoned_tools.report.schemas import file_name
 
 Schema: TypeAlias = dict[str, object]
@@ -60,11 +61,35 @@ def definitions() -> dict[str, list[type]]:
 
 
 def _document(name: str, forms: list[type]) -> Schema:
+    """A file as it is; what a command prints has the envelope's keys too, and may be nothing but an envelope."""
     parts: dict[str, Schema] = {}
-    references = [_schema_of(form, parts) for form in forms]
+    if documents.FILES.issuperset(forms):
+        bodies = [_schema_of(form, parts) for form in forms]
+    else:
+        bodies = [_ended(_object(form, parts), parts) for form in forms]
+        bodies.append(_without_result(name, parts))
     head: Schema = {"$schema": DIALECT, "title": name}
-    body: Schema = references[0] if len(references) == 1 else {"anyOf": references}
+    body: Schema = bodies[0] if len(bodies) == 1 else {"anyOf": bodies}
     return {**head, **body, "$defs": dict(sorted(parts.items()))}
+
+
+def _ended(body: Schema, parts: dict[str, Schema]) -> Schema:
+    """An object with the envelope's keys."""
+    end = _object(Envelope, parts)
+    properties = {**cast("Schema", body["properties"]), **cast("Schema", end["properties"])}
+    required = [*cast("list[str]", body["required"]), *cast("list[str]", end["required"])]
+    return {**body, "properties": properties, "required": required}
+
+
+def _without_result(name: str, parts: dict[str, Schema]) -> Schema:
+    head: Schema = {
+        "type": "object",
+        "description": "A command that came to no result.",
+        "properties": {"schema": {"const": name}},
+        "required": ["schema"],
+        "additionalProperties": False,
+    }
+    return _ended(head, parts)
 
 
 def _schema_of(kind: object, parts: dict[str, Schema]) -> Schema:

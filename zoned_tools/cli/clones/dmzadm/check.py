@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from zoned_tools.cli.changes import print_undo
 from zoned_tools.cli.clones.dmzadm.arguments import parse_number
 from zoned_tools.cli.clones.dmzadm.members import opened_members
+from zoned_tools.cli.documents import print_json
 from zoned_tools.cli.settings import parse_settings
 from zoned_tools.engine.checking import CheckRequest, Outcome, gather
 from zoned_tools.engine.repairing import RepairRequest, refuse_unknown, repair_target
@@ -16,7 +17,7 @@ from zoned_tools.formats import dm_zoned
 from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, NoValidSuperBlockError
 from zoned_tools.report import dmzadm as text
 from zoned_tools.report.check import check_document
-from zoned_tools.report.stream import write_lines, write_text
+from zoned_tools.report.stream import write_lines
 
 if TYPE_CHECKING:
     from zoned_tools.cli.clones.dmzadm.arguments import Arguments
@@ -32,7 +33,7 @@ def check_devices(arguments: Arguments) -> int:
         evidence, stop = gather(target, CheckRequest().options(dm_zoned.LAYOUT))
         stop = stop or _lost(evidence)
         if arguments.json:
-            write_text(check_document([Outcome(target.paths, target.layout, evidence)], changed=False))
+            print_json(check_document([Outcome(target.paths, target.layout, evidence)], changed=False))
         else:
             _tell(evidence, stop, verbose=arguments.verbose, every_zone=arguments.very_verbose)
         if stop is not None:
@@ -77,7 +78,7 @@ def repair_devices(arguments: Arguments) -> int:
     evidence = outcome.evidence
     assert evidence is not None
     if arguments.json:
-        write_text(check_document([outcome], changed=outcome.changed))
+        print_json(check_document([outcome], changed=outcome.changed))
     else:
         write_lines(text.repair_lines(outcome, dry_run=arguments.dry_run))
     return int(evidence.has_errors)

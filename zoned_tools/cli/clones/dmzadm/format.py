@@ -54,7 +54,7 @@ def format_devices(arguments: Arguments) -> int:
             _print_format(arguments, target, result)
         _write_format(arguments, target, result)
     if arguments.json:
-        from zoned_tools.cli.output import print_json
+        from zoned_tools.cli.documents import print_json
         from zoned_tools.report.documents.clones import dmzadm_format_document
 
         print_json(dmzadm_format_document(target, result, changed=not arguments.dry_run))

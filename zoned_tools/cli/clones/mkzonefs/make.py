@@ -86,7 +86,7 @@ class Mkzonefs:
     def run(self) -> None:
         """Check, describe, and carry out or (``--dry-run``) print the plan."""
         from zoned_tools.cli.changes import print_plan
-        from zoned_tools.cli.output import print_json
+        from zoned_tools.cli.documents import print_json
         from zoned_tools.engine.content import refuse_content
         from zoned_tools.formats.zonefs.format import (
             check_resets,

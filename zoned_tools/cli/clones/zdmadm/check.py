@@ -9,6 +9,7 @@ from zoned_tools.cli.clones.zdmadm.session import NO_IDENTITY
 from zoned_tools.engine.checking import CheckRequest, check_target
 from zoned_tools.report import zdmadm as text
 from zoned_tools.report.check import check_document
+from zoned_tools.report.stream import members
 
 if TYPE_CHECKING:
     from zoned_tools.cli.clones.zdmadm.session import Session
@@ -31,6 +32,6 @@ def check(session: Session) -> int:
     outcome = check_target(session.target, CheckRequest())
     session.say(*text.check_lines(outcome))
     if session.quiet:
-        document = json.loads("".join(check_document([outcome], changed=False)))
+        document = json.loads("".join(members(check_document([outcome], changed=False))) + "}")
         session.document = document if len(session.arguments.paths) == 1 else document["devices"][0]
     return int(outcome.fsck_status != 0)

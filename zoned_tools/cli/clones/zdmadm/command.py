@@ -91,7 +91,7 @@ def _complain(error: ZonedError) -> None:
 
 
 def _print_documents(arguments: Arguments, documents: list[ZdmadmDocument | CheckedRow]) -> None:
-    from zoned_tools.cli.output import print_json
+    from zoned_tools.cli.documents import print_json
     from zoned_tools.report.documents.clones import zdmadm_devices
 
     if len(arguments.paths) > 1:
