@@ -30,6 +30,7 @@ from zoned_tools.formats.dm_zoned.mapper.read import MAX_GAP_BLOCKS
 from zoned_tools.formats.dm_zoned.mapper.sets import REPAIR_HINT, open_for_writing
 from zoned_tools.formats.dm_zoned.mapper.write import MAX_CHANGED_BLOCKS
 from zoned_tools.formats.dm_zoned.settings import SETTINGS
+from zoned_tools.text import shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +75,9 @@ def refuse_unsound(evidence: DmZonedEvidence, accepted: frozenset[str] = frozens
             continue
         if group.severity is Severity.ERROR or group.code == "sets-gen-differ":
             first = next(iter(group))
-            hint = REPAIR_HINT if group.severity is Severity.ERROR else "dmzadm --repair brings both sets together"
+            paths = " ".join(shell_word(path) for path in evidence.target.paths)
+            sync = f"dmzadm --repair {paths} brings both sets together, which loses nothing"
+            hint = REPAIR_HINT if group.severity is Severity.ERROR else sync
             raise RefusedError(f"{first.id}: {first.message}", device=evidence.target.device.path, hint=hint)
 
 
