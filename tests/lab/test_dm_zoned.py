@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -144,6 +145,17 @@ def test_start_and_stop(small_drive: str) -> None:
             assert refused.status == 1
             assert "in use" in refused.err
             assert len(refused.err.splitlines()) == 1
+        refused = program("dmzadm", "--check", small_drive, status=None)
+        assert (refused.status, "(named)" in refused.err) == (1, True)
+        assert "already started as named" in program("dmzadm", "--start", small_drive, status=None).err
+        live = program("zoned", "check", "--json", small_drive)
+        assert "what is read is live" in live.err
+        assert "(named)" in json.loads(live.out)["devices"][0]["facts"]["live"][small_drive]
+        random_zones = run("dmsetup", "status", "named").stdout.split(" random")[0].split()[-1]
+        figures = program("zoned", "metrics", small_drive).out
+        for name, value in zip(("free_zones", "zones"), random_zones.split("/"), strict=True):
+            assert f'zoned_dm_zoned_{name}{{device="{small_drive}",label="named",kind="random"}} {value}\n' in figures
+        assert json.loads(program("zoned", "inspect", "--json", small_drive).out)["running"]["name"] == "named"
         fio("/dev/mapper/named", seed=3, amount="1m")
     finally:
         program("dmzadm", "--stop", small_drive)

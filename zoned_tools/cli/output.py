@@ -10,7 +10,7 @@ from zoned_tools.cli.documents import record_error
 from zoned_tools.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from zoned_tools.errors import FsckStatus, ZonedError
 
@@ -21,6 +21,17 @@ def complain(error: ZonedError) -> FsckStatus:
     sys.stdout.flush()
     print(error.render("zoned"), file=sys.stderr)
     return error.fsck_status
+
+
+def note_use(paths: Iterable[str]) -> None:
+    """Say of block devices that somebody uses them: what is read there may be in the middle of a change."""
+    from zoned_tools.device.identity import describe_use
+
+    for path in paths:
+        use = describe_use(path)
+        if use:
+            text = f"zoned: {path}: note: {use}: what is read is live, and may change meanwhile"
+            print(visible(text), file=sys.stderr)
 
 
 class Progress(Protocol):

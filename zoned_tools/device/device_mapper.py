@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 import subprocess
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from zoned_tools.device import sysfs
+from zoned_tools.device.sysfs import BlockSysfs
 from zoned_tools.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -49,6 +54,48 @@ def remove(name: str) -> None:
 def table(name: str) -> str:
     """The live table."""
     return _dmsetup(["table", name]).strip()
+
+
+def status(name: str) -> str:
+    """The live status line."""
+    return _dmsetup(["status", name]).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """A device-mapper device on top of others.
+
+    Attributes:
+        name: as below ``/dev/mapper``.
+        kind: of its first target (``zoned``, ``linear``); empty where dmsetup does not tell.
+        status: the whole line of that target; empty where dmsetup does not tell.
+    """
+
+    name: str
+    kind: str
+    status: str
+
+
+def mappings_on(path: str) -> list[Mapping]:
+    """What device-mapper runs on top of a block device; nothing for images."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return []
+    if not stat.S_ISBLK(found.st_mode):
+        return []
+    holders = BlockSysfs.of_device_number(found.st_rdev).holders
+    disks = (BlockSysfs((sysfs.SYSFS / "block" / holder).resolve()) for holder in holders)
+    return [_mapping(name) for name in (disk.mapper_name for disk in disks) if name]
+
+
+def _mapping(name: str) -> Mapping:
+    try:
+        line = status(name).partition("\n")[0]
+    except DeviceError:  # not root, or no dmsetup
+        return Mapping(name, "", "")
+    words = line.split()
+    return Mapping(name, words[2] if len(words) > 2 else "", line)
 
 
 def exists(name: str) -> bool:

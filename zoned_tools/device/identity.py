@@ -102,8 +102,14 @@ def describe_use(path: str) -> str:
         return "is in use as swap"
     holders = BlockSysfs.of_device_number(status.st_rdev).holders
     if holders:
-        return f"is in use, held by {', '.join(holders)}"
+        return f"is in use, held by {', '.join(map(_named, holders))}"
     return ""
+
+
+def _named(holder: str) -> str:
+    """``dm-3 (label)``: the kernel's name of a holder, and device-mapper's."""
+    mapper = BlockSysfs((sysfs.SYSFS / "block" / holder).resolve()).mapper_name
+    return f"{holder} ({mapper})" if mapper else holder
 
 
 def refuse_if_used(path: str) -> None:

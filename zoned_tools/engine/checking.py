@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from zoned_tools.device.badareas import known_bad_areas, missing_bytes
+from zoned_tools.device.identity import describe_use
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import (
     AnyLayout,
@@ -108,6 +109,9 @@ def gather(target: Target, options: CheckOptions) -> tuple[Evidence, NothingToCh
 def complete(evidence: Evidence, options: CheckOptions) -> None:
     """Add what is known of the devices alone to what a layout's check found."""
     target = evidence.target
+    uses = {path: use for path in target.paths if (use := describe_use(path))}
+    if uses:
+        evidence.facts["live"] = uses
     if target.derived:
         from zoned_tools.engine.raw_copies import judge_derived
 

@@ -23,7 +23,7 @@ from zoned_tools.cli.options import (
     ZonesFrom,
     check_layout_name,
 )
-from zoned_tools.cli.output import complain
+from zoned_tools.cli.output import complain, note_use
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import FsckStatus, UsageError
 from zoned_tools.formats.shared.settings import Journey
@@ -83,6 +83,8 @@ def check(
     if by_content and repair and not (dry_run or output):
         raise UsageError("--zones content is for reading", hint="zoned image adopt --force replaces a zone table")
     paths, chosen = split_settings(devices, settings)
+    if not repair:
+        note_use(paths)
     if diff_sets and repair:
         raise UsageError("--diff-sets is for a check without --repair")
     request = CheckRequest(deep, chosen, diff_sets)

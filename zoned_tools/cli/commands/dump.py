@@ -17,6 +17,7 @@ from zoned_tools.cli.options import (
     ZonesFrom,
     check_layout_name,
 )
+from zoned_tools.cli.output import note_use
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.formats.shared.settings import Journey
 
@@ -50,6 +51,7 @@ def dump(
 
     check_layout_name(layout)
     paths, chosen = split_settings(devices, settings)
+    note_use(paths)
     with opened_target(paths, start, layout, mapfiles=mapfile or (), by_content=zones == "content") as target:
         kind = registry.of(target)
         room = need(kind.dump, target, "dump")

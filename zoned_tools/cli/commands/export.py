@@ -21,7 +21,7 @@ from zoned_tools.cli.options import (
     ZonesFrom,
     check_layout_name,
 )
-from zoned_tools.cli.output import late_progress_bar
+from zoned_tools.cli.output import late_progress_bar, note_use
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import FsckStatus, UsageError
 from zoned_tools.formats.shared.settings import Journey
@@ -85,6 +85,7 @@ def export(
     if json and output == "-":
         raise UsageError("--json and -o - cannot share standard output")
     paths, chosen = split_settings(devices, settings)
+    note_use(paths)
     with opened_target(paths, start, layout, mapfiles=mapfile or (), by_content=zones == "content") as target:
         result = _run(target, chosen, output, force=force, skip_errors=skip_errors, quiet=quiet, processes=processes)
         if mapfile_out is not None:

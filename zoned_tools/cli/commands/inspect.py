@@ -15,7 +15,7 @@ from zoned_tools.cli.options import (
     ZonesFrom,
     check_layout_name,
 )
-from zoned_tools.cli.output import complain
+from zoned_tools.cli.output import complain, note_use
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import FsckStatus, ZonedError
 from zoned_tools.formats.shared.settings import Journey
@@ -42,6 +42,7 @@ def inspect(
     check_layout_name(layout)
     status = FsckStatus.CLEAN
     paths, chosen = split_settings(devices, settings)
+    note_use(paths)
     with opened_targets(paths, start, layout, mapfiles=mapfile or (), by_content=zones == "content") as opened:
         if json:
             refuse_several(opened)  # a document is of one target

@@ -19,6 +19,7 @@ from zoned_tools.cli.options import (
     ZonesFrom,
     check_layout_name,
 )
+from zoned_tools.cli.output import note_use
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.shared.settings import Journey
@@ -74,6 +75,7 @@ def map_blocks(
     check_layout_name(layout)
     wanted = [parse_range(text) for text in at or ()]
     paths, chosen = split_settings(devices, settings)
+    note_use(paths)
     if metadata_only and not domain_out:
         raise UsageError("--metadata-only needs --domain-out")
     if domain_out:

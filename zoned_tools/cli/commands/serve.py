@@ -21,6 +21,7 @@ from zoned_tools.cli.options import (
     ZonesFrom,
     check_layout_name,
 )
+from zoned_tools.cli.output import note_use
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import DeviceError, UsageError, ZonedError
 from zoned_tools.formats.shared.settings import Journey
@@ -163,6 +164,8 @@ def serve(
         raise UsageError("--name: not printable text of at most 256 bytes")
     tls = access.tls()
     paths, chosen = split_settings(devices, settings)
+    if not write:
+        note_use(paths)
     with (
         opened_target(
             paths, start, layout, writable=write, mapfiles=mapfile or (), by_content=zones == "content"

@@ -16,6 +16,7 @@ from zoned_tools.formats.contract import CheckOptions, Figure
 from zoned_tools.formats.dm_zoned.check import NoValidSuperBlockError, check
 from zoned_tools.formats.dm_zoned.geometry import ZoneKind, held_zones
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, UNMAPPED
+from zoned_tools.formats.dm_zoned.running import running_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,6 +98,8 @@ def _count(mask: BoolArray) -> int:
 def figures(target: Target) -> Iterator[Figure]:
     """The figures of a target, each with its kind of zone where it has one.
 
+    While the kernel runs it, zones and free zones are the kernel's own count; the rest is what its last commit left.
+
     Raises:
         NoValidSuperBlockError: no metadata set can be used, or none has a super block.
         GeometryError: the devices cannot form a target.
@@ -118,14 +121,19 @@ def figures(target: Target) -> Iterator[Figure]:
         "empty_chunks": len(usage.empty),
         "reserved_zones": usage.reserved,
     }
+    running = running_on(target)
+    if running is not None:
+        whole["running"] = 1
     label = ("label", superblock.label)
     for name, value in whole.items():
         yield Figure(name, _HELP[name], (label,), value)
     for kind, row in usage.kinds.items():
+        live = running.zones.get(kind) if running is not None else None
+        free, zones = live or (row.free, row.zones)
         by_kind = {
             "mapped_chunks": row.chunks,
-            "zones": row.zones,
-            "free_zones": row.free,
+            "zones": zones,
+            "free_zones": free,
             "valid_bytes": row.valid_blocks * BLOCK_BYTES,
         }
         for name, value in by_kind.items():
@@ -136,6 +144,7 @@ _HELP = {
     "generation": "Generation of the metadata set in use.",
     "sets_equal": "1 when both metadata sets are valid and equal, generation and content.",
     "needs_sync": "1 when the metadata sets have different generations, as a power cut leaves them.",
+    "running": "The kernel runs the target: zones and free zones are what it says, the rest is its last commit.",
     "logical_bytes": "Size of the logical device.",
     "chunks": "Chunks of the logical device.",
     "buffered_chunks": "Chunks with a buffer zone.",

@@ -12,6 +12,7 @@ from zoned_tools.formats.dm_zoned.figures import usage_of
 from zoned_tools.formats.dm_zoned.geometry import TargetGeometry, ZoneKind
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES, SuperBlockState, TargetState
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, UNMAPPED, MetadataLayout, superblock_crc
+from zoned_tools.formats.dm_zoned.running import Running, running_on
 from zoned_tools.formats.dm_zoned.settings import USE_SET
 from zoned_tools.formats.dm_zoned.survey import SetSurvey, survey_set
 
@@ -43,13 +44,14 @@ def inspect(target: Target) -> dict[str, object]:
     def tree(state: TargetState) -> dict[str, object]:
         if trusted is not None and state.chosen is None:
             raise NoValidSuperBlockError(DmZonedEvidence(target=target, state=state, trusted=trusted))
-        return _tree(state)
+        return _tree(state, running_on(target))
 
     return around_unreadable(target, tree, trusted, rebuilds=True)
 
 
-def _tree(state: TargetState) -> dict[str, object]:
-    tree: dict[str, object] = {
+def _tree(state: TargetState, running: Running | None) -> dict[str, object]:
+    tree: dict[str, object] = {} if running is None else {"running": _running(running)}
+    tree |= {
         "geometry": _geometry(state.geometry),
         "super_blocks": {_place(s): _superblock(s) for s in (*state.sets, *state.tertiary)},
         "set_used": state.chosen,
@@ -60,6 +62,12 @@ def _tree(state: TargetState) -> dict[str, object]:
         tree["usage"] = _usage(state, examined)
         tree["chunks"] = _chunks(state.geometry, examined)
     return tree
+
+
+def _running(running: Running) -> dict[str, object]:
+    """What the kernel says of the target; everything else is what is on the devices: its last commit."""
+    zones = {kind.name.lower(): {"free": free, "zones": total} for kind, (free, total) in running.zones.items()}
+    return {"name": running.name, **zones}
 
 
 def _place(found: SuperBlockState) -> str:

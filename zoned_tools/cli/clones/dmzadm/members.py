@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from zoned_tools.device.identity import refuse_if_used
 from zoned_tools.device.opening import open_devices
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.contract import Target
@@ -24,7 +25,10 @@ def opened_members(arguments: Arguments, *, writable: bool = False) -> Iterator[
 
     Raises:
         UsageError: they cannot be members of one target.
+        BusyError: one is mounted or held; like the original, also where nothing is written.
     """
+    for path in arguments.paths:
+        refuse_if_used(path)
     with open_devices(
         arguments.paths, writable=writable and not arguments.dry_run, mapfiles=arguments.every("mapfile")
     ) as devices:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from zoned_tools.cli.changes import execute
 from zoned_tools.cli.clones.dmzadm.members import opened_members
+from zoned_tools.device import device_mapper
 from zoned_tools.device.sysfs import BlockSysfs
-from zoned_tools.engine import device_mapper
 from zoned_tools.errors import BusyError, DeviceError, RefusedError, UsageError
 from zoned_tools.formats.contract import CheckOptions, Settings, Severity
 from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, check
+from zoned_tools.formats.dm_zoned.running import KIND
 from zoned_tools.formats.dm_zoned.sync import only_needs_sync, plan_sync
 from zoned_tools.formats.dm_zoned.table import table_line
 from zoned_tools.report import dmzadm as text
@@ -22,6 +23,8 @@ from zoned_tools.report.stream import write_line
 from zoned_tools.text import shell_word
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from zoned_tools.cli.clones.dmzadm.arguments import Arguments
     from zoned_tools.formats.dm_zoned.layout import SuperBlock
 
@@ -34,6 +37,7 @@ def start_target(arguments: Arguments) -> int:
 
     Metadata sets of different generations, which a power cut leaves, are brought together first.
     """
+    _refuse_started(arguments.paths)
     with opened_members(arguments) as target:
         if not arguments.dry_run and any(device.emulated for device in target.devices):
             raise UsageError(
@@ -60,6 +64,18 @@ def start_target(arguments: Arguments) -> int:
     except DeviceError as error:
         raise DeviceError(f"Failed to start {name}: {error.message}", device=first, clone_status=_FAILED) from None
     return 0
+
+
+def _refuse_started(paths: Sequence[str]) -> None:
+    """Refuse devices that the kernel runs a target on.
+
+    Raises:
+        BusyError: names it.
+    """
+    for path in paths:
+        for mapping in device_mapper.mappings_on(path):
+            if mapping.kind == KIND:
+                raise BusyError(f"already started as {mapping.name}", device=os.path.basename(os.path.realpath(path)))
 
 
 def _name_of(superblock: SuperBlock, path: str) -> tuple[str, str]:
@@ -144,4 +160,4 @@ def stop_target(arguments: Arguments) -> int:
 
 def _is_zoned(name: str) -> bool:
     words = device_mapper.table(name).split()
-    return len(words) > 2 and words[2] == "zoned"
+    return len(words) > 2 and words[2] == KIND

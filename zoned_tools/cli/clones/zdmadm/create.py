@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zoned_tools.cli.clones.zdmadm.arguments import has_run_time, merged, uuid_of
+from zoned_tools.device import device_mapper
 from zoned_tools.device.plan import Plan
-from zoned_tools.engine import device_mapper
 from zoned_tools.errors import ContentError, DeviceError, UsageError
 from zoned_tools.formats.zdm import format as room
 from zoned_tools.formats.zdm.layout import BLOCK_BYTES, ZONE_BLOCKS, ZONE_BYTES, CreateLayout

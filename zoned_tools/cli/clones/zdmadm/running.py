@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zoned_tools.cli.clones.zdmadm.arguments import has_run_time, merged
-from zoned_tools.engine import device_mapper
+from zoned_tools.device import device_mapper
 from zoned_tools.errors import DeviceError
 from zoned_tools.formats.zdm.table import messages_of
 from zoned_tools.report import zdmadm as text

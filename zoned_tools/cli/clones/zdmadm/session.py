@@ -235,7 +235,7 @@ class Session:
 
     def send(self, name: str, messages: list[str]) -> int:
         """Send messages to the mapping, or show them; the first failure ends it, and is the exit status."""
-        from zoned_tools.engine import device_mapper
+        from zoned_tools.device import device_mapper
 
         for text, command in zip(messages, message_commands(name, messages), strict=True):
             if self.verbose or not self.runs_commands:
