@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import threading
@@ -17,6 +18,7 @@ from tests.lab import devices
 from tests.lab.device_mapper import started
 from tests.lab.devices import MIB, run
 from tests.lab.programs import program
+from zoned_tools.device.base import ZoneOperation
 from zoned_tools.device.opening import open_device
 from zoned_tools.device.zones import is_conventional, written_sectors
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES
@@ -28,6 +30,7 @@ DRIVE = {"size_mib": 16, "zone_mib": 1, "conventional": 6}
 SLOW = {"irqmode": 2, "completion_nsec": 2_000_000}
 """Each request takes two milliseconds, so that cuts meet commits in all their steps."""
 COPY = "/dev/mapper/cut"
+_BLKFLSBUF = 0x1261
 
 
 @contextmanager
@@ -40,19 +43,28 @@ def frozen(name: str) -> Iterator[int]:
         run("dmsetup", "resume", name)
 
 
+def forget_pages(path: str) -> None:
+    """What the page cache holds of a block device is read anew."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.ioctl(fd, _BLKFLSBUF)
+    finally:
+        os.close(fd)
+
+
 def copy_drive(source: str, target: str) -> None:
     """Content and write pointers, as they are now."""
     for path in (source, target):
-        run("blockdev", "--flushbufs", path)
-    run("blkzone", "reset", "-o", DRIVE["conventional"] * MIB // 512, target)
-    with open_device(source) as drive, open(target, "r+b", buffering=0) as copy:
+        forget_pages(path)
+    with open_device(source) as drive, open_device(target, writable=True) as copy:
         zones = drive.zones()
+        copy.manage(ZoneOperation.RESET, DRIVE["conventional"], len(zones) - DRIVE["conventional"])
         lengths = np.where(is_conventional(zones), MIB, np.maximum(written_sectors(zones), 0) * 512)
         for number, length in enumerate(lengths.tolist()):
             if length:
-                os.pwrite(copy.fileno(), drive.read(number * MIB, length), number * MIB)
-        os.fsync(copy.fileno())
-    run("blockdev", "--flushbufs", target)
+                copy.write(number * MIB, drive.read(number * MIB, length))
+        copy.flush()
+    forget_pages(target)
 
 
 class Writer(threading.Thread):
@@ -102,15 +114,18 @@ def start(drive: str) -> str:
         return "synchronized" if "metadata sets synchronized" in done.out else "started"
     assert done.status == 255, done.err
     assert "run dmzadm --repair" in done.err
-    program("dmzadm", "--repair", drive, "--no-undo")
+    repaired = program("dmzadm", "--repair", drive, "--no-undo", status=None)
+    if repaired.status:  # a log set of which a part was written: nothing but the kernel's habit speaks for set 0
+        assert "it waits for --use-set N" in repaired.err, repaired.err
+        program("dmzadm", "--repair", drive, "--no-undo", "--use-set=0", "--set=reclaim=move")
     program("dmzadm", "--start", drive)
-    return "repaired"
+    return "decided" if repaired.status else "repaired"
 
 
 def test_the_kernels_target_comes_back_after_power_cuts() -> None:
     """Generations apart are brought together, what else a cut leaves is repaired, and nothing flushed is lost."""
     choose = random.Random(24)
-    outcomes = {"started": 0, "synchronized": 0, "repaired": 0}
+    outcomes = {"started": 0, "synchronized": 0, "repaired": 0, "decided": 0}
     with devices.null_blk(**DRIVE, **SLOW) as disk, devices.null_blk(**DRIVE) as copy:
         program("dmzadm", "--format", disk.path, "--seq=2", "--label=cut")
         size = DRIVE["size_mib"] * MIB // 512
@@ -118,15 +133,17 @@ def test_the_kernels_target_comes_back_after_power_cuts() -> None:
         with started("/dev/mapper/powered") as logical:
             writer = Writer(logical)
             writer.start()
-            for _ in range(CUTS):
-                writer.go.set()
-                time.sleep(choose.uniform(0.05, 0.25))
-                with frozen("powered") as cut:
-                    writer.go.clear()
-                    copy_drive(disk.path, copy.path)
-                outcomes[start(copy.path)] += 1
-                writer.history.verify(seeds_on(COPY), cut)
-                program("dmzadm", "--stop", copy.path)
-            writer.stop()
+            try:
+                for _ in range(CUTS):
+                    writer.go.set()
+                    time.sleep(choose.uniform(0.05, 0.25))
+                    with frozen("powered") as cut:
+                        writer.go.clear()
+                        copy_drive(disk.path, copy.path)
+                    outcomes[start(copy.path)] += 1
+                    writer.history.verify(seeds_on(COPY), cut)
+                    run("dmsetup", "remove", "--retry", "cut")
+            finally:
+                writer.stop()
         run("dmsetup", "remove", "--retry", "powered")
     assert outcomes["synchronized"], outcomes
