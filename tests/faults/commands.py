@@ -41,7 +41,10 @@ class Command:
         gradual: whether a part of the work can stay, in zones or files that are new each for itself.
         adds: whether a second run does some of the work once more (appending, replaying, another generation): then
             a check finds nothing in the end.
-        where: options of that check.
+        where: options of that check, or all of what it is called with.
+        mends: run ahead of another run, whatever comes of it: what a power cut in a commit leaves for a repair.
+        shows: the drives whose logical device has the same content at the end as after a run without any fault.
+        once: whether another run has nothing to do when all is done, and is refused.
         rescues: whether what cannot be read is left out, as it is from a damaged drive.
         kept: drives that the command only reads.
     """
@@ -57,6 +60,9 @@ class Command:
     gradual: bool = False
     adds: bool = False
     where: str = ""
+    mends: str = ""
+    shows: str = ""
+    once: bool = False
     rescues: bool = False
     kept: tuple[str, ...] = ()
 
@@ -166,10 +172,65 @@ def dm_zoned() -> Iterator[Command]:
     )
 
 
+DM_SEVERAL = "disk.img zoned.img"
+
+
+def _chunk_requests() -> Iterator[str]:
+    """Chunks that are emptied, buffered ones, and some in random zones: one of each kind that reclaim knows."""
+    yield from (f"write {chunk * MIB} {40 * BLOCK}" for chunk in range(8))
+    yield "wait 20000000 0"
+    yield from (f"write {chunk * MIB} {4 * BLOCK}" for chunk in (0, 3))
+    yield from (f"trim {chunk * MIB} {MIB}" for chunk in (1, 6))
+    yield "datasync 0 0"
+
+
+def dm_zoned_offline() -> Iterator[Command]:
+    """What no kernel tool offers: the content stays whatever goes wrong."""
+    image = DM_CREATE.replace("24", "16")
+    trace = (
+        file_of("trace", lambda: iolog(_chunk_requests())),
+        "zoned replay disk.img --trace trace --set idle_rlow=70",
+    )
+    used: tuple[Step, ...] = (image, DM_FORMAT, *trace)
+    mends = "dmzadm --repair disk.img --no-undo"
+    for words in ("free", "free --compact"):
+        yield Command(
+            f"dm-zoned {words}", used, f"zoned dm-zoned {words} disk.img", adds=True, mends=mends, shows="disk.img"
+        )
+    raw = file_of("raw", lambda: random.Random(3).randbytes(3 * MIB + 700) + bytes(2 * MIB) + b"end" * 9000)
+    line = "zoned import raw disk.img --quiet --commit-every 1"
+    yield Command(
+        "dm-zoned import", (image, DM_FORMAT, raw), line, again=f"{line} --resume", adds=True, mends=mends,
+        shows="disk.img",
+    )  # fmt: skip
+    alone: tuple[Step, ...] = tuple(
+        step.replace("disk.img", "zoned.img") if isinstance(step, str) else step for step in used
+    )
+    made: tuple[Step, ...] = (*alone, partial(_empty_file, "disk.img", 12 * MIB))
+    attach = f"zoned dm-zoned attach {DM_SEVERAL} --device-uuid {UUIDS[2]}"
+    both = ("disk.img", "zoned.img")
+    yield Command("dm-zoned attach", made, attach, both, once=True, shows=DM_SEVERAL)
+    filled = (
+        *made, attach, file_of("trace", lambda: iolog(f"write {n * MIB} {9 * BLOCK}" for n in (2, 9))),
+        f"zoned replay {DM_SEVERAL} --trace trace",
+    )  # fmt: skip
+    yield Command(
+        "dm-zoned detach", filled, f"zoned dm-zoned detach {DM_SEVERAL}", both, adds=True, once=True, where="zoned.img",
+        mends=f"dmzadm --repair {DM_SEVERAL} --no-undo", shows="zoned.img",
+    )  # fmt: skip
+
+
 def zdm() -> Iterator[Command]:
     create = "zoned image create disk.img --zones 16 --zone-size 256MiB --conventional 8"
     line = f"zdmadm --create --start 524288 --uuid {UUIDS[0]} disk.img"
     yield Command("zdmadm --create", (create,), line, again=f"{line} --force")
+    raw = file_of("raw", lambda: random.Random(4).randbytes(2 * MIB + 300) + bytes(5 * MIB) + b"end" * 9000)
+    where = "--start 524288 "
+    importing = f"zoned import {where}raw disk.img --quiet --commit-every 1"
+    yield Command(
+        "zdm import", (create, line, raw), importing, again=f"{importing} --resume", adds=True, where=where,
+        shows=f"{where}disk.img",
+    )  # fmt: skip
     clean = vector("zdm/pop-clean")
     for name in ("ident-crc", "key-newest"):
         case = next(row for row in facts("zdm/corrupt-clean")["cases"] if row["name"] == name)
@@ -284,5 +345,5 @@ def undo() -> Iterator[Command]:
 
 def all_commands(*, heavy: bool) -> dict[str, Command]:
     """By name; with ``heavy`` those that take seconds, too."""
-    rooms = (drives, dm_zoned, zonefs, btrfs, inplace_compress, undo, *((zdm,) if heavy else ()))
+    rooms = (drives, dm_zoned, dm_zoned_offline, zonefs, btrfs, inplace_compress, undo, *((zdm,) if heavy else ()))
     return {command.name: command for room in rooms for command in room()}

@@ -90,6 +90,7 @@ class Bench:
         start: the files as they are before the command; ``folder``: where it runs.
         before, after: states without any fault.
         calls: what the command does to the files.
+        content: digest of the logical device after the command.
     """
 
     command: Command
@@ -101,6 +102,7 @@ class Bench:
     after: State = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+    content: str = ""
 
     def run(self, line: str) -> Result:
         return self.program(*shlex.split(line))
@@ -134,6 +136,7 @@ class Bench:
         assert done.status in self.command.success, done
         self.calls = calls.log
         self.after = self.state(self.folder)
+        self.content = self.shown()
         self.names = names_in(self.start) | names_in(self.folder)
         assert self.before != self.after
 
@@ -191,13 +194,28 @@ class Bench:
 
     def check_retry(self, found: State) -> None:
         """The command, run again, does what is left to do."""
-        again = self.command.line if found == self.before else self.command.again or self.command.line
-        done = self.run(again)
-        assert done.status in self.command.success, (again, done)
-        if self.command.adds:
-            assert self.run(f"zoned check {self.command.where}{' '.join(self.command.drives)}").status == 0
+        command = self.command
+        if not (command.once and found == self.after):
+            if command.mends:
+                self.run(command.mends)
+            again = command.line if found == self.before else command.again or command.line
+            done = self.run(again)
+            assert done.status in command.success, (again, done)
+        if command.adds:
+            where = command.where if command.where.endswith(".img") else command.where + " ".join(command.drives)
+            assert self.run(f"zoned check {where}").status == 0
         else:
             assert self.state(self.folder) == self.after, "after another run"
+        assert self.shown() == self.content, "the content"
+
+    def shown(self) -> str:
+        """Digest of the logical device of a command that says where it is."""
+        if not self.command.shows:
+            return ""
+        raw = self.folder.with_name("content.raw")
+        done = self.run(f"zoned export {self.command.shows} -o {raw} --force --quiet")
+        assert done.status == 0, done
+        return hashlib.sha256(raw.read_bytes()).hexdigest()
 
     def check_names(self, *, temporary: bool) -> None:
         """Nothing is left behind; a killed command, or one that could not remove them, leaves hidden files."""
