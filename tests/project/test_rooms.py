@@ -27,7 +27,7 @@ OPTIONAL = (
 
 ROOMS = {
     "dm-zoned": {*OPTIONAL} - {"export"},
-    "zdm": {"open_mapper", "table_line", "dump", "restore", "zone_roles", "plan_format"},
+    "zdm": {"open_mapper", "open_importer", "table_line", "dump", "restore", "zone_roles", "plan_format"},
     "zonefs": {"dump", "restore", "zone_roles", "plan_format"},
     "btrfs": {"export", "zone_roles", "claims"},
     "inplace-compress": {"open_mapper", "table_line", "dump", "restore", "plan_format"},

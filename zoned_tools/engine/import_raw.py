@@ -22,7 +22,7 @@ from zoned_tools.formats import registry
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, CheckOptions, need
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from zoned_tools.device.base import Buffer
     from zoned_tools.device.plan import Plan
@@ -37,10 +37,14 @@ class ImportPlan:
     Attributes:
         importer: refuses what cannot be; nothing is written before it is handed content.
         plan: what may be overwritten.
+        free: zones of each kind that content may go to.
+        rehearses: nothing is ever written.
     """
 
     importer: Importer
     plan: Plan
+    free: Mapping[str, int]
+    rehearses: bool = False
 
 
 def plan_import(source: RawSource, target: Target, options: ImportOptions) -> ImportPlan:
@@ -52,15 +56,17 @@ def plan_import(source: RawSource, target: Target, options: ImportOptions) -> Im
         ZonedError: something cannot be read.
     """
     importer = need(registry.of(target).open_importer, target, "import raw content to")(target, options)
+    free = dict(importer.free_zones())
     if source.size_bytes is None:
-        return ImportPlan(importer, importer.overwrites(None))
+        return ImportPlan(importer, importer.overwrites(None), free, options.rehearse)
     if source.size_bytes > importer.size_bytes:
         raise RefusedError(
             f"{source.path} has {source.size_bytes} bytes, the target {importer.size_bytes}", device=target.device.path
         )
     for offset, length in importer.taken():
         _refuse_taken(source, target, offset, min(length, source.size_bytes - offset))
-    return ImportPlan(importer, importer.overwrites(source.chunks(importer.chunk_bytes)))
+    plan = importer.overwrites(source.chunks(importer.chunk_bytes))
+    return ImportPlan(importer, plan, free, options.rehearse)
 
 
 def _refuse_taken(source: RawSource, target: Target, offset_bytes: int, length_bytes: int) -> None:
@@ -93,6 +99,7 @@ def import_raw(
         DeviceError: a device failed, or what was imported does not read back.
         RefusedError: the content does not suit what is there, or a check finds an error afterwards.
     """
+    assert not planned.rehearses
     importer = planned.importer
     identity = identity_of(target.devices)
     saved(
@@ -115,6 +122,22 @@ def import_raw(
     if verify:
         _verify(target, digests, progress)
     return done
+
+
+def rehearse_import(
+    source: RawSource, planned: ImportPlan, *, progress: Callable[[int], None] = lambda _: None
+) -> Imported:
+    """Read the content, and count what an import of it would write; the importer was opened for that.
+
+    Raises:
+        DeviceError: it does not fit, or cannot be read.
+        RefusedError: it does not suit what is there.
+    """
+    assert planned.rehearses
+    for offset, data in source.pieces():
+        planned.importer.write(offset, data)
+        progress(offset + len(data))
+    return planned.importer.finish()
 
 
 def _digest(data: Buffer) -> bytes:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from zoned_tools.engine.scanning import ScanResult
     from zoned_tools.formats.contract import Mapper, Target
     from zoned_tools.report.documents.drives import ProbeRow
-    from zoned_tools.report.documents.targets import ImportDocument
+    from zoned_tools.report.documents.targets import FilledZones, ImportDocument
 
 # -- probe
 
@@ -141,10 +141,18 @@ def lost_lines(target: Target, result: ExportResult) -> Iterator[str]:
 
 
 def import_line(document: ImportDocument) -> str:
-    """``disk.img: 5.1 MiB of 55 MiB imported to 4 sequential zones (5.6 MiB written)``."""
-    zones = ", ".join(f"{count} {kind}" for kind, count in document["zones"].items() if count) or "no"
+    """``disk.img: 5.1 MiB of 55 MiB imported to 4 sequential zones (5.6 MiB written)``.
+
+    Of a rehearsal: ``... would be imported to 4 sequential zones (5.6 MiB written; 29 sequential, 4 random are free)``.
+    """
+    done = "imported" if document["changed"] else "would be imported"
+    free = "" if document["changed"] else f"; {_zones(document['free_zones'])} are free"
     return (
         f"{', '.join(document['devices'])}: {format_size(document['data_bytes'])} of "
-        f"{format_size(document['size_bytes'])} imported to {zones} zones "
-        f"({format_size(document['written_bytes'])} written)"
+        f"{format_size(document['size_bytes'])} {done} to {_zones(document['zones'])} zones "
+        f"({format_size(document['written_bytes'])} written{free})"
     )
+
+
+def _zones(zones: FilledZones) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in zones.items() if count) or "no"

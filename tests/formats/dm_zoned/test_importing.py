@@ -18,7 +18,7 @@ from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import LoggedManage, LoggedWrite, Overlay
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.device.rawsource import RawSource
-from zoned_tools.engine.import_raw import import_raw, plan_import
+from zoned_tools.engine.import_raw import import_raw, plan_import, rehearse_import
 from zoned_tools.errors import DeviceError, RefusedError
 from zoned_tools.formats.contract import Consents, Imported, ImportOptions, Target
 from zoned_tools.formats.dm_zoned.free import plan_free
@@ -131,6 +131,28 @@ def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             import_raw(source, target, plan_import(source, target, ImportOptions()), verify=True, no_undo=True)
             assert source.size_bytes == len(wanted)
     assert logical_content(target_of(devices)) == wanted
+
+
+def rehearsed(devices: Sequence[Device], raw: Path) -> Imported:
+    with RawSource(str(raw)) as source:
+        return rehearse_import(source, plan_import(source, target_of(devices), ImportOptions(rehearse=True)))
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_rehearsal_counts_and_writes_nothing(name: str, tmp_path: Path) -> None:
+    base = TARGETS[name]()
+    make(tmp_path / "raw", size_of(base) * 2 // 3 // BLOCK * BLOCK, random.Random(f"rehearse {name}"))
+    views, log = recorded(base)
+    first = rehearsed(views, tmp_path / "raw")
+    assert not log
+    assert first == filled(views, tmp_path / "raw")
+
+
+def test_a_rehearsal_tells_what_does_not_fit(tmp_path: Path) -> None:
+    devices = TARGETS["dual"]()
+    (tmp_path / "raw").write_bytes(random.Random(1).randbytes(size_of(devices)))
+    with pytest.raises(DeviceError, match="no zone is free any more"):
+        rehearsed(devices, tmp_path / "raw")
 
 
 # -- refusals

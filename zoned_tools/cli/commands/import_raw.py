@@ -55,7 +55,7 @@ def import_raw(
     from zoned_tools.device.rawsource import RawSource
     from zoned_tools.engine.import_raw import plan_import
     from zoned_tools.engine.opening import opened_target
-    from zoned_tools.formats.contract import Imported, ImportOptions
+    from zoned_tools.formats.contract import ImportOptions
     from zoned_tools.report.documents.targets import import_document
     from zoned_tools.report.stream import write_line
     from zoned_tools.report.targets import import_line
@@ -68,26 +68,25 @@ def import_raw(
         RawSource(source) as content,
         opened_target(devices, start, layout, writable=not dry_run, only_own=True) as target,
     ):
-        planned = plan_import(content, target, ImportOptions(force, resume, commit_every))
+        planned = plan_import(content, target, ImportOptions(force, resume, commit_every, dry_run))
         if dry_run:
-            done = Imported()
+            done = _rehearse(content, planned, quiet=quiet or json)
         else:
             done = _run(content, target, planned, verify=verify, undo=undo, no_undo=no_undo, quiet=quiet or json)
-        document = import_document(target, source, content.size_bytes or 0, done, changed=not dry_run)
+        document = import_document(target, source, content.size_bytes or 0, done, planned.free, changed=not dry_run)
         if json:
             print_json(document)
-        elif dry_run:
-            _show(planned, target)
         else:
             write_line(import_line(document))
     return 0
 
 
-def _show(planned: ImportPlan, target: Target) -> None:
-    from zoned_tools.cli.changes import print_plan
+def _rehearse(content: RawSource, planned: ImportPlan, *, quiet: bool) -> Imported:
+    from zoned_tools.engine.import_raw import rehearse_import
 
-    planned.plan.messages.append("at most this is written; what the content leaves empty stays free")
-    print_plan(planned.plan, target.devices)
+    with late_progress_bar("rehearse", quiet=quiet) as bar:
+        bar.begin(content.size_bytes or planned.importer.size_bytes)
+        return rehearse_import(content, planned, progress=bar)
 
 
 def _run(

@@ -27,6 +27,7 @@ from zoned_tools.formats.dm_zoned.mapper.sets import open_for_writing
 from zoned_tools.formats.dm_zoned.mapper.write import MAX_CHANGED_BLOCKS
 from zoned_tools.formats.dm_zoned.settings import SETTINGS
 from zoned_tools.formats.dm_zoned.workspace import checked
+from zoned_tools.formats.shared.importing import inside, nonzero_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -83,6 +84,11 @@ class DmZonedImporter:
     def chunk_bytes(self) -> int:
         return self._geometry.zone_bytes
 
+    def free_zones(self) -> dict[str, int]:
+        """Zones that content may go to."""
+        kinds = self._geometry.kinds[self._free[self._used :]]
+        return {kind.name.lower(): int(np.count_nonzero(kinds == kind)) for kind in ZoneKind}
+
     def overwrites(self, chunks: int | None) -> Plan:
         """The zones that content may go to, and both metadata sets."""
         plan = Plan("import raw content to dm-zoned")
@@ -113,22 +119,14 @@ class DmZonedImporter:
             RefusedError: they are behind the end, or for a chunk that holds something else.
             DeviceError: no zone is free, or a device failed.
         """
-        if offset_bytes + len(data) > self.size_bytes:
-            self._refuse_late(offset_bytes, data)
-            data = data[: max(self.size_bytes - offset_bytes, 0)]
+        data = inside(offset_bytes, data, self.size_bytes, self._target.device.path)
         block = offset_bytes // BLOCK_BYTES
         for part in self._reader.parts(block, len(data) // BLOCK_BYTES):
             start = (part.block - block) * BLOCK_BYTES
             self._take(part.chunk, part.offset, data[start : start + part.count * BLOCK_BYTES])
 
-    def _refuse_late(self, offset_bytes: int, data: memoryview) -> None:
-        if _not_zero(data[max(self.size_bytes - offset_bytes, 0) :]).any():
-            raise RefusedError(
-                f"the content is longer than the target of {self.size_bytes} bytes", device=self._target.device.path
-            )
-
     def _take(self, number: int, offset: int, data: memoryview) -> None:
-        mask = _not_zero(data)
+        mask = nonzero_blocks(data)
         if not mask.any():
             return
         if self._chunk is None or self._chunk.number != number:
@@ -174,7 +172,7 @@ class DmZonedImporter:
         while self._used < len(self._free):
             zone = self._free[self._used]
             self._used += 1
-            if self._disk.sequential[zone] and self._disk.wp_blocks[zone]:
+            if self._disk.sequential[zone] and self._disk.wp_blocks[zone] and not self._options.rehearse:
                 self._disk.reset(zone)  # what an import or a reclaim that was cut off left there
             if not self._disk.is_dead(zone):
                 return zone
@@ -192,7 +190,8 @@ class DmZonedImporter:
             self._put(chunk, chunk.next, memoryview(_ZEROES)[: count * BLOCK_BYTES])
 
     def _put(self, chunk: _Chunk, offset: int, data: memoryview) -> None:
-        self._disk.write(chunk.zone, offset, data)
+        if not self._options.rehearse:
+            self._disk.write(chunk.zone, offset, data)
         chunk.next = offset + len(data) // BLOCK_BYTES
         self._done.written_bytes += len(data)
 
@@ -203,12 +202,15 @@ class DmZonedImporter:
         if chunk.zone == UNMAPPED:
             self._compare_rest(chunk)
             return
-        self._disk.settle(chunk.zone)
+        if not self._options.rehearse:
+            self._disk.settle(chunk.zone)
         self._store.replace(chunk.zone, chunk.bits)
         self._store.map_chunk(chunk.number, chunk.zone)
         self._done.chunks += 1
         self._done.zones[ZoneKind(int(self._geometry.kinds[chunk.zone])).name.lower()] += 1
         self._waiting += 1
+        if self._options.rehearse:
+            return
         every = self._options.commit_every
         if (every and self._waiting >= every) or self._store.nr_changed_blocks > MAX_CHANGED_BLOCKS:
             self._commit()
@@ -218,7 +220,8 @@ class DmZonedImporter:
         changed = self._store.nr_changed_blocks
         if changed:
             self._done.written_bytes += (NR_SETS * changed + _COMMIT_SUPERBLOCKS) * BLOCK_BYTES
-        self._store.commit()
+        if not self._options.rehearse:
+            self._store.commit()
 
     def finish(self) -> Imported:
         """Commit what is left."""
@@ -274,13 +277,3 @@ def _free_zones(evidence: DmZonedEvidence) -> list[int]:
     for kind in (ZoneKind.RANDOM, ZoneKind.CACHE):
         zones += np.flatnonzero(free & (geometry.kinds == kind)).tolist()
     return zones
-
-
-def _not_zero(data: memoryview) -> BoolArray:
-    """Which blocks hold anything; most tell by their first word."""
-    words = np.frombuffer(data, np.uint64).reshape(-1, BLOCK_BYTES // 8)
-    mask: BoolArray = words[:, 0] != 0
-    rest = np.flatnonzero(~mask)
-    if len(rest):
-        mask[rest] = words[rest].any(axis=1)
-    return mask

@@ -132,11 +132,13 @@ class ImportOptions:
         force: also one that holds data, where the content goes to what is free.
         resume: go on after an import that was cut off: what is there has to be what the content has there.
         commit_every: make what was written so far a part of the target after so many chunks; 0 for once, at the end.
+        rehearse: count what would be written, and write nothing.
     """
 
     force: bool = False
     resume: bool = False
     commit_every: int = 0
+    rehearse: bool = False
 
 
 @dataclass(slots=True)
@@ -167,6 +169,10 @@ class Importer(Protocol):
     @property
     def chunk_bytes(self) -> int:
         """What gets a place as a whole."""
+        ...
+
+    def free_zones(self) -> Mapping[str, int]:
+        """Zones of each kind that content may go to."""
         ...
 
     def overwrites(self, chunks: int | None) -> Plan:

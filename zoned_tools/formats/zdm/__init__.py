@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         Consents,
         DerivedZones,
         Identity,
+        Importer,
+        ImportOptions,
         Mapper,
         RepairPlan,
         Rules,
@@ -67,6 +69,12 @@ def _open_mapper(target: Target, *, writable: bool, settings: Settings) -> Mappe
     from zoned_tools.formats.zdm.mapper.open import open_mapper
 
     return open_mapper(target, writable=writable, settings=settings)
+
+
+def _open_importer(target: Target, options: ImportOptions) -> Importer:
+    from zoned_tools.formats.zdm.importing import open_importer
+
+    return open_importer(target, options)
 
 
 def _table_line(target: Target, settings: Settings) -> TableLine:
@@ -128,6 +136,7 @@ LAYOUT: Layout[ZdmEvidence] = Layout(
     inspect=_inspect,
     metadata=_metadata,
     open_mapper=_open_mapper,
+    open_importer=_open_importer,
     table_line=_table_line,
     dump=_dump,
     restore=_restore,

@@ -315,7 +315,10 @@ class FilledZones(TypedDict):
 
 
 class ImportDocument(TargetFacts):
-    """``zoned.import/1``: ``size_bytes`` of the content, ``written_bytes`` with metadata."""
+    """``zoned.import/1``: ``size_bytes`` of the content, ``written_bytes`` with metadata, ``free_zones`` before.
+
+    ``changed`` is false for a rehearsal, whose figures are what the same import would write.
+    """
 
     schema: Literal["zoned.import/1"]
     source: str
@@ -325,10 +328,21 @@ class ImportDocument(TargetFacts):
     written_bytes: int
     chunks: int
     zones: FilledZones
+    free_zones: FilledZones
 
 
-def import_document(target: Target, source: str, size_bytes: int, done: Imported, *, changed: bool) -> ImportDocument:
-    """What an import wrote; of a dry run nothing is known yet."""
+def _by_kind(zones: Mapping[str, int]) -> FilledZones:
+    return {
+        "sequential": zones.get("sequential", 0),
+        "random": zones.get("random", 0),
+        "cache": zones.get("cache", 0),
+    }
+
+
+def import_document(
+    target: Target, source: str, size_bytes: int, done: Imported, free: Mapping[str, int], *, changed: bool
+) -> ImportDocument:
+    """What an import wrote, or would write; ``free``: zones that content might go to."""
     return {
         "schema": "zoned.import/1",
         **_facts(target),
@@ -338,11 +352,8 @@ def import_document(target: Target, source: str, size_bytes: int, done: Imported
         "data_bytes": done.data_bytes,
         "written_bytes": done.written_bytes,
         "chunks": done.chunks,
-        "zones": {
-            "sequential": done.zones.get("sequential", 0),
-            "random": done.zones.get("random", 0),
-            "cache": done.zones.get("cache", 0),
-        },
+        "zones": _by_kind(done.zones),
+        "free_zones": _by_kind(free),
     }
 
 

@@ -16,6 +16,7 @@ from zoned_tools.formats.zdm.volume import metadata_zone_refusal
 
 if TYPE_CHECKING:
     from zoned_tools.formats.contract import Settings, Target
+    from zoned_tools.formats.zdm.open import State
 
 
 def open_mapper(target: Target, *, writable: bool, settings: Settings) -> ZdmReader:
@@ -26,10 +27,21 @@ def open_mapper(target: Target, *, writable: bool, settings: Settings) -> ZdmRea
         GeometryError: the reference would corrupt this layout.
         RefusedError: writing was asked for, and the dialect is not the current one or a metadata zone is dead.
     """
+    if writable:
+        return ZdmMapper(*state_to_write(target, settings))
     state = load(target)
     require_usable(state)
-    if not writable:
-        return ZdmReader(state)
+    return ZdmReader(state)
+
+
+def state_to_write(target: Target, settings: Settings) -> tuple[State, uuids.UUID]:
+    """The metadata of a ZDM that may be written, and the UUID of its key blocks.
+
+    Raises:
+        as :func:`open_mapper`.
+    """
+    state = load(target)
+    require_usable(state)
     if has_unread(state):
         raise MetadataError(
             "metadata cannot be read: only reading is possible", device=state.path, hint="repair it first"
@@ -49,6 +61,6 @@ def open_mapper(target: Target, *, writable: bool, settings: Settings) -> ZdmRea
     if unwritable:
         raise RefusedError(unwritable, device=state.path, hint="it can only be read")
     if state.current is not None:
-        return ZdmMapper(state, state.current.key.super.uuid)
+        return state, state.current.key.super.uuid
     wanted = settings.text("sb-uuid")
-    return ZdmMapper(state, uuids.UUID(wanted) if wanted else uuids.uuid4())
+    return state, uuids.UUID(wanted) if wanted else uuids.uuid4()
