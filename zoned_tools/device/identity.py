@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from zoned_tools.device import sysfs
 from zoned_tools.device.sysfs import BlockSysfs, read_attribute
-from zoned_tools.errors import BusyError
+from zoned_tools.errors import BusyError, DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,6 +104,22 @@ def describe_use(path: str) -> str:
     if holders:
         return f"is in use, held by {', '.join(map(_named, holders))}"
     return ""
+
+
+def why_not_zoned(path: str) -> str:
+    """What a drive is that shows no zones, to be put behind that; empty where nothing is known."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return ""
+    if not stat.S_ISBLK(status.st_mode) or not BlockSysfs.of_device_number(status.st_rdev).is_drive_managed:
+        return ""
+    return "a drive-managed SMR drive hides its zones and is used like any other disk"
+
+
+def not_zoned(path: str) -> DeviceError:
+    """The refusal of a device without zones."""
+    return DeviceError("not a zoned device", device=path, errno=errno.ENOTTY, hint=why_not_zoned(path))
 
 
 def _named(holder: str) -> str:

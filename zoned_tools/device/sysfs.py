@@ -88,6 +88,18 @@ class BlockSysfs:
         return "".join(words) + revision
 
     @property
+    def is_drive_managed(self) -> bool:
+        """True when a SCSI or ATA drive says that it hides its zones.
+
+        The field ZONED of VPD page B1h (SBC-4; ``sd_read_block_characteristics`` in ``drivers/scsi/sd.c``) is 2 then.
+        """
+        try:
+            page = (self.whole_disk / "device" / "vpd_pgb1").read_bytes()
+        except OSError:
+            return False
+        return len(page) > 8 and page[8] >> 4 & 3 == 2
+
+    @property
     def holders(self) -> list[str]:
         """Kernel names of the devices stacked on this one."""
         try:

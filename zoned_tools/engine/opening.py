@@ -59,11 +59,13 @@ class Opened:
 
 def unrecognised(device: Device) -> MetadataError:
     """That no layout is on a device; what is there instead, where that is known."""
+    from zoned_tools.device.identity import why_not_zoned
     from zoned_tools.device.signatures import recognise
 
     found = recognise(device)
     if found is None:
-        return MetadataError("no layout is recognised", device=device.path, hint="--layout NAME forces one")
+        hint = why_not_zoned(device.path) or "--layout NAME forces one"
+        return MetadataError("no layout is recognised", device=device.path, hint=hint)
     advice = found.advice.format(path=shlex.quote(device.path))
     return MetadataError(f"{found.what}, and no layout of zoned drives", device=device.path, hint=advice)
 

@@ -262,5 +262,7 @@ def test_a_dead_metadata_zone_matters_only_when_it_has_to_be_written() -> None:
     patch(target.device, 3 * BLOCK, b"\xff")  # bits of a zone that no chunk names: the other set is right, and stays
     assert plan_of(Target("dm-zoned", (overlay_with(target.device, table),))).plan
     patch(target.device, (ZONE_BLOCKS + 3) * BLOCK, b"\xff")
-    with pytest.raises(RefusedError, match="metadata zone 1 cannot be written any more, it is read-only"):
+    with pytest.raises(
+        RefusedError, match="zone 1 holds metadata set 1 and is read-only: the target cannot be written"
+    ):
         plan_of(Target("dm-zoned", (overlay_with(target.device, table),)))

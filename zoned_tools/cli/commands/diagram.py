@@ -8,7 +8,7 @@ import typer
 
 from zoned_tools.cli.options import DevicePath, Force, Start, ZonesFrom
 from zoned_tools.cli.output import complain
-from zoned_tools.errors import DeviceError, LayoutError, ZonedError
+from zoned_tools.errors import LayoutError, ZonedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +30,7 @@ def diagram(
     zones: ZonesFrom = "table",
 ) -> int:
     """Draw the zones of a drive and what lives in them."""
+    from zoned_tools.device.identity import not_zoned
     from zoned_tools.device.opening import open_device
     from zoned_tools.engine.documents import write_document
     from zoned_tools.engine.opening import probe_device, target_of
@@ -44,7 +45,7 @@ def diagram(
         target = target_of(probe_device(opened, start), ZoneWishes(insisted=by_content))
         drive = on_derived_zones(target).device if target is not None and target.derived else opened
         if not drive.geometry.is_zoned:
-            raise DeviceError("not a zoned device", device=device)
+            raise not_zoned(device)
         layout = registry.of(target) if target else None
         zones_of: Mapping[str, IntArray] = {}
         if target is not None and layout is not None and layout.zone_roles is not None:

@@ -11,7 +11,7 @@ from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.lazy import new_app
 from zoned_tools.cli.options import DevicePath, DevicePaths, DryRun, Force, Json, LayoutName, Quiet, check_layout_name
 from zoned_tools.cli.output import progress_bar
-from zoned_tools.errors import DeviceError, UsageError
+from zoned_tools.errors import UsageError
 from zoned_tools.units import parse_size
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ def convert(
     """Turn an image into a directory of the kernel's zoned loop driver, and back."""
     import os
 
+    from zoned_tools.device.identity import not_zoned
     from zoned_tools.device.importing import copy_drive
     from zoned_tools.device.opening import open_device
     from zoned_tools.device.zloop import write_zloop
@@ -166,7 +167,7 @@ def convert(
 
     with open_device(source) as drive:
         if not drive.geometry.is_zoned:
-            raise DeviceError("not a zoned device", device=source)
+            raise not_zoned(source)
         if os.path.isdir(source):
             with progress_bar("converting", drive.geometry.size_bytes, quiet=quiet) as progress:
                 copied = copy_drive(drive, destination, overwrite=force, progress=progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -11,7 +10,7 @@ import typer
 from zoned_tools.cli.documents import expect, print_json, prints, want
 from zoned_tools.cli.options import DevicePaths, ZonesFrom
 from zoned_tools.cli.output import complain
-from zoned_tools.errors import DeviceError, FsckStatus, UsageError, ZonedError
+from zoned_tools.errors import FsckStatus, UsageError, ZonedError
 from zoned_tools.units import parse_size
 
 if TYPE_CHECKING:
@@ -167,6 +166,7 @@ def _zones_of(path: str, raw_copies: RawCopies, first_sector: int, count: int | 
     """Zones of a drive, of a raw copy, or of a zone table by itself, as ``zbd report``."""
     import numpy as np
 
+    from zoned_tools.device.identity import not_zoned
     from zoned_tools.device.image import SIDECAR_SUFFIX, read_dump
     from zoned_tools.device.opening import open_device
     from zoned_tools.device.zones import SECTOR_BYTES
@@ -188,7 +188,7 @@ def _zones_of(path: str, raw_copies: RawCopies, first_sector: int, count: int | 
             return part(device.geometry, device.zones(), source_of_zones(device))
     derived = raw_copies.zones(path)
     if derived is None:
-        raise DeviceError("not a zoned device", device=path, errno=errno.ENOTTY)
+        raise not_zoned(path)
     return part(*derived, "derived")
 
 

@@ -63,14 +63,14 @@ def zones(device: DevicePath, start: Start = None, json: Json = False) -> int:
 @prints("zdm.report")
 def report(device: DevicePath, json: Json = False) -> int:
     """Print the zones of the drive with their conditions and types."""
+    from zoned_tools.device.identity import not_zoned
     from zoned_tools.device.opening import open_device
-    from zoned_tools.errors import DeviceError
     from zoned_tools.report.documents.zdm import zdm_report_document
     from zoned_tools.report.zdm import report_lines
 
     with open_device(device) as drive:
         if not drive.geometry.is_zoned:
-            raise DeviceError("not a zoned device", device=device)
+            raise not_zoned(device)
         table = drive.zones()
     if json:
         print_json(zdm_report_document(device, table))

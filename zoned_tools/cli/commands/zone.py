@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
@@ -11,7 +10,7 @@ import typer
 from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.lazy import new_app
 from zoned_tools.cli.options import DevicePath, DryRun, Json, NoUndo, Undo
-from zoned_tools.errors import DeviceError, UsageError
+from zoned_tools.errors import UsageError
 
 app = new_app("Reset, open, close or finish zones.")
 
@@ -58,6 +57,7 @@ def _manage(
 ) -> int:
     from zoned_tools.cli.changes import execute
     from zoned_tools.device.base import ZoneOperation
+    from zoned_tools.device.identity import not_zoned
     from zoned_tools.device.opening import open_device
     from zoned_tools.engine.zone_commands import plan_whole_drive, plan_zone_command, refuse_loss
     from zoned_tools.report.documents.changes import zone_document
@@ -70,7 +70,7 @@ def _manage(
     command = ZoneOperation(operation)
     with open_device(path, writable=not dry_run) as device:
         if not device.geometry.is_zoned:
-            raise DeviceError("not a zoned device", device=path, errno=errno.ENOTTY)
+            raise not_zoned(path)
         if choice.everything:
             first, count = 0, device.geometry.nr_zones
             plan = plan_whole_drive(device, command)

@@ -27,16 +27,21 @@ def open_target(target: Target) -> TargetBlocks:
     """Read the zone tables of a target's devices.
 
     Raises:
-        RefusedError: the one device is a part of a target of several.
+        RefusedError: the devices are a part of a target of more.
         GeometryError: the devices cannot form a target.
         DeviceError: a zone table cannot be read.
     """
     if len(target.devices) == 1:
         _refuse_part(target.device, target.start_bytes)
         return open_blocks(target)
+    if target.device.geometry.is_zoned:
+        _refuse_part(target.device, target.start_bytes)
     blocks = open_blocks(target)
     formatted = _formatted_zones(blocks)
-    return blocks if formatted is None else open_blocks(target, formatted)
+    if formatted is not None:
+        return open_blocks(target, formatted)
+    _refuse_missing_member(blocks)
+    return blocks
 
 
 def _formatted_zones(blocks: TargetBlocks) -> int | None:
@@ -62,6 +67,31 @@ def _formatted_zones(blocks: TargetBlocks) -> int | None:
         return None
     zones = geometry.members[0].nr_zones + shift // zone_blocks
     return zones if zones > 0 else None
+
+
+def _refuse_missing_member(blocks: TargetBlocks) -> None:
+    """Refuse devices that are the first ones of a target: all of them are in their place, and it has more zones.
+
+    Raises:
+        RefusedError: they are.
+    """
+    geometry = blocks.geometry
+    head = _read(blocks.devices[0], geometry.members[0].start_bytes, 0)
+    if head is None or head.version != MAX_VERSION or head.sb_block:
+        return
+    for member in geometry.members[1:]:
+        found = _read(blocks.devices[member.index], member.start_bytes, 0)
+        if found is None or (found.dmz_uuid, found.sb_block) != (head.dmz_uuid, member.block_offset):
+            return
+        if found.nr_bitmap_blocks != head.nr_bitmap_blocks:
+            return
+    zones = _nr_zones(head, geometry.zone_blocks)
+    if zones > geometry.nr_zones:
+        raise RefusedError(
+            f"dm-zoned target {head.label!r} ({head.dmz_uuid}) has {zones} zones, and the devices that are named have "
+            f"{geometry.nr_zones}; name the member with zones from {geometry.nr_zones} on, too",
+            device=geometry.members[0].path,
+        )
 
 
 def _refuse_part(device: Device, start_bytes: int) -> None:

@@ -13,6 +13,7 @@ from zoned_tools.formats.dm_zoned.layout import MAP_ENTRIES, NR_SETS
 from zoned_tools.formats.dm_zoned.lost import LostRanges, lost_ranges
 from zoned_tools.formats.dm_zoned.reclaim import judge_emptied
 from zoned_tools.formats.dm_zoned.rules import RULES
+from zoned_tools.formats.dm_zoned.strays import words_of
 from zoned_tools.formats.dm_zoned.survey import MapSurvey, SetSurvey, Shared, narrow
 from zoned_tools.formats.shared.columns import Computed, Words
 
@@ -53,8 +54,10 @@ def superblock_findings(state: TargetState) -> Iterator[FindingGroup]:
     for found in (*(state.sets if state.rebuilt is None else ()), *state.tertiary):
         if found.faults and not (found.is_unreadable and not found.place.is_tertiary):
             fault = found.faults[0]
+            words = words_of(state, found)
             danger = _kernel_danger(state, found, both_bad=both_bad)
-            yield RULES.finding(fault.code, f"{found.place.name}: {fault.message}{danger}", **found.place.where)
+            text = f"{found.place.name}: {words.sentence or fault.message}{danger}"
+            yield RULES.finding(fault.code, text, repairable=words.repairable, **found.place.where)
         for code, message in found.notes:
             yield RULES.finding(code, f"{found.place.name}: {message}", **found.place.where)
 

@@ -27,6 +27,7 @@ from zoned_tools.formats.dm_zoned.differences import Origin, Producer, Writing, 
 from zoned_tools.formats.dm_zoned.geometry import Member, TargetGeometry, held_zones
 from zoned_tools.formats.dm_zoned.judge import SET_NAMES, TargetState
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, NR_SETS, MapArray, MetadataLayout, SuperBlock
+from zoned_tools.formats.dm_zoned.mapper.sets import dead_metadata_zone
 from zoned_tools.formats.dm_zoned.open import (
     SetView,
     Words,
@@ -147,11 +148,11 @@ def refuse_dead_zones(plan: Plan, geometry: TargetGeometry, layout: MetadataLayo
         member = geometry.members[step.device]
         first, end = _zones_of(step, geometry, member)
         for zone in np.flatnonzero(dead[first:end])[:1].tolist():
-            condition = "offline" if geometry.offline[first + zone] else "read-only"
-            kind = "first" if first + zone in geometry.tertiary_zones else "metadata"
-            raise RefusedError(
-                f"{kind} zone {first + zone} cannot be written any more, it is {condition}", device=member.path
-            )
+            number = first + zone
+            if number not in geometry.tertiary_zones:
+                raise dead_metadata_zone(geometry, layout, number, member.path)
+            condition = "offline" if geometry.offline[number] else "read-only"
+            raise RefusedError(f"first zone {number} cannot be written any more, it is {condition}", device=member.path)
 
 
 def _zones_of(step: Step, geometry: TargetGeometry, member: Member) -> tuple[int, int]:

@@ -27,7 +27,7 @@ from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, UNMAPPED
 from zoned_tools.formats.dm_zoned.mapper.allocate import ZonePool
 from zoned_tools.formats.dm_zoned.mapper.bitmaps import joined_runs
 from zoned_tools.formats.dm_zoned.mapper.read import MAX_GAP_BLOCKS
-from zoned_tools.formats.dm_zoned.mapper.sets import REPAIR_HINT, open_for_writing
+from zoned_tools.formats.dm_zoned.mapper.sets import REPAIR_HINT, open_for_writing, refuse_dead_zones
 from zoned_tools.formats.dm_zoned.mapper.write import MAX_CHANGED_BLOCKS
 from zoned_tools.formats.dm_zoned.settings import SETTINGS
 from zoned_tools.text import shell_word
@@ -57,6 +57,7 @@ def checked(target: Target, accepted: frozenset[str] = frozenset()) -> DmZonedEv
         GeometryError, DeviceError: it cannot be read.
     """
     evidence = check(target, CheckOptions())
+    refuse_dead_zones(evidence.geometry, evidence.chosen.layout, target.device.path)
     refuse_unsound(evidence, accepted)
     return evidence
 

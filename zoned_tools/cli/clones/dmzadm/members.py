@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from zoned_tools.device.identity import refuse_if_used
+from zoned_tools.device.identity import refuse_if_used, why_not_zoned
 from zoned_tools.device.opening import open_devices
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.contract import Target
@@ -44,9 +44,9 @@ def check_members(devices: Sequence[Device]) -> None:
     """
     first = devices[0]
     if len(devices) == 1 and not first.geometry.is_zoned:
-        raise UsageError("Not a zoned block device", device=first.path)
+        raise UsageError("Not a zoned block device", device=first.path, hint=why_not_zoned(first.path))
     if len(devices) > 1 and first.geometry.is_zoned:
         raise UsageError("Not a regular block device", device=first.path)
     for device in devices[1:]:
         if not device.geometry.is_zoned:
-            raise UsageError("Not a zoned block device", device=device.path)
+            raise UsageError("Not a zoned block device", device=device.path, hint=why_not_zoned(device.path))

@@ -355,11 +355,18 @@ def refuse_dead_zones(geometry: TargetGeometry, layout: MetadataLayout, path: st
     """
     for zone in layout.metadata_zones:
         if geometry.dead[zone]:
-            number = (zone - layout.first_zone) // layout.set_zones
-            state = "offline" if geometry.offline[zone] else "read-only"
-            raise RefusedError(
-                f"zone {zone} holds metadata set {number} and is {state}: the target cannot be written", device=path
-            )
+            raise dead_metadata_zone(geometry, layout, zone, path)
+
+
+def dead_metadata_zone(geometry: TargetGeometry, layout: MetadataLayout, zone: int, path: str) -> RefusedError:
+    """What is wrong with a target, a zone of whose metadata is read-only or offline."""
+    number = (zone - layout.first_zone) // layout.set_zones
+    state = "offline" if geometry.offline[zone] else "read-only"
+    return RefusedError(
+        f"zone {zone} holds metadata set {number} and is {state}: the target cannot be written",
+        device=path,
+        hint="it can be read: zoned export takes its content",
+    )
 
 
 def _refuse_damaged_superblocks(state: TargetState, number: int, target: Target) -> None:
