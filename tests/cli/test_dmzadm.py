@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tarfile
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -323,3 +325,31 @@ def test_a_repair_of_a_copy_leaves_the_original_alone(images: Unpack, tmp_path: 
     assert (again.status, "already exists" in again.err) == (8, True)
     assert program("zoned", "check", *devices, "--repair", "--output", copies[0]).status == 16
     assert program("zoned", "check", *devices, "--output", copies[0]).status == 16
+
+
+def test_start_of_a_part_of_a_target_says_what_to_name(tmp_path: Path, program: Program) -> None:
+    cache, first, second = (tmp_path / name for name in ("cache.img", "first.img", "second.img"))
+    cache.write_bytes(b"")
+    os.truncate(cache, 9 << 20)
+    for image in (first, second):
+        program("zoned", "image", "create", image, "--zones", 16, "--zone-size", "1M")
+    assert program("dmzadm", "--format", cache, first, second, "--seq=4", "--label=three").status == 0
+    cases = {
+        (cache,): "regular device of dm-zoned target 'three'",
+        (first,): "zoned member of dm-zoned target 'three'",
+        (cache, first): "name the member with zones from 25 on, too",
+        (cache, second, first): f"the members are in the wrong order; name them as {cache} {first} {second}",
+    }
+    for devices, words in cases.items():
+        result = program("dmzadm", "--start", *devices, "--dry-run")
+        assert result.status == 255, devices
+        assert words in result.err
+        assert "run dmzadm --repair" not in result.err
+        assert len(result.err.splitlines()) == 1
+    with open(second, "r+b") as file:  # of another target
+        other = replace(SuperBlock.parse(file.read(4096)), dmz_uuid=uuid.UUID(int=7)).pack()
+        file.seek(0)
+        file.write(other)
+    result = program("dmzadm", "--start", cache, first, second, "--dry-run")
+    assert (result.status, "run dmzadm" in result.err) == (255, False)
+    assert f"{second} is a member of another dm-zoned target" in result.err

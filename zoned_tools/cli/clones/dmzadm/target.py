@@ -6,14 +6,16 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from zoned_tools.cli.changes import execute
-from zoned_tools.cli.clones.dmzadm.members import opened_members
+from zoned_tools.cli.clones.dmzadm.members import LAYOUT, opened_members
 from zoned_tools.device import device_mapper
+from zoned_tools.device.opening import open_devices
 from zoned_tools.device.sysfs import BlockSysfs
 from zoned_tools.errors import BusyError, DeviceError, RefusedError, UsageError
-from zoned_tools.formats.contract import CheckOptions, Settings, Severity
+from zoned_tools.formats.contract import CheckOptions, Settings, Severity, Target
+from zoned_tools.formats.dm_zoned.alone import open_target
 from zoned_tools.formats.dm_zoned.check import DmZonedEvidence, check
 from zoned_tools.formats.dm_zoned.running import KIND
 from zoned_tools.formats.dm_zoned.sync import only_needs_sync, plan_sync
@@ -23,10 +25,13 @@ from zoned_tools.report.stream import write_line
 from zoned_tools.text import shell_word
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from zoned_tools.cli.clones.dmzadm.arguments import Arguments
     from zoned_tools.formats.dm_zoned.layout import SuperBlock
+    from zoned_tools.formats.shared.findings import Finding
+
+T = TypeVar("T")
 
 _FAILED = 255
 _NOT_STOPPED = 234
@@ -38,12 +43,13 @@ def start_target(arguments: Arguments) -> int:
     Metadata sets of different generations, which a power cut leaves, are brought together first.
     """
     _refuse_started(arguments.paths)
+    _refuse_part(arguments)
     with opened_members(arguments) as target:
         if not arguments.dry_run and any(device.emulated for device in target.devices):
             raise UsageError(
                 "an image file cannot be started", device=target.device.path, hint="zoned serve exports it"
             )
-        evidence = check(target, CheckOptions())
+        evidence = _checked(target)
         _refuse_dangerous(evidence, arguments)
         line = table_line(target, Settings()).line
     if only_needs_sync(evidence):
@@ -78,6 +84,30 @@ def _refuse_started(paths: Sequence[str]) -> None:
                 raise BusyError(f"already started as {mapping.name}", device=os.path.basename(os.path.realpath(path)))
 
 
+def _refuse_part(arguments: Arguments) -> None:
+    """Refuse one device of a target of several, also the regular one, which the other operations do not look at.
+
+    Raises:
+        RefusedError: says what to name.
+    """
+    if len(arguments.paths) == 1:
+        with open_devices(arguments.paths, mapfiles=arguments.every("mapfile")) as devices:
+            if not devices[0].geometry.is_zoned:
+                _failing(lambda: open_target(Target(LAYOUT, devices)))
+
+
+def _checked(target: Target) -> DmZonedEvidence:
+    return _failing(lambda: check(target, CheckOptions()))
+
+
+def _failing(look: Callable[[], T]) -> T:
+    """What is refused ends with the status of a target that does not start."""
+    try:
+        return look()
+    except RefusedError as error:
+        raise RefusedError(error.message, device=error.device, hint=error.hint, clone_status=_FAILED) from None
+
+
 def _name_of(superblock: SuperBlock, path: str) -> tuple[str, str]:
     """``(device-mapper name, uuid)``; version 1 has neither, the name is made from the device's."""
     uuid = str(superblock.dmz_uuid) if superblock.version > 1 else ""
@@ -94,13 +124,18 @@ def _refuse_dangerous(evidence: DmZonedEvidence, arguments: Arguments) -> None:
             raise RefusedError(
                 f"not started, {first.id}: {first.message}",
                 device=evidence.target.device.path,
-                hint=repair if first.repair else "",
+                hint=repair if first.repair and not _is_stray(first) else "",
                 clone_status=_FAILED,
             )
         if group.code == "zone-runt":
             write_line(f"warning: {first.message}", sys.stderr)
     for danger in evidence.kernel_dangers:
         raise RefusedError(f"not started, {danger}", device=evidence.target.device.path, clone_status=_FAILED)
+
+
+def _is_stray(finding: Finding) -> bool:
+    """Whether a finding is of a member of another target: a repair would take it over, which nobody wants unasked."""
+    return finding.code == "sb-uuid-mismatch" and "device" in finding.where
 
 
 def _synchronize(evidence: DmZonedEvidence, arguments: Arguments) -> None:
