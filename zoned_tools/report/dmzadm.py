@@ -83,37 +83,51 @@ FORMAT_END = ("Syncing disk(s)", "Done.")
 
 
 class FormatProgress:
-    """Prints the original's progress lines as the steps of a format plan are reached."""
+    """Prints the original's progress lines as the steps of a format plan are reached, in the original's order.
+
+    The original writes the secondary set when the primary one is complete; here both have their content before the
+    first super block is written. What is said of the secondary set waits for the primary super block.
+    """
 
     def __init__(self, target: Target, result: FormatResult) -> None:
         self._target = target
         self._result = result
         self._title = ""
+        self._waiting: list[tuple[str, str]] | None = []
 
     def __call__(self, step: Step) -> None:
         match step:
             case ManageZones():
-                self._section("Resetting sequential zones")
+                self._say("Resetting sequential zones")
             case Fill():
                 name, _, what = step.note.partition(" ")
-                self._section(f"Writing {name} metadata set")
-                write_line(f"  Writing {what}")
+                self._say(f"Writing {name} metadata set", f"  Writing {what}")
             case Write() if "super block" in step.note and not step.note.startswith("invalidate"):
                 self._super_block(step)
             case Write() | Copy() | Flush():
                 pass
 
-    def _section(self, title: str) -> None:
+    def _say(self, title: str, line: str = "") -> None:
+        if self._waiting is not None and title == "Writing secondary metadata set":
+            self._waiting.append((title, line))
+            return
         if title != self._title:
             write_line(title)
             self._title = title
+        if line:
+            write_line(line)
 
     def _super_block(self, step: Write) -> None:
         name = step.note.split(" ", 1)[0]
-        self._section("Writing tertiary metadata" if name == "tertiary" else f"Writing {name} metadata set")
         member = self._result.geometry.members[step.device]
         block = member.block_offset + (step.offset_bytes - member.start_bytes) // 4096
-        write_line(f"  Writing super block to {_name(self._target.devices[step.device].path)} block {block}")
+        where = f"{_name(self._target.devices[step.device].path)} block {block}"
+        title = "Writing tertiary metadata" if name == "tertiary" else f"Writing {name} metadata set"
+        self._say(title, f"  Writing super block to {where}")
+        if name == "primary" and self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            for told, line in waiting:
+                self._say(told, line)
 
 
 def _name(path: str) -> str:
@@ -249,8 +263,10 @@ def repair_lines(outcome: Outcome, *, dry_run: bool) -> Iterator[str]:
     evidence = outcome.evidence
     assert evidence is not None
     if outcome.repaired is not None:
-        left = evidence.findings.count(Severity.ERROR)
-        yield f"{left} errors are left" if left else f"{len(outcome.repaired)} findings repaired"
+        left, errors = evidence.findings.count(Severity.ERROR), outcome.repaired.count(Severity.ERROR)
+        others = len(outcome.repaired) - errors
+        too = f", and {others} warnings and notes put right" if others else ""
+        yield f"{left} errors are left" if left else f"{errors} errors found and repaired{too}"
     elif not dry_run or not (outcome.plan and outcome.plan.plan):
         yield "nothing was repaired" if evidence.has_errors else "nothing to repair"
 

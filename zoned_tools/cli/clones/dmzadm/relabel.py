@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from zoned_tools.cli.changes import execute
 from zoned_tools.cli.clones.dmzadm.arguments import parse_label
 from zoned_tools.cli.clones.dmzadm.members import opened_members
+from zoned_tools.formats.dm_zoned.alone import open_target
 from zoned_tools.formats.dm_zoned.format import default_label
 from zoned_tools.formats.dm_zoned.relabel import plan_relabel
-from zoned_tools.report.dmzadm import relabel_line
-from zoned_tools.report.stream import write_line
+from zoned_tools.report.dmzadm import header_lines, relabel_line
+from zoned_tools.report.stream import write_line, write_lines
 
 if TYPE_CHECKING:
     from zoned_tools.cli.clones.dmzadm.arguments import Arguments
@@ -21,6 +22,7 @@ def relabel_devices(arguments: Arguments) -> int:
     with opened_members(arguments, writable=True) as target:
         wanted = parse_label(arguments.last("label")) or default_label(target.device)
         old, plan = plan_relabel(target, wanted)
+        write_lines(header_lines(target, open_target(target).geometry))
         write_line(relabel_line(old, wanted, changes=bool(plan)))
         if plan:
             execute(

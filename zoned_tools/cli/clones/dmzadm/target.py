@@ -21,7 +21,7 @@ from zoned_tools.formats.dm_zoned.running import KIND
 from zoned_tools.formats.dm_zoned.sync import only_needs_sync, plan_sync
 from zoned_tools.formats.dm_zoned.table import table_line
 from zoned_tools.report import dmzadm as text
-from zoned_tools.report.stream import write_line
+from zoned_tools.report.stream import write_line, write_lines
 from zoned_tools.text import shell_word
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def start_target(arguments: Arguments) -> int:
         evidence = _checked(target)
         _refuse_dangerous(evidence, arguments)
         line = table_line(target, Settings()).line
+        if not arguments.dry_run:
+            write_lines(text.header_lines(target, evidence.geometry))
     if only_needs_sync(evidence):
         _synchronize(evidence, arguments)
     superblock = evidence.state.superblock
