@@ -365,3 +365,21 @@ def test_start_of_a_part_of_a_target_says_what_to_name(tmp_path: Path, program: 
     result = program("dmzadm", "--start", cache, first, second, "--dry-run")
     assert (result.status, "run dmzadm" in result.err) == (255, False)
     assert f"{second} is a member of another dm-zoned target" in result.err
+
+
+def test_a_replay_that_is_cut_off_says_what_a_kernel_needs(tmp_path: Path, program: Program) -> None:
+    """In the window in which the sets have different generations, and only there."""
+    said = set()
+    trace = tmp_path / "trace"
+    trace.write_text("fio version 2 iolog\nd add\nd open\nd write 0 65536\nd datasync 0 0\nd close\n")
+    for point in range(1, 9):
+        image = tmp_path / f"{point}.img"
+        program("zoned", "image", "create", image, "--zones", 24, "--zone-size", "1M", "--conventional", 6)
+        program("dmzadm", "--format", image, "--seq=4")
+        done = program("zoned", "replay", image, "--trace", trace, "--crash-at", point)
+        assert done.status == 0
+        needs = json.loads(program("zoned", "check", image, "--json").out)["devices"][0]["facts"]["needs_sync"]
+        text = f"zoned check --repair {image} has to come before a kernel starts it (dm-zoned.sets-gen-differ)"
+        assert (text in done.err) == needs, point
+        said.add(needs)
+    assert said == {True, False}

@@ -63,12 +63,13 @@ def carried_out(devices: Sequence[Device], plan: Callable[[list[Device]], Plan])
 
 
 def cuts(devices: Sequence[Device], log: Log, chance: random.Random, most: int) -> Iterator[tuple[int, list[Device]]]:
-    """The devices after power cuts at all points of a log, or at some where these are many; torn writes too.
+    """The devices after power cuts at every write, and inside of writes as far as these are not too many.
 
     Those of one cut are good until the next one is asked for.
     """
-    pieces, _ = split_writes(log)
-    points = range(len(pieces) + 1)
+    pieces, starts = split_writes(log)
+    inside = sorted(set(range(len(pieces) + 1)) - set(starts))
+    torn = inside if len(starts) + len(inside) <= most else chance.sample(inside, max(most - len(starts), 0))
     series = CutSeries(list(devices), pieces)
-    for point in points if len(points) <= most else sorted(chance.sample(points, most)):
+    for point in sorted({*starts, *torn}):
         yield point, series.cut(point, losing(chance))

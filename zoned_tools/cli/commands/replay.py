@@ -13,6 +13,7 @@ from zoned_tools.cli.options import DevicePaths, DryRun, Json, LayoutName, Setti
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import FsckStatus, UsageError
 from zoned_tools.formats.shared.settings import Journey
+from zoned_tools.text import shell_word, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +81,24 @@ def replay(
     ):
         result = _run(target, requests, chosen, options, check_each=check_each)
         _print(target, options, result, json=json)
+        if result.crashed and not dry_run:
+            _advise(target, start)
     return FsckStatus.UNCORRECTED if result.has_errors else FsckStatus.CLEAN
+
+
+def _advise(target: Target, start: int | None) -> None:
+    """Say when a repair has to come before a kernel starts what a power cut left."""
+    from zoned_tools.engine.checking import gather
+    from zoned_tools.formats import registry
+    from zoned_tools.formats.contract import CheckOptions
+
+    rules = registry.of(target).rules()
+    evidence, _ = gather(target, CheckOptions())
+    waits = next((group for group in evidence.findings.groups if group.repair and rules[group.code].kernel), None)
+    if waits is not None:
+        words = [*(("--start", str(start)) if start is not None else ()), *map(shell_word, target.paths)]
+        text = f"zoned check --repair {' '.join(words)} has to come before a kernel starts it ({waits.id})"
+        print(f"zoned: {visible(target.device.path)}: note: {text}", file=sys.stderr)
 
 
 def _print(target: Target, options: ReplayOptions, result: ReplayResult, *, json: bool) -> None:
