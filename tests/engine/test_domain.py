@@ -115,3 +115,45 @@ def test_a_read_only_zone_matters_up_to_its_capacity(vectors: Path, tmp_path: Pa
     set_zone(image, 15, condition=ZoneCondition.READ_ONLY)
     assert zoned("map", image, "--domain-out", tmp_path / "after").status == 0
     assert (tmp_path / "before").read_bytes() == (tmp_path / "after").read_bytes()
+
+
+def test_every_device_of_a_file_system_has_its_metadata_in_the_domain(
+    vectors: Path, tmp_path: Path, zoned: Program
+) -> None:
+    """RAID1 of two devices: the nodes of each device are in its own domain, in whatever order they are named."""
+    unpack(vectors / "btrfs-zoned/g18-raid1-two-healthy.tar.xz", tmp_path)
+    images = [tmp_path / "disk.img", tmp_path / "disk2.img"]
+    domains = [tmp_path / "first.domain", tmp_path / "second.domain"]
+    found = []
+    for order in (images, images[::-1]):
+        words = [word for domain in domains for word in ("--domain-out", domain)]
+        assert zoned("map", *order, "--metadata-only", "--force", *words).status == 0
+        found.append([_data_lines(domain) for domain in domains])
+    assert found[0] == found[1][::-1]
+    assert all(len(rows) > 1 for rows in found[0])
+    copies = [tmp_path / f"copy-{image.name}" for image in images]
+    for image, domain, copy in zip(images, domains[::-1], copies, strict=True):
+        _rescue(image, domain, copy)
+    result = zoned("check", "--deep", *copies, "--json")
+    codes = {row["id"] for row in result.json["devices"][0]["findings"]}
+    assert not codes & {"btrfs.roots-unreadable", "btrfs.metadata-lost"}, codes
+
+
+def _data_lines(domain: Path) -> list[str]:
+    return [line for line in domain.read_text().splitlines() if line.endswith("+") and line.count("0x") == 2]
+
+
+@pytest.mark.parametrize("archive", ["btrfs-zoned/g01-dup-healthy", "zonefs/p1-default"])
+def test_a_copy_without_its_zone_table_does_not_tell_what_is_written(
+    archive: str, vectors: Path, tmp_path: Path, zoned: Program
+) -> None:
+    """The domain would go past every write pointer; where the metadata are can be told."""
+    image = unpack(vectors / f"{archive}.tar.xz", tmp_path) / "disk.img"
+    image.with_name("disk.img.zones").unlink()
+    domain = tmp_path / "domain"
+    result = zoned("map", image, "--domain-out", domain)
+    assert (result.status, domain.exists()) == (8, False)
+    assert "zone table" in result.err
+    assert "on the drive itself" in result.err
+    assert zoned("map", image, "--domain-out", domain, "--metadata-only").status == 0
+    assert len(_data_lines(domain)) >= 1

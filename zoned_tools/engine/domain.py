@@ -17,7 +17,7 @@ from zoned_tools.device.partition import start_of_view
 from zoned_tools.device.zones import shown_rows
 from zoned_tools.engine.logical import opened_logical
 from zoned_tools.engine.rehearsing import PLACE_BITS, look_up_in
-from zoned_tools.errors import UsageError
+from zoned_tools.errors import RefusedError, UsageError
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES
 
@@ -34,6 +34,7 @@ def domain_of(target: Target, settings: Mapping[str, str], *, metadata_only: boo
 
     Raises:
         UsageError: the layout does not tell where its metadata are.
+        RefusedError: only a zone table tells what is written, and there is none.
         ZonedError: the metadata cannot be read.
     """
     layout = registry.of(target)
@@ -52,7 +53,7 @@ def _data(target: Target, settings: Mapping[str, str]) -> Iterator[IntArray]:
     """Where blocks are stored; of a layout without a map of blocks all that is written."""
     if registry.of(target).open_mapper is None:
         for device in target.devices:
-            yield _shown(device)
+            yield _written(device)
         return
     with opened_logical(target, writable=False, settings=settings) as mapper:
         lookup = look_up_in(target, mapper)
@@ -64,6 +65,17 @@ def _data(target: Target, settings: Mapping[str, str]) -> Iterator[IntArray]:
     for index in range(len(target.devices)):
         mine = devices == index
         yield np.stack((starts[mine], ends[mine]), axis=1)
+
+
+def _written(device: Device) -> IntArray:
+    """What is written of a device, by its zone table: of a copy that is not complete its content tells nothing."""
+    if not device.geometry.is_zoned:
+        raise RefusedError(
+            "a raw copy without its zone table, which alone says what is written",
+            device=device.path,
+            hint="zoned map --domain-out on the drive itself reads no data",
+        )
+    return _shown(device)
 
 
 def _shown(device: Device) -> IntArray:

@@ -15,6 +15,7 @@ from zoned_tools.formats.btrfs.trees import TreeReader
 if TYPE_CHECKING:
     from zoned_tools.device.base import Device
     from zoned_tools.device.zones import IntArray
+    from zoned_tools.formats.btrfs.chunks import Chunk
     from zoned_tools.formats.contract import Target
 
 _SYSTEM, _METADATA = 1 << 1, 1 << 2
@@ -41,6 +42,11 @@ def zone_roles(target: Target) -> dict[str, IntArray]:
     }
 
 
+def is_metadata(chunk: Chunk) -> bool:
+    """Whether nodes of trees are in a chunk; of mixed block groups, data too."""
+    return bool(chunk.type & (_SYSTEM | _METADATA))
+
+
 def _numbers(zones: set[int]) -> IntArray:
     return np.array(sorted(zones), np.int64)
 
@@ -57,7 +63,7 @@ def _chunk_zones(device: Device, start_bytes: int) -> tuple[IntArray, IntArray]:
         except ChunkError:
             chunks = []
         for chunk in chunks:
-            kind = metadata if chunk.type & (_SYSTEM | _METADATA) else data
+            kind = metadata if is_metadata(chunk) else data
             places = (start_bytes + s.offset_bytes for s in chunk.stripes if s.devid == devid)
             kind.update(place // device.geometry.zone_bytes for place in places if place < device.geometry.size_bytes)
     return _numbers(data), _numbers(metadata)
