@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -186,8 +187,6 @@ def test_super_blocks_of_another_size_everywhere_are_a_tie_or_nothing(images: Im
         first = SuperBlock.parse(file.read(BLOCK_BYTES))
         zero(path, 256)
         file.seek(0)
-        from dataclasses import replace
-
         file.write(replace(first, nr_bitmap_blocks=63, nr_meta_blocks=65).pack())
     with ExitStack() as stack, pytest.raises(MetadataError, match="do not tell"):
         derived(raw_target(stack, [path]))
@@ -203,3 +202,44 @@ def test_unreadable_blocks_count_as_written(images: Images, tmp_path: Path) -> N
         (row,) = derived(target)
         assert row is not None
         assert int(written_sectors(row.table)[60]) == 6 * BLOCK_SECTORS
+
+
+@pytest.mark.parametrize("more", [512, 4096, 3 << 20, -512, -4096, -(3 << 20)])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_files_of_other_lengths_move_no_member(number: int, more: int, images: Images, tmp_path: Path) -> None:
+    """The members' super blocks say where each device begins; a copy that is short is no drive with a runt."""
+    paths = copied(images, tmp_path, "triple")
+    tables = [real_table(path) for path in images.paths("triple", "clean")]
+    os.truncate(paths[number], os.stat(paths[number]).st_size + more)
+    with ExitStack() as stack:
+        rows = derived(raw_target(stack, paths))
+        assert rows[0] is None
+        for row, table in zip(rows[1:], tables[1:], strict=True):
+            assert row is not None
+            assert np.array_equal(row.table["start_sector"], table["start_sector"])
+            assert np.array_equal(row.table["length_sectors"], table["length_sectors"])
+
+
+def test_a_last_zone_that_a_chunk_has_is_whole(images: Images, tmp_path: Path) -> None:
+    """Room for a runt, too: a zone has died before the format, or the copy has lost the end of a zone with data."""
+    paths = copied(images, tmp_path, "hm64x1")
+    nr_zones = len(real_table(images.paths("hm64x1", "clean")[0]))
+    for place in (0, 1 << 20):
+        _poke_super_block(paths[0], place, nr_chunks=54)
+    for table in (4096, (1 << 20) + 4096):
+        with open(paths[0], "r+b") as file:
+            file.seek(table + 8 * 20)  # chunk 20 is not mapped
+            file.write((nr_zones - 1).to_bytes(4, "little"))
+    os.truncate(paths[0], os.stat(paths[0]).st_size - 512)
+    with ExitStack() as stack:
+        (row,) = derived(raw_target(stack, paths))
+        assert row is not None
+        assert int(row.table["length_sectors"][-1]) == 2048
+
+
+def _poke_super_block(path: Path, place: int, *, nr_chunks: int) -> None:
+    with open(path, "r+b") as file:
+        file.seek(place)
+        block = replace(SuperBlock.parse(file.read(4096)), nr_chunks=nr_chunks)
+        file.seek(place)
+        file.write(block.pack())

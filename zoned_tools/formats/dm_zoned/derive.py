@@ -9,7 +9,7 @@ Source: section 3.1 of the specification of rescues (``docs/formats/rescue.md``)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,10 +23,11 @@ from zoned_tools.device.derived import (
     set_written,
 )
 from zoned_tools.device.zones import SECTOR_BYTES, ZoneCondition, make_table
+from zoned_tools.formats.dm_zoned.alone import open_target
 from zoned_tools.formats.dm_zoned.constants import NAME
 from zoned_tools.formats.dm_zoned.derive_size import Raw, Sized, find_size
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, MapArray, MetadataLayout, ceil_div
-from zoned_tools.formats.dm_zoned.open import SetView, open_blocks
+from zoned_tools.formats.dm_zoned.open import SetView
 from zoned_tools.formats.dm_zoned.reclaim import judge_emptied
 from zoned_tools.formats.dm_zoned.survey import survey_map
 from zoned_tools.formats.shared.derived import Bounds, DerivedZones, ZoneWishes, zones_by_content
@@ -96,6 +97,21 @@ class _Metadata:
             0, sized.zone_blocks, sized.nr_zones, sized.bitmap_blocks, base.nr_chunks, base.nr_reserved_seq
         )
         self._table: MapArray | None = None
+        self.sized = self._with_named_zones()
+
+    def _with_named_zones(self) -> Sized:
+        """The same with whole last zones that a chunk has: no drive's runt is ever used (dm-zoned.md 7)."""
+        sized, zone_bytes = self.sized, self.sized.zone_blocks * BLOCK_BYTES
+        sizes = list(sized.sizes)
+        for index, (first, count) in enumerate(zip(sized.first_zones, sized.zone_counts, strict=True)):
+            is_copy = (index or self.raw.is_single) and not self.raw.devices[index].geometry.is_zoned
+            if (
+                is_copy
+                and sizes[index] % zone_bytes
+                and (self.table[: self.layout.nr_chunks] == first + count - 1).any()
+            ):
+                sizes[index] = count * zone_bytes
+        return replace(sized, sizes=tuple(sizes))
 
     def _blocks(self, relative: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
         """Blocks of the set, counted from its super block; what neither set can give is all ones."""
@@ -210,8 +226,7 @@ class _Member:
         emptied = table.copy()
         emptied["condition"][zones] = ZoneCondition.EMPTY
         emptied["wp_sector"][zones] = emptied["start_sector"][zones]
-        target = _target_of(metadata, self.index, emptied)
-        blocks = open_blocks(target)
+        blocks = open_target(_target_of(metadata, self.index, emptied))
         layout = metadata.layout
         mapping = survey_map(blocks.geometry, layout, metadata.table.copy())
         found = judge_emptied(SetView(blocks, layout, metadata.number), mapping, zones + first)

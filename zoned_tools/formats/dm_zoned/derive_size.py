@@ -6,6 +6,7 @@ Source: section 3.1, steps 1 to 3, of the specification of rescues (``docs/forma
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,11 +93,11 @@ class Sized:
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """How a zone size fits: the points of step 2."""
+    """How a zone size fits: the points of step 2. ``counts`` are the zones of each device."""
 
     zone_blocks: int
     reference: SuperBlock
-    nr_zones: int
+    counts: tuple[int, ...]
     secondary: bool
     bitmaps: bool
     members: bool
@@ -105,6 +106,10 @@ class _Fit:
     @property
     def points(self) -> int:
         return self.secondary + self.bitmaps + self.members + self.chunks
+
+    @property
+    def nr_zones(self) -> int:
+        return sum(self.counts)
 
     @property
     def told_zones(self) -> int:
@@ -137,7 +142,7 @@ def find_size(raw: Raw, wish: int = 0) -> Sized | None:
         raise UsageError(f"{wish * BLOCK_BYTES} bytes are no size of a zone", hint="a power of two of 32 KiB or more")
     own = _own_sizes(raw)
     fits = [fit for size in _candidates() if (fit := _fit(raw, size)) is not None]
-    best = _best(fits, own or wish)
+    best = _best(fits, own or wish) or _best_placed(raw, own or wish)
     _refuse_member(raw, best)
     if best is None:
         hint = "" if wish else "zoned image adopt --zone-size BYTES writes a zone table for it"
@@ -172,19 +177,62 @@ def _fit(raw: Raw, zone_blocks: int) -> _Fit | None:
     reference = _reference(raw, zone_blocks)
     if reference is None:
         return None
-    counts = [raw.nr_zones(index, zone_blocks) for index in range(len(raw.devices))]
+    counts = tuple(raw.nr_zones(index, zone_blocks) for index in range(len(raw.devices)))
+    return _pointed(raw, zone_blocks, reference, counts)
+
+
+def _pointed(raw: Raw, zone_blocks: int, reference: SuperBlock, counts: tuple[int, ...]) -> _Fit:
     nr_zones, set_zones = sum(counts), ceil_div(reference.nr_meta_blocks, zone_blocks)
     place = set_zones * zone_blocks
     own = [sum(counts[:index]) * zone_blocks for index in range(len(counts))]
     return _Fit(
         zone_blocks,
         reference,
-        nr_zones,
+        counts,
         secondary=raw.superblock(0, place, says=place) is not None,
         bitmaps=reference.nr_bitmap_blocks == nr_zones * bitmap_blocks_of(zone_blocks),
         members=all(raw.superblock(index, 0, says=own[index]) is not None for index in range(1, len(counts))),
         chunks=0 < reference.nr_chunks <= nr_zones - NR_SETS * set_zones - reference.nr_reserved_seq,
     )
+
+
+def _best_placed(raw: Raw, wish: int) -> _Fit | None:
+    """The one zone size that fits in every point when the files are as long as the members' super blocks say.
+
+    A copy that ended early, or has something behind its drive, moves none of them; neither does a regular device that
+    grew or shrank (dm-zoned.md 8.6). Of several zone sizes that one counts with which most files have their length.
+    """
+    fits = [fit for size in _candidates() if (fit := _placed_fit(raw, size)) is not None and fit.points == _ALL_POINTS]
+    agreeing = [_nr_agreeing(raw, fit) for fit in fits]
+    most = max(agreeing, default=0)
+    best = [fit for fit, count in zip(fits, agreeing, strict=True) if count == most > 0]
+    if len(best) > 1:
+        best = [fit for fit in best if fit.zone_blocks == wish]
+    return best[0] if len(best) == 1 else None
+
+
+def _nr_agreeing(raw: Raw, fit: _Fit) -> int:
+    """Files that have as many zones as the super blocks say."""
+    return sum(raw.nr_zones(index, fit.zone_blocks) == count for index, count in enumerate(fit.counts))
+
+
+def _placed_fit(raw: Raw, zone_blocks: int) -> _Fit | None:
+    """The points of a zone size with each device from where its super block says to where the next one begins."""
+    reference = _reference(raw, zone_blocks)
+    if raw.is_single or reference is None:
+        return None
+    starts = [0]
+    for index in range(1, len(raw.devices)):
+        found = raw.superblock(index, 0)
+        if found is None or found.sb_block % zone_blocks or found.dmz_uuid != reference.dmz_uuid:
+            return None
+        starts.append(found.sb_block // zone_blocks)
+    told, rest = divmod(reference.nr_bitmap_blocks, bitmap_blocks_of(zone_blocks))
+    counts = tuple(end - start for start, end in pairwise([*starts, told]))
+    tables = (index for index, device in enumerate(raw.devices) if device.geometry.is_zoned)
+    if rest or min(counts) < 1 or any(counts[index] != raw.nr_zones(index, zone_blocks) for index in tables):
+        return None
+    return _pointed(raw, zone_blocks, reference, counts)
 
 
 def _reference(raw: Raw, zone_blocks: int) -> SuperBlock | None:
@@ -258,15 +306,19 @@ def _is_certainly_single(raw: Raw, fit: _Fit) -> bool:
 def _sized(raw: Raw, fit: _Fit) -> Sized:
     """Step 3: the drives, of which files may lack the end, or have something behind it."""
     zone_bytes = fit.zone_blocks * BLOCK_BYTES
-    counts = [raw.nr_zones(index, fit.zone_blocks) for index in range(len(raw.devices))]
+    there = [raw.nr_zones(index, fit.zone_blocks) for index in range(len(raw.devices))]
+    counts = list(fit.counts)
     sizes = [device.geometry.size_bytes for device in raw.devices]
     last = len(counts) - 1
-    there = counts[last]
     if fit.told_zones > sum(counts[:last]) and not raw.devices[last].geometry.is_zoned:
         counts[last] = fit.told_zones - sum(counts[:last])
-    whole = sum(counts) - 1 - NR_SETS * ceil_div(fit.reference.nr_meta_blocks, fit.zone_blocks)
+    copies = [i for i, device in enumerate(raw.devices) if (i or raw.is_single) and not device.geometry.is_zoned]
+    torn = [index for index in copies if sizes[index] % zone_bytes and counts[index] == there[index]]
     # A last zone that is not whole holds no chunk: with more chunks than that leaves, it is the copy that is short.
-    if counts[last] != there or fit.reference.nr_chunks > whole - fit.reference.nr_reserved_seq:
-        sizes[last] = counts[last] * zone_bytes
+    room = sum(counts) - NR_SETS * ceil_div(fit.reference.nr_meta_blocks, fit.zone_blocks)
+    room -= fit.reference.nr_reserved_seq + fit.reference.nr_chunks
+    for index in copies:
+        if counts[index] != there[index] or (index in torn and room < len(torn)):
+            sizes[index] = counts[index] * zone_bytes
     first = tuple(sum(counts[:index]) for index in range(len(counts)))
     return Sized(fit.reference, fit.zone_blocks, sum(counts), first, tuple(counts), tuple(sizes))
