@@ -76,10 +76,19 @@ class Writing:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Content, as blocks, that is on the same device from absolute block ``block`` on."""
+    """Content, as blocks, that is on the same device from absolute block ``block`` on.
+
+    ``stays`` are the rows that no earlier step of the plan writes; None where none is written.
+    """
 
     block: int
     rows: Blocks
+    stays: BoolArray | None = None
+
+    def same(self, wanted: Blocks) -> BoolArray:
+        """Rows of ``wanted`` that can be copied from here."""
+        same: BoolArray = np.asarray((wanted == self.rows).all(axis=1))
+        return same if self.stays is None else same & self.stays
 
 
 def as_blocks(array: npt.NDArray[np.unsignedinteger]) -> Blocks:
@@ -113,7 +122,7 @@ def difference_steps(
         return
     device, offset_bytes = blocks.geometry.locate(block)
     source_bytes = blocks.geometry.locate(origin.block)[1] if origin is not None else 0
-    same = (wanted == origin.rows).all(axis=1) if origin is not None else np.zeros(len(wanted), np.bool_)
+    same = origin.same(wanted) if origin is not None else np.zeros(len(wanted), np.bool_)
     changes = (wanted != actual).any(axis=1)
     if forced is not None and must:
         changes |= forced

@@ -41,7 +41,7 @@ from zoned_tools.formats.dm_zoned.survey import SetSurvey, keep_below, take_beyo
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from zoned_tools.device.zones import IntArray
+    from zoned_tools.device.zones import BoolArray, IntArray
     from zoned_tools.formats.dm_zoned.choice import Ties
 
 _MAX_GENERATION = (1 << 64) - 1
@@ -217,6 +217,19 @@ def healing_steps(view: SetView) -> list[Step]:
     return steps
 
 
+def _untouched(view: SetView) -> BoolArray:
+    """Map and bitmap blocks that :func:`healing_steps` leave as they are, counted from the map."""
+    nr_map = view.layout.nr_map_blocks
+    changed = view.blocks.unreadable(view.layout, view.number).copy()
+    for mask in (view.taken, view.joined, view.made_blocks):
+        if mask is not None:
+            changed[nr_map:] |= mask
+    if view.table is not None:
+        own = read_map(view.blocks, view.layout, view.number)
+        changed[:nr_map] |= (as_blocks(view.table) != as_blocks(own)).any(axis=1)
+    return ~changed
+
+
 def table_steps(
     survey: SetSurvey, healed: SetView, table: MapArray, edits: BitmapEdits, *, equal: bool, ties: Ties | None
 ) -> list[list[Step]]:
@@ -233,14 +246,15 @@ def table_steps(
     blocks, layout, source = survey.view.blocks, survey.layout, survey.number
     steps: list[list[Step]] = [[], []]
     writing = Writing(healed, (1 - source,))
-    kept = healed.read_map()
+    kept, stays = healed.read_map(), _untouched(healed)
+    nr_map, per_zone = layout.nr_map_blocks, layout.bitmap_blocks_per_zone
     for number in range(NR_SETS):
         actual = kept if equal or number == source else read_map(blocks, layout, number)
         wanted = table
         if ties is not None:
             wanted = table.copy()
             wanted[: len(ties.chunks)][ties.chunks] = actual[: len(ties.chunks)][ties.chunks]
-        origin = Origin(layout.map_block(source), as_blocks(kept)) if number != source else None
+        origin = Origin(layout.map_block(source), as_blocks(kept), stays[:nr_map]) if number != source else None
         note = f"{SET_NAMES[number]} mapping table"
         marks = writing.map_blocks(number)
         steps[number] += difference_steps(
@@ -267,7 +281,8 @@ def table_steps(
                 wanted_words, producer = np.where(tied[:, None], actual_words, words), None
             block = layout.bitmap_block(number, zone)
             note = f"{SET_NAMES[number]} bitmap blocks"
-            origin = Origin(layout.bitmap_block(source, zone), as_blocks(before)) if number != source else None
+            rows = stays[nr_map + zone * per_zone :][: len(words) * per_zone]
+            origin = Origin(layout.bitmap_block(source, zone), as_blocks(before), rows) if number != source else None
             marks = writing.bitmap_blocks(number, zone, len(words))
             steps[number] += difference_steps(
                 blocks,
