@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +12,7 @@ from tests.formats.dm_zoned.crash_model import error_findings
 from tests.formats.dm_zoned.images import BLOCK, MIB, Images, check_target, logical_content, regular
 from tests.formats.dm_zoned.mapper_support import opened
 from tests.formats.dm_zoned.reshape_support import carried_out
+from tests.programs import Program
 from zoned_tools.device.base import Device
 from zoned_tools.device.overlay import Overlay
 from zoned_tools.errors import DeviceError, RefusedError
@@ -83,3 +87,38 @@ def test_detach_and_attach_are_the_way_to_another_size(images: Images) -> None:
     new, _ = carried_out([alone[0], alone[1]], lambda on: plan_attach(on[0], on[1], AttachOptions()).plan)
     assert error_findings(new) == []
     assert logical_content(Target("dm-zoned", tuple(Overlay(device) for device in new))) == before
+
+
+@pytest.mark.parametrize("absent", [1, 2])
+def test_a_member_that_is_not_named(images: Images, absent: int) -> None:
+    """Nothing is wrong with the others: no rule finds fault with what is not there, and no repair follows from it."""
+    target = images.target("triple")
+    devices = tuple(device for number, device in enumerate(target.devices) if number != absent)
+    if absent == 1:  # it looks like a regular device that shrank
+        evidence = check_target(Target("dm-zoned", devices))
+        codes = set(evidence.findings.codes)
+        assert "regular-size-changed" in codes
+        assert not codes & {"map-bzone-on-random", "map-bzone-not-random"}
+        return
+    counts = [-(-device.geometry.size_bytes // device_zone_bytes()) for device in target.devices]
+    gap = f"zones {sum(counts[:absent])} to {sum(counts) - 1}"
+    with pytest.raises(RefusedError, match=f"{gap} of dm-zoned target .* are on a member that is not named"):
+        check_target(Target("dm-zoned", devices))
+
+
+def test_a_member_between_others_that_is_not_named(tmp_path: Path, program: Program) -> None:
+    """Four devices; each of the last three is left out, and every command says the same."""
+    paths = [tmp_path / f"d{number}.img" for number in range(4)]
+    paths[0].touch()
+    os.truncate(paths[0], 10 * MIB)
+    for path, zones in zip(paths[1:], (6, 5, 4), strict=True):
+        assert program("zoned", "image", "create", path, "--zones", zones, "--zone-size", MIB).status == 0
+    assert program("dmzadm", "--format", *paths).status == 0
+    for absent, zones in ((2, "zones 16 to 20"), (3, "zones 21 to 24")):
+        named = [path for number, path in enumerate(paths) if number != absent]
+        for command in (["check"], ["check", "--repair"], ["map"], ["inspect"], ["export", "-o", tmp_path / "raw"]):
+            result = program("zoned", *command, *named)
+            assert result.status == 8
+            assert f"{zones} of dm-zoned target" in result.err
+            assert "are on a member that is not named" in result.err
+    assert not (tmp_path / "raw").exists()

@@ -27,7 +27,7 @@ def open_target(target: Target) -> TargetBlocks:
     """Read the zone tables of a target's devices.
 
     Raises:
-        RefusedError: the devices are a part of a target of more.
+        RefusedError: the one device is a part of a target of several, or a member of several is not named.
         GeometryError: the devices cannot form a target.
         DeviceError: a zone table cannot be read.
     """
@@ -40,7 +40,7 @@ def open_target(target: Target) -> TargetBlocks:
     formatted = _formatted_zones(blocks)
     if formatted is not None:
         return open_blocks(target, formatted)
-    _refuse_missing_member(blocks)
+    _refuse_gap(blocks)
     return blocks
 
 
@@ -69,29 +69,36 @@ def _formatted_zones(blocks: TargetBlocks) -> int | None:
     return zones if zones > 0 else None
 
 
-def _refuse_missing_member(blocks: TargetBlocks) -> None:
-    """Refuse devices that are the first ones of a target: all of them are in their place, and it has more zones.
+def _refuse_gap(blocks: TargetBlocks) -> None:
+    """Refuse devices between which, or behind which, the super blocks tell of zones that none of them has.
+
+    Every rule about entries and places would find fault with what is only not there.
 
     Raises:
-        RefusedError: they are.
+        RefusedError: names the zones.
     """
     geometry = blocks.geometry
-    head = _read(blocks.devices[0], geometry.members[0].start_bytes, 0)
-    if head is None or head.version != MAX_VERSION or head.sb_block:
+    found = [_read(blocks.devices[m.index], m.start_bytes, 0) for m in geometry.members]
+    known = [one for one in found if one is not None and one.version == MAX_VERSION]
+    told = {one.nr_bitmap_blocks for one in known}
+    if len(told) != 1 or len({one.dmz_uuid for one in known}) != 1:
         return
-    for member in geometry.members[1:]:
-        found = _read(blocks.devices[member.index], member.start_bytes, 0)
-        if found is None or (found.dmz_uuid, found.sb_block) != (head.dmz_uuid, member.block_offset):
-            return
-        if found.nr_bitmap_blocks != head.nr_bitmap_blocks:
-            return
-    zones = _nr_zones(head, geometry.zone_blocks)
-    if zones > geometry.nr_zones:
-        raise RefusedError(
-            f"dm-zoned target {head.label!r} ({head.dmz_uuid}) has {zones} zones, and the devices that are named have "
-            f"{geometry.nr_zones}; name the member with zones from {geometry.nr_zones} on, too",
-            device=geometry.members[0].path,
-        )
+    nr_zones = _nr_zones(known[0], geometry.zone_blocks)
+    gaps, end = [], 0
+    for member, one in zip(geometry.members, found, strict=True):
+        start = one.sb_block // geometry.zone_blocks if one is not None and member.index else end
+        gaps.append((end, start - end))
+        end = start + member.nr_zones
+    gaps.append((end, nr_zones - end))
+    if any(count < 0 for _, count in gaps) or nr_zones <= geometry.nr_zones:
+        return
+    missing = [(start, count) for start, count in gaps if count]
+    names = " and ".join(f"zones {start} to {start + count - 1}" for start, count in missing)
+    raise RefusedError(
+        f"{names} of dm-zoned target {known[0].label!r} ({known[0].dmz_uuid}) are on a member that is not named",
+        device=blocks.devices[0].path,
+        hint="name all its devices",
+    )
 
 
 def _refuse_part(device: Device, start_bytes: int) -> None:

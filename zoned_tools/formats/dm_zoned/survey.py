@@ -159,7 +159,7 @@ def survey_map(geometry: TargetGeometry, layout: MetadataLayout, table: MapArray
         buffer_meta=take(held[at_buffer]),
         buffer_is_data=take(buffer == data),
         buffer_not_random=take(~geometry.cache[at_buffer]),
-        buffer_on_random=take(data_usable & ~geometry.sequential[at_data]),
+        buffer_on_random=take(data_usable & ~geometry.sequential[at_data] & ~geometry.missing[at_data]),
         empty_sequential=data_usable
         & ~buffered
         & geometry.sequential[at_data]
