@@ -179,6 +179,22 @@ def test_adopt_refuses_what_the_metadata_contradict(
     assert not Path(f"{raw}.zones").exists()
 
 
+def test_members_that_have_their_table_keep_it(zoned: Program, tmp_path: Path) -> None:
+    """The table of the drive itself is never replaced for the sake of another member's."""
+    unpack(VECTORS / "dm-zoned/triple.tar.xz", tmp_path)
+    paths = [tmp_path / f"disk{number}.img" for number in range(3)]
+    kept = Path(f"{paths[1]}.zones").read_bytes()
+    Path(f"{paths[2]}.zones").unlink()
+    done = zoned("image", "adopt", *paths, "--json")
+    assert done.status == 0
+    assert [row["image"] for row in done.json["devices"]] == [str(paths[2])]
+    assert Path(f"{paths[1]}.zones").read_bytes() == kept
+    assert zoned("check", *paths).status == 0
+    again = zoned("image", "adopt", *paths)
+    assert again.status == 8
+    assert "has a zone table (--force replaces it)" in again.err
+
+
 def test_adopt_refuses_a_copy_that_is_longer_than_its_drive(zoned: Program, raw: Path) -> None:
     with raw.open("ab") as file:
         file.truncate(raw.stat().st_size + (3 << 20))

@@ -52,14 +52,16 @@ def adopt(
 ) -> Adopted:
     """Write the zone tables of raw copies beside them; nothing is written when one cannot be.
 
+    A member that has its table keeps it where another one has none.
+
     Args:
         paths: the devices of one target, in order.
         wishes: what the user knows about their zones.
-        overwrite: a zone table that is there is replaced.
+        overwrite: zone tables that are there are replaced.
 
     Raises:
-        RefusedError: a zone table is there, nothing can be derived, the metadata contradict the wishes, or a copy is
-            longer than its drive.
+        RefusedError: every member has a zone table, nothing can be derived, the metadata contradict the wishes, or a
+            copy is longer than its drive.
         ZonedError: the devices are no target, or a file cannot be read or written.
     """
     from zoned_tools.device.opening import open_devices
@@ -70,9 +72,8 @@ def adopt(
         nr_wishes = len(wishes.conventional)
         if nr_wishes > len(images):
             raise UsageError(f"{nr_wishes} numbers of conventional zones for {len(images)} zoned devices")
-        for image in images:
-            if not overwrite:
-                _refuse_table(image)
+        if not overwrite:
+            images = _without_table(images)
         content = [dump.encode(image.zones.geometry, image.zones.table) for image in images]
         for image, raw in zip(images, content, strict=True) if not dry_run else ():
             _write(image, raw, overwrite=overwrite)
@@ -103,14 +104,24 @@ def _images(target: Target, devices: Sequence[Device]) -> list[AdoptedImage]:
     return images
 
 
-def _refuse_table(image: AdoptedImage) -> None:
+def _without_table(images: Sequence[AdoptedImage]) -> list[AdoptedImage]:
+    """Those that have no zone table yet.
+
+    Raises:
+        RefusedError: there is none.
+    """
+    found = [image for image in images if not _has_table(image)]
+    if not found:
+        raise RefusedError("has a zone table", device=images[0].image, hint="--force replaces it")
+    return found
+
+
+def _has_table(image: AdoptedImage) -> bool:
     real = os.path.realpath(image.image)
     try:
-        found = find_sidecar(real, os.stat(real).st_ino, writable=False)
+        return bool(find_sidecar(real, os.stat(real).st_ino, writable=False))
     except OSError as error:
         raise DeviceError.from_os_error(error, image.image, "cannot look for a zone table") from None
-    if found:
-        raise RefusedError("has a zone table", device=image.image, hint="--force replaces it")
 
 
 def _write(image: AdoptedImage, content: bytes, *, overwrite: bool) -> None:

@@ -114,11 +114,11 @@ def test_a_member_between_others_that_is_not_named(tmp_path: Path, program: Prog
     for path, zones in zip(paths[1:], (6, 5, 4), strict=True):
         assert program("zoned", "image", "create", path, "--zones", zones, "--zone-size", MIB).status == 0
     assert program("dmzadm", "--format", *paths).status == 0
-    for absent, zones in ((2, "zones 16 to 20"), (3, "zones 21 to 24")):
+    for absent, gap in ((2, "zones 16 to 20"), (3, "zones 21 to 24")):
         named = [path for number, path in enumerate(paths) if number != absent]
         for command in (["check"], ["check", "--repair"], ["map"], ["inspect"], ["export", "-o", tmp_path / "raw"]):
             result = program("zoned", *command, *named)
             assert result.status == 8
-            assert f"{zones} of dm-zoned target" in result.err
+            assert f"{gap} of dm-zoned target" in result.err
             assert "are on a member that is not named" in result.err
     assert not (tmp_path / "raw").exists()
