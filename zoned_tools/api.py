@@ -280,7 +280,13 @@ class Target:
         return file
 
     def map(self, first_block: int = 0, count: int | None = None, **settings: str | int | bool) -> Iterator[MapExtent]:
-        """Where logical blocks of 4096 bytes live: ascending, without gaps, holes included."""
+        """Where logical blocks of 4096 bytes live: ascending, without gaps, holes included; of btrfs every copy."""
+        if logical.has_copies(self._inner):
+            last = _LOGICAL_BLOCKS - first_block if count is None else count
+            wanted = None if (first_block, count) == (0, None) else [(first_block, last)]
+            copies = logical.map_copies(self._inner, _words(self.layout, settings), wanted)
+            yield from (run.extent for run in copies)
+            return
         with logical.opened_logical(self._inner, writable=False, settings=_words(self.layout, settings)) as mapper:
             blocks = mapper.size_blocks - first_block if count is None else count
             yield from (run.extent for run in logical.map_blocks(self._inner, mapper, first_block, blocks))
@@ -305,6 +311,10 @@ class Target:
         return export.export_target(
             self._inner, name, _words(self.layout, settings), force=force, skip_errors=skip_errors, progress=progress
         )
+
+
+_LOGICAL_BLOCKS = 1 << 52
+"""More than 64-bit addresses reach."""
 
 
 def format(  # noqa: A001 - the field's own word

@@ -349,7 +349,7 @@ def test_start_of_a_part_of_a_target_says_what_to_name(tmp_path: Path, program: 
     cases = {
         (cache,): "regular device of dm-zoned target 'three'",
         (first,): "zoned member of dm-zoned target 'three'",
-        (cache, first): "name the member with zones from 25 on, too",
+        (cache, first): "are on a member that is not named",
         (cache, second, first): f"the members are in the wrong order; name them as {cache} {first} {second}",
     }
     for devices, words in cases.items():

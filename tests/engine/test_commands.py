@@ -353,6 +353,7 @@ def test_serve_read_only(vector: Vector, tmp_path: Path) -> None:
             "uri": f"nbd+unix:///?socket={path}",
             "size_bytes": vector.facts["logical_size"],
             "read_only": True,
+            "exports": [{"name": "", "size_bytes": vector.facts["logical_size"]}],
         }
         uri = str(document["uri"])
         subprocess.run(["nbdinfo", "--is", "read-only", uri], check=True, timeout=30)

@@ -16,6 +16,7 @@ from zoned_tools.device.zones import DEAD_CONDITIONS, has_condition
 from zoned_tools.engine.export import export_pieces, export_volume, layout_pieces
 from zoned_tools.engine.logical import opened_logical
 from zoned_tools.engine.output import Output
+from zoned_tools.engine.views import has_views, opened_views
 from zoned_tools.formats.contract import Journey
 
 if TYPE_CHECKING:
@@ -149,6 +150,10 @@ def _export(run: Run, *, skip_errors: bool) -> None:
     pieces = layout_pieces(target)
     if pieces is not None:
         export_pieces(pieces, sink)
+    elif has_views(target):
+        with opened_views(target, run.logical) as views:
+            for view in views:
+                export_volume(view.mapper, sink, skip_errors=skip_errors)
     elif run.layout.open_mapper is not None:
         with opened_logical(target, writable=False, settings=run.logical) as mapper:
             export_volume(mapper, sink, skip_errors=skip_errors)

@@ -18,8 +18,9 @@ from zoned_tools.device.base import Geometry
 from zoned_tools.device.zones import Model, make_table, written_sectors
 from zoned_tools.errors import ZonedError
 from zoned_tools.formats.btrfs.checksum import ALGORITHMS, seal
-from zoned_tools.formats.btrfs.export import export
-from zoned_tools.formats.btrfs.layout import MAGIC_OFFSET, SUPER_BLOCK_OFFSETS, SUPER_DTYPE
+from zoned_tools.formats.btrfs.export import open_views
+from zoned_tools.formats.btrfs.layout import MAGIC_OFFSET, MIRROR_BYTENR, SUPER_BLOCK_OFFSETS, SUPER_DTYPE
+from zoned_tools.formats.contract import Settings
 
 if TYPE_CHECKING:
     from zoned_tools.device.emulated import EmulatedDrive
@@ -210,10 +211,10 @@ class _Generator:
 def newest_super(target: Target, settings: Mapping[str, str], places: Iterable[Hashable] | None = None) -> Content:
     """The newest valid super block but its checksum and place, which differ between mirrors."""
     try:
-        pieces = b"".join(bytes(data or b"") for _, data in export(target))
+        block = open_views(target, Settings(settings))[0].mapper.read(MIRROR_BYTENR[0] // PAGE, 1)
     except ZonedError:
         return Content(opened=False)
-    return Content({"newest": (pieces[32:48], pieces[56:])})
+    return Content({"newest": (block[32:48], block[56:])})
 
 
 def _mutate(choose: random.Random, base: Base) -> list[Mutation]:

@@ -188,14 +188,18 @@ def _zonefs() -> Iterator[Sample]:
 
 def _btrfs() -> Iterator[Sample]:
     known = made_by.facts("btrfs-zoned/expected")
-    for name in known if ALL else ("pv01-torn-last", "pv12-both-empty", "p21-emulated-regular"):
-        generations = known[name].get("roots", {}).get("generations") or [7]
+    states = made_by.facts("btrfs-zoned/block-groups")
+    few = ("pv01-torn-last", "pv12-both-empty", "p21-emulated-regular", "g07-data-offline")
+    for name in (*known, *states) if ALL else few:
+        generations = known.get(name, {}).get("roots", {}).get("generations") or [7]
         back = f"zoned btrfs rollback --to-generation {generations[0]} disk.img"
         own = (
             ("?btrfs.supers/1", "zoned btrfs supers disk.img"),
             ("?btrfs.supers/1", "zoned btrfs supers --roots --full disk.img"),
             ("?btrfs.latest/1", "zoned btrfs supers --latest disk.img"),
             ("?btrfs.zones/1", "zoned btrfs zones disk.img"),
+            ("?map/1", "zoned map --zone 4 disk.img"),
+            ("?map/1", "zoned map --byte 0x1000000+20000 --at 1 disk.img"),
             ("?btrfs.rollback/1", f"{back} --dry-run"),
             ("?btrfs.rollback/1", f"{back} --undo b.undo"),
         )
@@ -286,7 +290,7 @@ SAMPLES = {
 # -- the tests
 
 MISSING_ROOMS = {("zonefs", "table/1"), ("zonefs", "map/1")}
-MISSING_ROOMS |= {("btrfs", "table/1"), ("btrfs", "map/1"), ("btrfs", "dump/1")}
+MISSING_ROOMS |= {("btrfs", "table/1"), ("btrfs", "dump/1")}
 """What a layout does not have."""
 
 MET: set[tuple[str, str]] = set()

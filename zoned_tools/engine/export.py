@@ -38,13 +38,15 @@ Progress = Callable[[int], None]
 class LostRange:
     """Bytes of the logical device that could not be read; the output has zeroes there.
 
-    ``reason`` is that of the first block, ``status`` ddrescue's letter of what is behind it.
+    ``reason`` is that of the first block, ``status`` ddrescue's letter of what is behind it, ``place`` where it lies
+    (layouts of whose devices each is exported).
     """
 
     offset_bytes: int
     length_bytes: int
     reason: str
     status: str = BAD_SECTOR
+    place: Mapping[str, int | None] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -55,12 +57,23 @@ class ExportResult:
         data_bytes: how much was stored, the rest of ``size_bytes`` are holes.
         lost: unreadable ranges, ascending; adjacent ones of one status are joined.
         guessed: ranges whose content is a guess, ascending.
+        output: the file.
+        generation: of the metadata, where a layout's devices are exported one by one.
+        devices: the same for each device then; the figures above are sums, and the ranges those of all.
     """
 
     size_bytes: int
     data_bytes: int = 0
     lost: list[LostRange] = field(default_factory=list)
     guessed: list[LostRange] = field(default_factory=list)
+    output: str = ""
+    generation: int | None = None
+    devices: list[ExportResult] = field(default_factory=list)
+
+    @property
+    def outputs(self) -> list[str]:
+        """The files."""
+        return [one.output for one in self.devices] or [self.output]
 
     def lose(self, offset_bytes: int, length_bytes: int, reason: str, status: str = BAD_SECTOR) -> None:
         last = self.lost[-1] if self.lost else None
@@ -164,6 +177,8 @@ def export_target(
 ) -> ExportResult:
     """Write what a target holds to ``path``: what its layout's own room gives, or the logical device.
 
+    Of a layout whose devices are exported one by one, several go to files in the directory ``path``.
+
     Args:
         force: overwrite a file that exists.
         processes: that decompress, 0 for one on each core; 1 keeps to this one.
@@ -172,6 +187,38 @@ def export_target(
     Raises:
         ZonedError: a block cannot be read (unless ``skip_errors``), or the output not written.
     """
+    from zoned_tools.engine.views import export_views, has_views  # they stand on this module
+
+    if has_views(target):
+        return export_views(
+            target, path, settings, force=force, skip_errors=skip_errors, opened=opened, progress=progress
+        )
+    result = _export_logical(
+        target,
+        path,
+        settings,
+        force=force,
+        skip_errors=skip_errors,
+        processes=processes,
+        opened=opened,
+        progress=progress,
+    )
+    result.output = path
+    return result
+
+
+def _export_logical(
+    target: Target,
+    path: str,
+    settings: Mapping[str, str],
+    *,
+    force: bool,
+    skip_errors: bool,
+    processes: int,
+    opened: Callable[[Mapper], None],
+    progress: Progress,
+) -> ExportResult:
+    """What the layout's own room gives, or the logical device."""
     pieces = layout_pieces(target)
     if pieces is not None:
         registry.of(target).parse_settings(settings, Journey.LOGICAL)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from zoned_tools.device.partition import start_of_view
 from zoned_tools.errors import UsageError
 from zoned_tools.formats import registry
-from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Journey, MapExtent, Mapper, Target
+from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Journey, MapExtent, Mapper, Target, need
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 def open_logical(target: Target, *, writable: bool, settings: Mapping[str, str]) -> Mapper:
@@ -44,12 +44,15 @@ class MappedRun:
     """Logical blocks and where they live, in terms of the devices that the user named.
 
     Attributes:
+        device: None where it was not given, or the address is in no place.
         physical_bytes: from the start of the device; None when nothing is stored.
+        place: which copy it is, of layouts that have several.
     """
 
     extent: MapExtent
-    device: str
+    device: str | None
     physical_bytes: int | None
+    place: Mapping[str, int | str | None] = field(default_factory=dict)
 
 
 def map_blocks(target: Target, mapper: Mapper, first_block: int, count: int) -> Iterator[MappedRun]:
@@ -76,3 +79,40 @@ def map_blocks(target: Target, mapper: Mapper, first_block: int, count: int) -> 
         )
         for extent in mapper.lookup(first_block, count)
     )
+
+
+def has_copies(target: Target) -> bool:
+    """Whether the target's logical space is no device, and its addresses have copies."""
+    return registry.of(target).map_copies is not None
+
+
+def map_copies(
+    target: Target, settings: Mapping[str, str], ranges: Sequence[tuple[int, int]] | None
+) -> Iterator[MappedRun]:
+    """Every copy of ``(first block, blocks)`` ranges of such a space; None for all that is there.
+
+    Raises:
+        UsageError: the layout does not know a setting.
+        ZonedError: what the layout raises.
+    """
+    layout = registry.of(target)
+    room = need(layout.map_copies, target, "map copy by copy")
+    starts = [start_of_view(device) for device in target.devices]
+    for extent in room(target, layout.parse_settings(settings, Journey.LOGICAL), ranges):
+        index, block = extent.device_index, extent.physical_block
+        start = 0 if index is None else starts[index]
+        at = None if block is None else start + block * LOGICAL_BLOCK_BYTES
+        run = MapExtent(extent.logical_block, extent.blocks, -1 if index is None else index, block, extent.why)
+        yield MappedRun(run, None if index is None else target.devices[index].path, at, extent.place)
+
+
+def map_zone(target: Target, settings: Mapping[str, str], zone: int) -> Sequence[Mapping[str, object]]:
+    """Whose a zone is, on each device that has it.
+
+    Raises:
+        UsageError: the layout does not tell, or does not know a setting.
+        ZonedError: what the layout raises.
+    """
+    layout = registry.of(target)
+    room = need(layout.map_zone, target, "tell of zones")
+    return room(target, layout.parse_settings(settings, Journey.LOGICAL), zone)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from zoned_tools.formats.shared.copies import CopyDifference
     from zoned_tools.formats.shared.orphans import Orphan
     from zoned_tools.formats.shared.scanning import Scanner
+    from zoned_tools.formats.shared.views import CopyExtent, DeviceView
 
 __all__ = [
     "LOGICAL_BLOCK_BYTES",
@@ -316,6 +317,24 @@ class ExportRoom(Protocol):
     def __call__(self, target: Target) -> Iterator[Piece]: ...
 
 
+class ViewsRoom(Protocol):
+    def __call__(self, target: Target, settings: Settings) -> Sequence[DeviceView]: ...
+
+
+class CopiesRoom(Protocol):
+    def __call__(
+        self, target: Target, settings: Settings, ranges: Sequence[tuple[int, int]] | None
+    ) -> Iterator[CopyExtent]:
+        """Every copy of ``(first block, blocks)`` ranges of the logical space; None for all that is there."""
+        ...
+
+
+class OwnersRoom(Protocol):
+    def __call__(self, target: Target, settings: Settings, zone: int) -> Sequence[Mapping[str, object]]:
+        """Who owns a zone, one row for each device that has it."""
+        ...
+
+
 class OrphansRoom(Protocol):
     def __call__(self, target: Target, settings: Settings) -> Iterator[Orphan]: ...
 
@@ -357,6 +376,8 @@ class Layout(Generic[E]):
         open_mapper: the logical device of 4096-byte blocks.
         open_importer: fills the logical device with raw content, sequentially.
         export: what to export where that is not the logical device.
+        open_views: the devices as they are exported and served, where the logical space is no device.
+        map_copies, map_zone: where addresses of such a logical space live, and whose a zone is.
         table_line: the ``dmsetup`` line.
         dump, restore: the metadata as a document, and back.
         zone_roles: which zones serve which of ``roles``.
@@ -392,6 +413,9 @@ class Layout(Generic[E]):
     open_mapper: MapperRoom | None = None
     open_importer: ImporterRoom | None = None
     export: ExportRoom | None = None
+    open_views: ViewsRoom | None = None
+    map_copies: CopiesRoom | None = None
+    map_zone: OwnersRoom | None = None
     table_line: TableRoom | None = None
     dump: DumpRoom | None = None
     restore: RestoreRoom | None = None

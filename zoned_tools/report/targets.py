@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from zoned_tools.engine.views import place_words
 from zoned_tools.formats.contract import Warns
 from zoned_tools.report.check import finding_lines, verdict_line
 from zoned_tools.report.tree import tree_lines
@@ -93,7 +94,14 @@ def map_lines(runs: Iterable[MappedRun]) -> Iterator[str]:
             header = ""
         place = "-" if run.physical_bytes is None else str(run.physical_bytes // 4096)
         extent = run.extent
-        yield _MAP_ROW % (extent.logical_block, extent.blocks, place, run.device, extent.why)
+        yield _MAP_ROW % (extent.logical_block, extent.blocks, place, run.device or "-", extent.why)
+
+
+def owner_lines(rows: Iterable[Mapping[str, object]]) -> Iterator[str]:
+    """Whose a zone is, word by word; null is left out."""
+    for row in rows:
+        words = (f"{name.replace('_', ' ')} {value}" for name, value in row.items() if value is not None)
+        yield ", ".join(words)
 
 
 # -- replay, export
@@ -134,7 +142,8 @@ def lost_lines(target: Target, result: ExportResult) -> Iterator[str]:
     """What an export could not read."""
     for lost in result.lost:
         where = f"{lost.length_bytes} bytes at byte {lost.offset_bytes}"
-        yield f"{target.device.path}: lost {where}: {lost.reason}"
+        place = place_words(lost.place)
+        yield f"{target.device.path}: lost {where}{place}: {lost.reason}"
     for guess in result.guessed:
         where = f"{guess.length_bytes} bytes at byte {guess.offset_bytes}"
         yield f"{target.device.path}: a guess, {where}: {guess.reason}"

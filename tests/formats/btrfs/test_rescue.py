@@ -16,7 +16,7 @@ from zoned_tools.device.image import open_image
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.errors import MetadataError
 from zoned_tools.formats.btrfs.check import BtrfsEvidence, check
-from zoned_tools.formats.btrfs.export import export
+from zoned_tools.formats.btrfs.export import open_views
 from zoned_tools.formats.btrfs.inspect import inspect
 from zoned_tools.formats.btrfs.latest import find_latest
 from zoned_tools.formats.btrfs.layout import SUPER_BYTES
@@ -26,7 +26,7 @@ from zoned_tools.formats.btrfs.probe import probe
 from zoned_tools.formats.btrfs.repair_plan import plan_repair
 from zoned_tools.formats.btrfs.roles import zone_roles
 from zoned_tools.formats.btrfs.supers import list_supers, ring_as_json
-from zoned_tools.formats.contract import CheckOptions, Consents, Target
+from zoned_tools.formats.contract import CheckOptions, Consents, Settings, Target
 
 Image = Callable[[str], Path]
 
@@ -55,7 +55,7 @@ def use(device: Device) -> None:
         ring_as_json(mirror)
         find_latest(device, 0, mirror.number)
     try:
-        list(export(target))
+        open_views(target, Settings())
     except MetadataError as error:
         assert "no valid" in error.message  # noqa: PT017 - only where nothing is left
 

@@ -5,20 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import zoned_tools.formats.btrfs
-from zoned_tools.device.image import open_image
-from zoned_tools.errors import MetadataError
 from zoned_tools.formats.btrfs import LAYOUT, layout
 from zoned_tools.formats.btrfs.constants import NAME
 from zoned_tools.formats.btrfs.rules import RULES
-from zoned_tools.formats.contract import Identity, Probed, Target
-
-Image = Callable[[str], Path]
+from zoned_tools.formats.contract import Identity, Probed
 
 HEAVY = ("numpy", "construct", "rich", "crc32c", "xxhash", "pyudev")
 
@@ -33,12 +28,15 @@ def test_the_declaration_and_the_rules_are_light() -> None:
 
 
 def test_rooms() -> None:
-    """No logical device, no target of the device mapper, nothing of its own to choose."""
-    rooms = ("open_mapper", "export", "table_line", "dump", "restore", "zone_roles", "plan_format", "order_members")
-    assert [name for name in rooms if getattr(LAYOUT, name) is not None] == ["export", "zone_roles"]
+    """No logical device of its own, no target of the device mapper; each of its devices is shown."""
+    rooms = ("open_mapper", "export", "open_views", "map_copies", "map_zone", "table_line", "dump", "restore")
+    assert [name for name in rooms if getattr(LAYOUT, name) is not None] == ["open_views", "map_copies", "map_zone"]
+    assert LAYOUT.zone_roles is not None
+    assert LAYOUT.plan_format is None
+    assert LAYOUT.order_members is None
     assert LAYOUT.rules() is RULES
     assert LAYOUT.claims is not None
-    assert (LAYOUT.settings, LAYOUT.whole_drive) == ((), False)
+    assert ([setting.name for setting in LAYOUT.settings], LAYOUT.whole_drive) == (["generation", "log"], False)
     assert LAYOUT.name == layout.NAME == NAME == RULES.layout
 
 
@@ -72,13 +70,3 @@ def test_members_with_damaged_super_blocks(probed: list[str | None], *, one: boo
     assert LAYOUT.claims is not None
     nothing = Probed(None, None)  # type: ignore[arg-type] # only the identity is looked at
     assert LAYOUT.claims([nothing if group is None else member(group) for group in probed]) is one
-
-
-def test_export_gives_the_newest_super_block(vector_image: Image) -> None:
-    assert LAYOUT.export is not None
-    with open_image(str(vector_image("pv01-torn-last"))) as image:
-        [(length, block)] = LAYOUT.export(Target(NAME, (image,)))
-        assert length == layout.SUPER_BYTES
-        assert block == image.read(8192, 4096)
-    with open_image(str(vector_image("pv12-both-empty"))) as image, pytest.raises(MetadataError, match="no valid"):
-        LAYOUT.export(Target(NAME, (image,)))

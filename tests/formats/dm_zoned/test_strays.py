@@ -32,7 +32,7 @@ def three() -> list[Device]:
 
 def test_the_last_member_is_missing() -> None:
     devices = three()
-    refused(devices[:2], r"has 45 zones, and the devices that are named have 29; name the member with zones from 29 on")
+    refused(devices[:2], r"zones 29 to 44 of dm-zoned target .* are on a member that is not named")
 
 
 def test_the_regular_device_is_missing() -> None:

@@ -25,13 +25,22 @@ def supers(
     full: Annotated[
         bool, typer.Option("--full", help="Print every field of one super block instead of the list of all.")
     ] = False,
-    mirror: Annotated[int, typer.Option("--mirror", min=0, max=2, help="Mirror that --full and --latest look at.")] = 0,
+    mirror: Annotated[
+        int | None,
+        typer.Option(
+            "--mirror", min=0, max=2, help="Mirror that --full and --latest look at (default 0).", show_default=False
+        ),
+    ] = None,
     at: Annotated[
         int | None,
-        typer.Option("--at", metavar="BYTE", min=0, help="Super block that --full prints.", show_default=False),
+        typer.Option("--at", metavar="BYTE", min=0, help="Super block that --full or --raw gives.", show_default=False),
     ] = None,
     latest: Annotated[
         bool, typer.Option("--latest", help="Find only what the kernel takes for the newest, without reading the ring.")
+    ] = False,
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", help="With --latest: the newest valid super block's 4096 bytes, to standard output."),
     ] = False,
     roots: Annotated[
         bool, typer.Option("--roots", help="Test for every super block whether its chunk and root trees can be read.")
@@ -40,8 +49,10 @@ def supers(
     mapfile: Mapfiles = None,
 ) -> int:
     """List all super blocks of a device: the kernel's choice, the newest valid one, every copy."""
-    if at is not None and not full:
-        raise UsageError("--at needs --full")
+    if at is not None and not (full or raw):
+        raise UsageError("--at needs --full or --raw")
+    if raw and (not latest or json):
+        raise UsageError("--raw needs --latest, without --json")
     if latest and (full or roots):
         raise UsageError("--latest lists nothing that --full or --roots could add to")
     from zoned_tools.engine.opening import opened_target
@@ -49,9 +60,21 @@ def supers(
     if latest:
         expect("btrfs.latest")
     with opened_target([device], start, "btrfs", only_own=True, mapfiles=mapfile or ()) as target:
+        if raw:
+            return _write_raw(target, mirror, at)
         if latest:
-            return _print_latest(target, mirror, json=json)
-        return _print_supers(target, (mirror, at) if full else None, roots=roots, json=json)
+            return _print_latest(target, mirror or 0, json=json)
+        return _print_supers(target, (mirror or 0, at) if full else None, roots=roots, json=json)
+
+
+def _write_raw(target: Target, mirror: int | None, at: int | None) -> int:
+    import sys
+
+    from zoned_tools.formats.btrfs.supers import list_supers, newest_block
+
+    sys.stdout.buffer.write(newest_block(list_supers(target), mirror, at))
+    sys.stdout.buffer.flush()
+    return 0
 
 
 def _print_supers(target: Target, full: tuple[int, int | None] | None, *, roots: bool, json: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,7 +55,7 @@ def export(
         typer.Option(
             "--mapfile-out",
             metavar="FILE",
-            help="Write what is lost as a ddrescue map file of the logical device.",
+            help="Write what is lost as a ddrescue map file; of several exported devices to FILE.devid-N.",
             show_default=False,
         ),
     ] = None,
@@ -125,7 +126,9 @@ def _write_mapfile(path: str, target: Target, result: ExportResult, *, force: bo
     from zoned_tools.engine.documents import write_document
 
     comments = [f"the logical device of {target.layout} on", *map(visible, target.paths)]
-    write_document(path, mapfile_content(result.map_rows(), comments), overwrite=force, sources=target.paths)
+    for one in result.devices or [result]:
+        name = path if len(result.devices) < 2 else f"{path}.{os.path.splitext(os.path.basename(one.output))[0]}"
+        write_document(name, mapfile_content(one.map_rows(), comments), overwrite=force, sources=target.paths)
 
 
 def _run(

@@ -44,6 +44,19 @@ def map_blocks(
             show_default=False,
         ),
     ] = None,
+    byte: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--byte",
+            metavar="ADDR[+LEN]",
+            help="The blocks of LEN bytes from ADDR on, as kernel messages give addresses; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    zone: Annotated[
+        int | None,
+        typer.Option("--zone", metavar="Z", min=0, help="Whose a zone is, not the list (btrfs).", show_default=False),
+    ] = None,
     domain_out: Annotated[
         list[str] | None,
         typer.Option(
@@ -65,29 +78,47 @@ def map_blocks(
     zones: ZonesFrom = "table",
 ) -> int:
     """Tell where logical blocks live, and why."""
-    from zoned_tools.engine.logical import map_blocks as runs_of
-    from zoned_tools.engine.logical import opened_logical
     from zoned_tools.engine.opening import opened_target
-    from zoned_tools.report.documents.targets import map_document
-    from zoned_tools.report.stream import write_line
-    from zoned_tools.report.targets import map_lines
 
     check_layout_name(layout)
-    wanted = [parse_range(text) for text in at or ()]
+    wanted = [*(parse_range(text) for text in at or ()), *(parse_bytes(text) for text in byte or ())]
+    if zone is not None and (wanted or domain_out):
+        raise UsageError("--zone takes the place of the list, without --at, --byte and --domain-out")
     paths, chosen = split_settings(devices, settings)
     note_use(paths)
     if metadata_only and not domain_out:
         raise UsageError("--metadata-only needs --domain-out")
     if domain_out:
-        if at or json:
-            raise UsageError("--domain-out takes the place of the list, without --at and --json")
+        if wanted or json:
+            raise UsageError("--domain-out takes the place of the list, without --at, --byte and --json")
         with opened_target(paths, start, layout, mapfiles=mapfile or (), by_content=zones == "content") as target:
             _write_domains(target, domain_out, chosen, metadata_only=metadata_only, force=force)
         return 0
-    with (
-        opened_target(paths, start, layout, mapfiles=mapfile or (), by_content=zones == "content") as target,
-        opened_logical(target, writable=False, settings=chosen) as mapper,
-    ):
+    with opened_target(paths, start, layout, mapfiles=mapfile or (), by_content=zones == "content") as target:
+        if zone is not None:
+            _print_zone(target, chosen, zone, json=json)
+        else:
+            _print_map(target, chosen, wanted, json=json)
+    return 0
+
+
+def _print_map(target: Target, settings: Mapping[str, str], wanted: list[tuple[int, int]], *, json: bool) -> None:
+    """Where ranges live, or everything."""
+    from zoned_tools.engine.logical import has_copies, map_copies, opened_logical
+    from zoned_tools.engine.logical import map_blocks as runs_of
+    from zoned_tools.report.documents.targets import map_document
+    from zoned_tools.report.stream import write_line, write_text
+    from zoned_tools.report.targets import map_lines
+
+    if has_copies(target):
+        copies = map_copies(target, settings, wanted or None)
+        if json:
+            write_text(map_document(target, copies))
+        else:
+            for line in map_lines(copies):
+                write_line(line)
+        return
+    with opened_logical(target, writable=False, settings=settings) as mapper:
         print_warnings(mapper, target)
         ranges = wanted or [(0, mapper.size_blocks)]
         checked = [runs_of(target, mapper, first, count) for first, count in ranges]
@@ -97,7 +128,19 @@ def map_blocks(
         else:
             for line in map_lines(runs):  # at once: blocks that cannot be read end it
                 write_line(line)
-    return 0
+
+
+def _print_zone(target: Target, settings: Mapping[str, str], zone: int, *, json: bool) -> None:
+    from zoned_tools.engine.logical import map_zone
+    from zoned_tools.report.documents.targets import zone_owners_document
+    from zoned_tools.report.stream import write_lines
+    from zoned_tools.report.targets import owner_lines
+
+    rows = map_zone(target, settings, zone)
+    if json:
+        print_json(zone_owners_document(target, rows))
+    else:
+        write_lines(owner_lines(rows))
 
 
 def _write_domains(
@@ -119,19 +162,27 @@ def _write_domains(
         write_document(path, content, overwrite=force, sources=target.paths)
 
 
-def parse_range(text: str) -> tuple[int, int]:
-    """``(first block, count)`` of ``LBA[+N]``; decimal, or hexadecimal behind ``0x``."""
+def parse_bytes(text: str) -> tuple[int, int]:
+    """``(first block, count)`` of the blocks that hold the bytes ``ADDR[+LEN]``; as :func:`parse_range`."""
+    first, count = parse_range(text, "--byte", "ADDR", "bytes")
+    start = first // 4096
+    return start, -(-(first + count) // 4096) - start
+
+
+def parse_range(text: str, option: str = "--at", form: str = "LBA", unit: str = "blocks") -> tuple[int, int]:
+    """``(first, count)`` of ``LBA[+N]``; decimal, or hexadecimal behind ``0x``."""
+    wrong = f"{option} {text}: not {form} or {form}+N"
     first, plus, count = text.partition("+")
     numbers = []
     for word in (first, count if plus else "1"):
         base = 16 if word[:2].lower() == "0x" else 10
         digits = word[2:] if base == 16 else word
         if not digits.isalnum() or not digits.isascii() or len(digits) > 20:
-            raise UsageError(f"--at {text}: not LBA or LBA+N")
+            raise UsageError(wrong)
         try:
             numbers.append(int(digits, base))
         except ValueError:
-            raise UsageError(f"--at {text}: not LBA or LBA+N") from None
+            raise UsageError(wrong) from None
     if numbers[1] == 0:
-        raise UsageError(f"--at {text}: no blocks")
+        raise UsageError(f"{option} {text}: no {unit}")
     return numbers[0], numbers[1]

@@ -28,7 +28,7 @@ from zoned_tools.formats.shared.settings import Journey
 from zoned_tools.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from socket import socket
     from ssl import SSLContext
@@ -151,8 +151,6 @@ def serve(
     zones: ZonesFrom = "table",
 ) -> int:
     """Serve the logical device over NBD, until SIGINT or SIGTERM."""
-    from zoned_tools.engine.logical import open_logical
-    from zoned_tools.engine.losses import KnownLosses, describe_losses, find_losses
     from zoned_tools.engine.nbd import Server
     from zoned_tools.engine.nbd import serve as run
     from zoned_tools.engine.opening import opened_target
@@ -172,14 +170,12 @@ def serve(
         ) as target,
         access.listener() as (listener, uri),
     ):
-        mapper = open_logical(target, writable=write, settings=chosen)
-        print_warnings(mapper, target)
-        known = KnownLosses(target, find_losses(target, mapper))
-        if known.rows:
-            _complain(target, f"{describe_losses(known.rows)}: clients get EIO for them")
+        exports = list(_exports(target, chosen, name, writable=write))
+        mapper = exports[0][1]
         server = Server(
             mapper,
-            name=name,
+            name=exports[0][0],
+            others=exports[1:],
             description=visible(f"{target.layout} on {', '.join(target.paths)}"),
             log=lambda line: _complain(target, line),
             stop_when_unused=once,
@@ -188,10 +184,37 @@ def serve(
             allowed_uids=access.uids,
             everybody=access.everybody,
         )
-        failure = run(server, listener, lambda: _announce(target, mapper, uri, json=json))
+        failure = run(server, listener, lambda: _announce(target, exports, uri, json=json))
     if failure is not None:
         raise DeviceError(failure.message, device=target.device.path, errno=errno.EIO)
     return 0
+
+
+def _exports(target: Target, settings: Mapping[str, str], name: str, *, writable: bool) -> Iterator[tuple[str, Mapper]]:
+    """Names and mappers of what is served; what of them cannot be read is told."""
+    from zoned_tools.engine.logical import open_logical
+    from zoned_tools.engine.losses import KnownLosses, describe_losses, find_losses
+    from zoned_tools.engine.views import has_views, open_views, place_text
+
+    if not has_views(target):
+        mapper = open_logical(target, writable=writable, settings=settings)
+        shown = [(name, mapper)]
+    else:
+        if writable:
+            raise UsageError(f"{target.layout} is served read-only", device=target.device.path)
+        views = open_views(target, settings)
+        if name and len(views) > 1:
+            raise UsageError(f"{len(views)} devices are served by their own names, without --name")
+        shown = [(name if len(views) == 1 else view.name, view.mapper) for view in views]
+        for view in views:
+            for row in view.gone:
+                _complain(target, f"{view.name}: {row.length_bytes} bytes{place_text(view, row)}: {row.reason}, a hole")
+    for called, mapper in shown:
+        print_warnings(mapper, target)
+        known = KnownLosses(target, find_losses(target, mapper))
+        if known.rows:
+            _complain(target, f"{describe_losses(known.rows)}: clients get EIO for them")
+        yield called, mapper
 
 
 def _complain(target: Target, line: str) -> None:
@@ -207,14 +230,14 @@ def _idle_work(mapper: Mapper) -> Callable[[], object] | None:
     return mapper.reclaim if isinstance(mapper, Reclaims) and mapper.reclaims_when_idle else None
 
 
-def _announce(target: Target, mapper: Mapper, uri: str, *, json: bool) -> None:
+def _announce(target: Target, exports: Sequence[tuple[str, Mapper]], uri: str, *, json: bool) -> None:
     """Say where clients find the server; a script waits for this line."""
     from zoned_tools.report.stream import write_line
 
     if json:
         from zoned_tools.report.documents.targets import serve_document
 
-        announce(serve_document(target, mapper, uri))
+        announce(serve_document(target, exports, uri))
     else:
         write_line(uri)
     sys.stdout.flush()

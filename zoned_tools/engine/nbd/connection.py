@@ -15,7 +15,7 @@ from zoned_tools.engine.nbd.stream import NEVER, Stream
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from zoned_tools.engine.nbd.shared import SharedVolume
 
@@ -28,19 +28,24 @@ _REQUEST_BYTES = wire.REQUEST.size
 class Offer:
     """What every connection of a server needs.
 
+    Args:
+        volumes: what is exported; the first is the default.
+
     Attributes:
+        volumes: by name, the default also by the empty one.
+        exports: the first one is the default.
         stopping: no further request is begun.
         last_request: when a request was answered last.
     """
 
     def __init__(
-        self, volume: SharedVolume, export: Export, log: Callable[[str], None], tls: ssl.SSLContext | None
+        self, volumes: Sequence[tuple[SharedVolume, Export]], log: Callable[[str], None], tls: ssl.SSLContext | None
     ) -> None:
-        self.volume = volume
-        self.export = export
+        self.exports = [export for _, export in volumes]
+        self.volumes = {export.name: (volume, export) for volume, export in volumes} | {"": volumes[0]}
         self.log = log
         self.tls = tls
-        self.long_reply = LongReply(export.maximum_bytes + 2 * export.preferred_bytes)
+        self.long_reply = LongReply(max(e.maximum_bytes + 2 * e.preferred_bytes for e in self.exports))
         self.stopping = threading.Event()
         self.last_request = time.monotonic()
 
@@ -100,14 +105,14 @@ class Connection:
         self._gone(self)
 
     def _converse(self) -> None:
-        session = Handshake(self._stream, self._offer.export, self._offer.tls).run()
+        session = Handshake(self._stream, self._offer.exports, self._offer.tls).run()
         self.haggling = False
         if session is not None:
             self._answer_requests(session)
 
     def _answer_requests(self, session: Session) -> None:
         offer, stream = self._offer, self._stream
-        requests = Requests(offer.volume, offer.export, session, stream, offer.long_reply)
+        requests = Requests(*offer.volumes[session.export], session, stream, offer.long_reply)
         perform, unpack, stopping = requests.perform, wire.REQUEST.unpack, offer.stopping
         gathering_since = NEVER
         while not stopping.is_set():

@@ -11,6 +11,7 @@ from zoned_tools.engine.nbd.protocol import HandshakeFlag, Info, Option, Protoco
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Sequence
 
     from zoned_tools.engine.nbd.stream import Stream
 
@@ -25,7 +26,7 @@ class Export:
     """What the server offers.
 
     Attributes:
-        name: also answered to under the empty (default) name.
+        name: the first export of a server is also answered to under the empty (default) name.
         description: for humans, shown by clients.
         minimum_bytes, preferred_bytes, maximum_bytes: block sizes told to clients.
     """
@@ -57,18 +58,22 @@ class Session:
     allocation_context_of: str | None = None
     """Export name for which ``base:allocation`` was selected."""
     allocation_context: bool = False
+    export: str = ""
+    """Name of the export that was chosen."""
 
 
 class Handshake:
     """One connection's option haggling.
 
     Args:
+        exports: the first is the default.
         tls: when given, nothing is told before the connection is encrypted.
     """
 
-    def __init__(self, stream: Stream, export: Export, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, stream: Stream, exports: Sequence[Export], tls: ssl.SSLContext | None = None) -> None:
         self._stream = stream
-        self._export = export
+        self._exports = {export.name: export for export in exports} | {"": exports[0]}
+        self._names = list(dict.fromkeys(export.name for export in exports))
         self._session = Session()
         self._no_zeroes = False
         self._tls = tls
@@ -133,8 +138,8 @@ class Handshake:
             case Option.LIST | Option.STRUCTURED_REPLY if data:
                 self._reply(option, Reply.ERROR_INVALID, b"this option has no data")
             case Option.LIST:
-                name = self._export.name.encode()
-                self._reply(option, Reply.SERVER, wire.LENGTH.pack(len(name)) + name)
+                for name in (one.encode() for one in self._names):
+                    self._reply(option, Reply.SERVER, wire.LENGTH.pack(len(name)) + name)
                 self._reply(option, Reply.ACK)
             case Option.STRUCTURED_REPLY:
                 self._session.structured = True
@@ -163,19 +168,21 @@ class Handshake:
 
     def _finish_by_name(self, data: bytes) -> None:
         name = _text(data)
-        if self._must_encrypt or not self._knows(name):  # this option has no error reply
+        export = self._find(name)
+        if self._must_encrypt or export is None:  # this option has no error reply
             raise ProtocolError("TLS was not begun" if self._must_encrypt else "there is no export of that name")
         self._select(name)
-        flags = self._export.flags(structured=self._session.structured)
-        self._stream.put(wire.EXPORT_NAME_REPLY.pack(self._export.size_bytes, flags))
+        flags = export.flags(structured=self._session.structured)
+        self._stream.put(wire.EXPORT_NAME_REPLY.pack(export.size_bytes, flags))
         if not self._no_zeroes:
             self._stream.put(wire.RESERVED_ZEROES)
 
-    def _knows(self, name: str | None) -> bool:
-        return name is not None and name in ("", self._export.name)
+    def _find(self, name: str | None) -> Export | None:
+        return None if name is None else self._exports.get(name)
 
     def _select(self, name: str | None) -> None:
         """Contexts hold only for the export name they were negotiated for."""
+        self._session.export = name or ""
         self._session.allocation_context = name is not None and name == self._session.allocation_context_of
 
     def _answer_info(self, option: int, data: bytes) -> bool:
@@ -184,10 +191,10 @@ class Handshake:
             self._reply(option, Reply.ERROR_INVALID, b"malformed option")
             return False
         name, wanted = parsed
-        if not self._knows(name):
+        export = self._find(name)
+        if export is None:
             self._reply(option, Reply.ERROR_UNKNOWN, b"there is no export of that name")
             return False
-        export = self._export
         flags = export.flags(structured=self._session.structured)
         self._reply(option, Reply.INFO, wire.INFO_EXPORT.pack(Info.EXPORT, export.size_bytes, flags))
         sizes = (export.minimum_bytes, export.preferred_bytes, export.maximum_bytes)
@@ -207,7 +214,7 @@ class Handshake:
             self._reply(option, Reply.ERROR_INVALID, reason)
             return
         name, queries = parsed
-        if not self._knows(name):
+        if self._find(name) is None:
             self._reply(option, Reply.ERROR_UNKNOWN, b"there is no export of that name")
             return
         listing = option == Option.LIST_META_CONTEXT

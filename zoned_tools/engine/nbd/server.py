@@ -15,10 +15,11 @@ from zoned_tools.engine.nbd.connection import Connection, Offer
 from zoned_tools.engine.nbd.handshake import Export
 from zoned_tools.engine.nbd.shared import SharedVolume
 from zoned_tools.engine.nbd.sockets import peer_uid
+from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from zoned_tools.errors import ZonedError
     from zoned_tools.formats.contract import Mapper
@@ -49,6 +50,8 @@ class Server:
     """Serves ``mapper`` on a listening socket until it is told to stop.
 
     Args:
+        name: also of the default export.
+        others: names and mappers of further exports.
         log: told about broken connections and losses, one line each, from any thread.
         stop_when_unused: stop when the last client has gone.
         when_idle: called when there was no request for :data:`IDLE_SECONDS` since something was changed,
@@ -63,6 +66,7 @@ class Server:
         mapper: Mapper,
         *,
         name: str = "",
+        others: Sequence[tuple[str, Mapper]] = (),
         description: str = "",
         log: Callable[[str], None] = no_log,
         stop_when_unused: bool = False,
@@ -72,9 +76,12 @@ class Server:
         everybody: bool = False,
     ) -> None:
         self._log = log
-        self._volume = SharedVolume(mapper, log)
-        export = Export(self._volume.size_bytes, mapper.writable, name, description)
-        self._offer = Offer(self._volume, export, log, tls)
+        offered = [
+            (SharedVolume(one, log), Export(one.size_blocks * LOGICAL_BLOCK_BYTES, one.writable, called, description))
+            for called, one in [(name, mapper), *others]
+        ]
+        self._volumes = [volume for volume, _ in offered]
+        self._offer = Offer(offered, log, tls)
         self._stop_when_unused = stop_when_unused
         self._when_idle = when_idle
         self._everybody = everybody
@@ -108,10 +115,11 @@ class Server:
                 self._say_goodbye()
         finally:
             self.stop()
-            self._volume.close()
+            for volume in self._volumes:
+                volume.close()
             self._wake.close()
             self._waker.close()
-        return self._volume.failure
+        return next((volume.failure for volume in self._volumes if volume.failure is not None), None)
 
     @contextmanager
     def _stopped_by_signals(self) -> Iterator[None]:
@@ -208,8 +216,10 @@ class Server:
         while not self._offer.stopping.wait(TICK_SECONDS):
             try:
                 self._cut_silent_clients()
-                if self._volume.unsynced and time.monotonic() - self._offer.last_request >= IDLE_SECONDS:
-                    self._volume.rest(self._when_idle)
+                idle = time.monotonic() - self._offer.last_request >= IDLE_SECONDS
+                for volume in self._volumes:
+                    if volume.unsynced and idle:
+                        volume.rest(self._when_idle)
             except Exception as error:  # noqa: BLE001 - a bug in the mapper must not end the care
                 self._log(f"internal error: {error!r}")
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zoned_tools.formats.btrfs.constants import NAME, ROLES
+from zoned_tools.formats.btrfs.settings import SETTINGS
 from zoned_tools.formats.contract import (
     CheckOptions,
     Consents,
     DerivedZones,
     Identity,
     Layout,
-    Piece,
     Probed,
     RepairPlan,
     Rules,
+    Settings,
     Target,
     ZoneWishes,
 )
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from zoned_tools.device.zones import IntArray
     from zoned_tools.formats.btrfs.check import BtrfsEvidence
     from zoned_tools.formats.shared.scanning import Scanner
+    from zoned_tools.formats.shared.views import CopyExtent, DeviceView
 
 
 def _probe(device: Device, start_bytes: int) -> Identity | None:
@@ -58,10 +60,22 @@ def _inspect(target: Target) -> dict[str, object]:
     return inspect(target)
 
 
-def _export(target: Target) -> Iterator[Piece]:
-    from zoned_tools.formats.btrfs.export import export
+def _open_views(target: Target, settings: Settings) -> Sequence[DeviceView]:
+    from zoned_tools.formats.btrfs.export import open_views
 
-    return export(target)
+    return open_views(target, settings)
+
+
+def _map_copies(target: Target, settings: Settings, ranges: Sequence[tuple[int, int]] | None) -> Iterator[CopyExtent]:
+    from zoned_tools.formats.btrfs.locate import map_copies
+
+    return map_copies(target, settings, ranges)
+
+
+def _map_zone(target: Target, settings: Settings, zone: int) -> Sequence[Mapping[str, object]]:
+    from zoned_tools.formats.btrfs.locate import map_zone
+
+    return map_zone(target, settings, zone)
 
 
 def _zone_roles(target: Target) -> Mapping[str, IntArray]:
@@ -96,7 +110,7 @@ def _derive_zones(target: Target, wishes: ZoneWishes) -> Sequence[DerivedZones |
 
 LAYOUT: Layout[BtrfsEvidence] = Layout(
     name=NAME,
-    summary="btrfs in zoned mode: its super block log rings",
+    summary="btrfs in zoned mode: super block rings, block groups and zones, files",
     probe=_probe,
     rules=_rules,
     check=_check,
@@ -104,7 +118,10 @@ LAYOUT: Layout[BtrfsEvidence] = Layout(
     inspect=_inspect,
     metadata=_metadata,
     scanner=_scanner,
-    export=_export,
+    open_views=_open_views,
+    map_copies=_map_copies,
+    map_zone=_map_zone,
+    settings=SETTINGS,
     zone_roles=_zone_roles,
     claims=_claims,
     roles=ROLES,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoned_tools.device.plan import Plan
-from zoned_tools.errors import MetadataError, RefusedError
-from zoned_tools.formats.btrfs.judge import Good, make_good, rows_newest_first
+from zoned_tools.errors import RefusedError
+from zoned_tools.formats.btrfs.chosen import find_generation
+from zoned_tools.formats.btrfs.judge import Good, make_good
 from zoned_tools.formats.btrfs.repair_writes import place_good
 from zoned_tools.formats.btrfs.ring import Fill
 from zoned_tools.formats.btrfs.supers import refuse_nothing
@@ -43,30 +44,8 @@ def plan_rollback(target: Target, generation: int, *, drop_log: bool = False) ->
     return plan
 
 
-def _find(fs: FileSystem, index: int, generation: int) -> tuple[MirrorSurvey, int]:
-    """The mirror and row of the last valid copy of a generation, mirror 0 preferred."""
-    for survey in fs.surveys[index].mirrors:
-        for row in rows_newest_first(survey):
-            if survey.generation(row) == generation:
-                return survey, row
-    raise MetadataError(
-        f"no valid super block has generation {generation}",
-        device=fs.surveys[index].device.path,
-        hint=_available(fs, index),
-    )
-
-
-def _available(fs: FileSystem, index: int) -> str:
-    """Which generations there are, as a range."""
-    found = [m.copies["generation"][m.copies["valid"]] for m in fs.surveys[index].mirrors]
-    generations = np.unique(np.concatenate(found)) if found else np.zeros(0)
-    if not len(generations):
-        return "there is no valid one at all"
-    return f"there are generations {int(generations[0])} to {int(generations[-1])}"
-
-
 def _plan_device(fs: FileSystem, index: int, generation: int, plan: Plan, *, drop_log: bool) -> None:
-    source, row = _find(fs, index, generation)
+    source, row = find_generation(fs, index, generation)
     path = fs.surveys[index].device.path
     block = fs.surveys[index].super_block(source.copies[row])
     if index == 0:

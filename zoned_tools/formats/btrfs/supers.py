@@ -117,6 +117,24 @@ def chosen_block(survey: DeviceSurvey, mirror: int, at: int | None = None) -> by
     return survey.block(copy)
 
 
+def newest_block(survey: DeviceSurvey, mirror: int | None, at: int | None = None) -> bytes:
+    """The 4096 bytes at a place, of the newest valid super block of a mirror, or of the whole device.
+
+    Raises:
+        UsageError: there is no block at that place.
+        MetadataError: there is no such mirror, or nothing valid.
+    """
+    if at is not None or (mirror is not None and survey.mirror(mirror) is None):
+        return chosen_block(survey, mirror or 0, at)
+    best = survey.best
+    ring = None if mirror is None else survey.mirror(mirror)
+    copy = ring.newest_copy if ring is not None else None if best is None else best[1]
+    if copy is None:
+        where = "the device" if mirror is None else f"mirror {mirror}"
+        raise MetadataError(f"{where} holds no valid super block", device=survey.device.path)
+    return survey.block(copy)
+
+
 def ring_as_json(survey: MirrorSurvey) -> RingRow:
     """One mirror: its zones, both answers, and every copy."""
     mirror = survey.mirror

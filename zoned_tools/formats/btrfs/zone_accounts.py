@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 from zoned_tools.device.zones import ACTIVE_CONDITIONS, condition_name, type_name
 from zoned_tools.errors import MetadataError
 from zoned_tools.formats.btrfs.block_groups import UNKNOWN, block_groups_of
+from zoned_tools.formats.btrfs.chosen import choose_supers
 from zoned_tools.formats.btrfs.chunks import BLOCK_GROUP_TYPES, ROW_PROFILES, profile_name
 from zoned_tools.formats.btrfs.layout import MIRROR_BYTENR, mirrors_on
 from zoned_tools.formats.btrfs.survey import survey_file_system
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 
     from zoned_tools.device.base import Device
     from zoned_tools.formats.btrfs.block_groups import BlockGroups
+    from zoned_tools.formats.btrfs.chunks import Chunk
     from zoned_tools.formats.btrfs.layout import SuperBlock
     from zoned_tools.formats.btrfs.zone_states import ZoneStates
-    from zoned_tools.formats.contract import Target
+    from zoned_tools.formats.contract import Settings, Target
 
 
 MAX_ZONES = 1 << 22
@@ -70,21 +72,22 @@ class DeviceRow(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class ZoneAccounts:
-    """The zones of a file system's devices, after its newest super block."""
+    """The zones of a file system's devices, after one super block of it."""
 
     block: SuperBlock
+    chunks: list[Chunk]
     devices: list[DeviceRow]
 
 
-def account_zones(target: Target) -> ZoneAccounts:
-    """Account for every zone of every device.
+def account_zones(target: Target, settings: Settings | None = None) -> ZoneAccounts:
+    """Account for every zone of every device, after the newest super block or that of ``settings``.
 
     Raises:
         MetadataError: no super block is valid, its roots cannot be read, its zone size is not possible, or there
             are more than :data:`MAX_ZONES`.
     """
     fs = survey_file_system(target)
-    block = fs.newest
+    block = fs.newest if settings is None else choose_supers(fs, settings).block
     if block is None:
         raise MetadataError("no valid super block", device=target.device.path)
     roots = fs.reader.roots_readable(block)
@@ -98,9 +101,10 @@ def account_zones(target: Target) -> ZoneAccounts:
         if len(states.written) > MAX_ZONES:
             sentence = f"{len(states.written)} zones of {states.zone_bytes} bytes are too many to list"
             raise MetadataError(sentence, device=fs.path_of(devid) or target.device.path)
-    found = block_groups_of(survey_trees(fs.reader, block, zones), zones)
+    trees = survey_trees(fs.reader, block, zones)
+    found = block_groups_of(trees, zones)
     rows = [_device(fs.reader.devices[devid], devid, states, found) for devid, states in zones.items()]
-    return ZoneAccounts(block, rows)
+    return ZoneAccounts(block, trees.walk.chunks.chunks, rows)
 
 
 def _device(device: Device, devid: int, states: ZoneStates, found: BlockGroups) -> DeviceRow:

@@ -19,8 +19,8 @@ LOGICAL_BLOCK_BYTES = 4096
 class MapExtent:
     """A run of logical blocks that live together (``zoned.map/1``).
 
-    ``physical_block`` is in 4096-byte blocks of device number ``device_index``; None when
-    nothing is stored. ``blocks`` is the length of both runs for mappers that move whole
+    ``physical_block`` is in 4096-byte blocks of device number ``device_index`` (-1: one that was
+    not given); None when nothing is stored. ``blocks`` is the length of both runs for mappers that move whole
     blocks. ``why`` says how the place was found (``chunk 3, zone 17 (buffer zone 5)``).
     """
 

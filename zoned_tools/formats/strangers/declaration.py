@@ -64,6 +64,9 @@ def require_layout(thing: object) -> AnyLayout:
             orphans=None,  # shown every block of a zone, as the scanner
             metadata=None,  # what of a dying drive is read first is not for somebody else's package to say
             open_importer=None,
+            open_views=None,  # for layouts whose logical space is no device
+            map_copies=None,
+            map_zone=None,
             find_starts=None,  # a start outside of partition tables has to be named
             derive_zones=None,  # a raw copy needs its zone table
             measured=frozenset(),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final, Literal, TypedDict
+from typing import TYPE_CHECKING, Final, Literal, TypedDict, cast
 
 from zoned_tools.engine.raw_copies import ZoneSource, zone_table_of
 from zoned_tools.report.documents import is_a_file, layout_adds_keys
 from zoned_tools.report.stream import array, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from zoned_tools.engine.export import ExportResult, LostRange
     from zoned_tools.engine.logical import MappedRun
@@ -221,7 +221,7 @@ def table_document(target: Target, line: TableLine) -> TableDocument:
     return {"schema": "zoned.table/1", **_facts(target), "table": line.line, "warning": line.warning}
 
 
-class LostRow(TypedDict):
+class LostBytes(TypedDict):
     """A range of the logical device that could not be read."""
 
     offset_bytes: int
@@ -229,11 +229,25 @@ class LostRow(TypedDict):
     reason: str
 
 
+class LostRow(LostBytes, total=False):
+    """The same with its place, where each device is exported; the block group is null where it is not known."""
+
+    devid: int
+    zone: int | None
+    block_group: int | None
+
+
 class ExportDocument(TargetFacts):
-    """``zoned.export/1``."""
+    """``zoned.export/1``.
+
+    ``generation`` is that of the metadata where each device is exported, and ``outputs`` are then the files of the
+    devices; sizes are sums.
+    """
 
     schema: Literal["zoned.export/1"]
     output: str
+    outputs: list[str]
+    generation: int | None
     size_bytes: int
     data_bytes: int
     lost: list[LostRow]
@@ -246,6 +260,8 @@ def export_document(target: Target, output: str, result: ExportResult) -> Export
         "schema": "zoned.export/1",
         **_facts(target),
         "output": output,
+        "outputs": result.outputs,
+        "generation": result.generation,
         "size_bytes": result.size_bytes,
         "data_bytes": result.data_bytes,
         "lost": _joined(result.lost),
@@ -296,13 +312,18 @@ def orphans_document(target: Target, written: Iterable[WrittenOrphan]) -> Orphan
 
 
 def _joined(ranges: Iterable[LostRange]) -> list[LostRow]:
-    """Ranges of bytes, adjacent ones as one with the reason of the first."""
+    """Ranges of bytes, adjacent ones of one place as one with the reason of the first."""
     rows: list[LostRow] = []
+    place: Mapping[str, int | None] = {}
     for lost in ranges:
-        if rows and rows[-1]["offset_bytes"] + rows[-1]["length_bytes"] == lost.offset_bytes:
+        touches = bool(rows) and rows[-1]["offset_bytes"] + rows[-1]["length_bytes"] == lost.offset_bytes
+        if touches and place == lost.place:
             rows[-1]["length_bytes"] += lost.length_bytes
-        else:
-            rows.append({"offset_bytes": lost.offset_bytes, "length_bytes": lost.length_bytes, "reason": lost.reason})
+            continue
+        place = lost.place
+        row: LostRow = {"offset_bytes": lost.offset_bytes, "length_bytes": lost.length_bytes, "reason": lost.reason}
+        row.update(cast("LostRow", place))
+        rows.append(row)
     return rows
 
 
@@ -357,41 +378,63 @@ def import_document(
     }
 
 
+class ServedRow(TypedDict):
+    """One export of a server."""
+
+    name: str
+    size_bytes: int
+
+
 class ServeDocument(TargetFacts):
-    """``zoned.serve/1``: one line when clients can connect."""
+    """``zoned.serve/1``: one line when clients can connect; the first of ``exports`` is the default."""
 
     schema: Literal["zoned.serve/1"]
     uri: str
     size_bytes: int
     read_only: bool
+    exports: list[ServedRow]
 
 
-def serve_document(target: Target, mapper: Mapper, uri: str) -> ServeDocument:
+def serve_document(target: Target, exports: Sequence[tuple[str, Mapper]], uri: str) -> ServeDocument:
     """Where clients find the server."""
+    mapper = exports[0][1]
     return {
         "schema": "zoned.serve/1",
         **_facts(target),
         "uri": uri,
         "size_bytes": mapper.size_blocks * 4096,
         "read_only": not mapper.writable,
+        "exports": [{"name": name, "size_bytes": one.size_blocks * 4096} for name, one in exports],
     }
 
 
-class MapRow(TypedDict):
+class MapColumns(TypedDict):
     """One extent of ``zoned.map/1``; the physical place is null where nothing is stored."""
 
     logical_block: int
     blocks: int
-    device: str
+    device: str | None
     physical_block: int | None
     physical_bytes: int | None
     why: str
 
 
+class MapRow(MapColumns, total=False):
+    """The same with which copy it is, of layouts that have several; null for an address in no place.
+
+    ``state`` is ``ok``, ``above-wp``, ``dead`` or ``missing``; ``device`` is null where it was not given.
+    """
+
+    copy: int | None
+    devid: int | None
+    zone: int | None
+    state: str | None
+
+
 def map_row(run: MappedRun) -> MapRow:
     """Blocks and where they live."""
     at = run.physical_bytes
-    return {
+    row: MapRow = {
         "logical_block": run.extent.logical_block,
         "blocks": run.extent.blocks,
         "device": run.device,
@@ -399,14 +442,33 @@ def map_row(run: MappedRun) -> MapRow:
         "physical_bytes": at,
         "why": run.extent.why,
     }
+    row.update(cast("MapRow", run.place))
+    return row
 
 
 class MapDocument(TypedDict):
-    """``zoned.map/1``, written piece by piece."""
+    """``zoned.map/1``, written piece by piece; ``zones`` is there with ``--zone``."""
 
     schema: Literal["zoned.map/1"]
     zone_table: ZoneSource | None
     extents: list[MapRow]
+
+
+@layout_adds_keys
+class OwnerRow(TypedDict):
+    """A zone of one device, with what the layout tells of zones; its logical range, null where it has none."""
+
+    device: str
+    zone: int
+    owner: str
+    logical_bytes: int | None
+    length_bytes: int | None
+
+
+class ZoneOwnersDocument(MapDocument):
+    """The same for a zone."""
+
+    zones: list[OwnerRow]
 
 
 MAP: Final = "zoned.map/1"
@@ -416,6 +478,12 @@ def map_document(target: Target, runs: Iterable[MappedRun]) -> dict[str, object]
     """The fields of a ``zoned.map/1`` document; a fragmented drive has millions of extents, which are JSON text."""
     facts = {"schema": MAP, "zone_table": zone_table_of(target)}
     return {**facts, "extents": array(encode(map_row(run)) for run in runs)}
+
+
+def zone_owners_document(target: Target, rows: Sequence[Mapping[str, object]]) -> ZoneOwnersDocument:
+    """Whose a zone is."""
+    found = [cast("OwnerRow", row) for row in rows]
+    return {"schema": MAP, "zone_table": zone_table_of(target), "extents": [], "zones": found}
 
 
 class ReplayDocument(TargetFacts):

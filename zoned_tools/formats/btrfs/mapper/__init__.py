@@ -1,0 +1,1 @@
+"""What kernels find on the devices of a btrfs, without a kernel."""
