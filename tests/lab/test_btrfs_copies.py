@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.formats.btrfs.trees import our_content
 from tests.lab import devices
 from tests.lab.btrfs_content import content_of, fill, loop_mounted
 from tests.lab.btrfs_mounts import MOUNT_POINT, commit, fsync_file, mounted
@@ -90,6 +92,7 @@ def test_a_copy_mounts_with_every_file_equal(state: str, tmp_path: Path) -> None
             wanted = content_of(directory)
         assert len(wanted) >= 220
         program("zoned", "check", "--deep", *drives)
+        assert our_content(drives) == wanted
         copies = export(drives, tmp_path / "copy")
         for drive, copy in zip(drives, copies, strict=True):
             assert copy.stat().st_blocks * 512 < how.size_mib << 19, "it is not sparse"
@@ -157,6 +160,7 @@ def test_a_drive_that_no_kernel_mounts(tmp_path: Path) -> None:
         rows = [zone for zone in zone_rows(disk.path) if zone.get("kind") == "metadata" and zone["stripe"] == 1]
         disk.kill_zones(read_only=[row["zone"] for row in rows])
         program("zoned", "check", disk.path, status=4)
+        assert our_content([disk.path]) == wanted
         [copy] = export([disk.path], tmp_path / "copy")
     shutil.copy(copy, tmp_path / "second")
     for options in (("ro",), ()):
@@ -164,9 +168,9 @@ def test_a_drive_that_no_kernel_mounts(tmp_path: Path) -> None:
             assert content_of(directory) == wanted
 
 
-def zone_rows(device: str) -> list[dict[str, object]]:
+def zone_rows(device: str) -> list[dict[str, Any]]:
     import json
 
     document = json.loads(program("zoned", "btrfs", "zones", "--json", device).out)
-    rows: list[dict[str, object]] = document["devices"][0]["zones"]
+    rows: list[dict[str, Any]] = document["devices"][0]["zones"]
     return rows

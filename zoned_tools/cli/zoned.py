@@ -36,7 +36,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "zdm": (f"{_HERE}.zdm:app", "Status, zone counters and drive zones of a ZDM."),
     "btrfs": (
         f"{_HERE}.btrfs:app",
-        "List super blocks and zones of a zoned btrfs, and go back to an older super block.",
+        "List super blocks, zones and files of a zoned btrfs, and go back to an older super block.",
     ),
     "inplace-compress": (
         f"{_HERE}.inplace_compress:app",

@@ -1,7 +1,8 @@
-"""What ``zoned btrfs`` prints: super blocks as a list, and one in full as dump-super prints it."""
+"""What ``zoned btrfs`` prints: super blocks as a list and in full as dump-super prints them, zones, files."""
 
 from __future__ import annotations
 
+import stat
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,15 +19,22 @@ from zoned_tools.formats.btrfs.names import (
     INCOMPAT_NAMES,
     SHOWN_DEVICE_FIELDS,
     SHOWN_FIELDS,
+    TREE_NAMES,
     bit_names,
     magic_text,
     printable,
 )
 from zoned_tools.formats.btrfs.open import Mode
+from zoned_tools.report.documents.btrfs import BTRFS_LIST, btrfs_entry, shown_path
+from zoned_tools.report.stream import array, document, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from zoned_tools.formats.btrfs.mapper.content import FilePiece
+    from zoned_tools.formats.btrfs.mapper.extents import ExtentCopy, ExtentRow
+    from zoned_tools.formats.btrfs.mapper.files import FileTree, Found
+    from zoned_tools.formats.btrfs.mapper.owners import Owners
     from zoned_tools.formats.btrfs.ring import RingZone
     from zoned_tools.formats.btrfs.supers import CopyRow
     from zoned_tools.formats.btrfs.survey import DeviceSurvey, MirrorSurvey
@@ -249,3 +257,93 @@ def _zone_totals(device: DeviceRow) -> str:
         f"in block groups {used} bytes used, {unusable} unusable, {free} free; {owners.count('orphan')} orphans, "
         f"{owners.count('free')} free zones; {device['active_zones']}{limit} zones active"
     )
+
+
+# -- files
+
+
+def list_json(tree: FileTree, found: Iterable[Found], unread: list[str]) -> Iterator[str]:
+    """The pieces of a ``zoned.btrfs.ls/1`` document; ``unread`` gets what could not be read."""
+    facts = {"schema": BTRFS_LIST, "fsid": str(tree.block.fsid), "generation": tree.block.generation}
+    return document({**facts, "entries": array(encode(btrfs_entry(one)) for one in _noting(found, unread))})
+
+
+def file_lines(found: Iterable[Found], unread: list[str], *, details: bool) -> Iterator[str]:
+    """Paths, one a line; with ``details`` as ``ls -l``, the time in UTC."""
+    for one in _noting(found, unread):
+        if one.inode is None and one.path.endswith(b"/"):
+            continue
+        yield _detailed(one) if details else shown_path(one.path)
+
+
+def _noting(found: Iterable[Found], unread: list[str]) -> Iterator[Found]:
+    for one in found:
+        if one.reason:
+            unread.append(f"{shown_path(one.path)}: {one.reason}")
+        yield one
+
+
+def _detailed(found: Found) -> str:
+    from datetime import UTC, datetime, timedelta
+
+    name = shown_path(found.path) + ("" if found.target is None else f" -> {shown_path(found.target)}")
+    inode = found.inode
+    if inode is None:
+        return f"?????????? {'?':>3} {'?':>5} {'?':>5} {'?':>12} {'?':<16} {name}"
+    try:
+        time = f"{datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=inode.mtime):%Y-%m-%d %H:%M}"
+    except OverflowError:
+        time = "?"
+    mode = stat.filemode(inode.mode)
+    return f"{mode} {inode.nlink:3} {inode.uid:5} {inode.gid:5} {inode.size:12} {time:<16} {name}"
+
+
+def lost_lines(path: str, lost: Sequence[FilePiece]) -> Iterator[str]:
+    """What of a file could not be read."""
+    for piece in lost:
+        yield f"{path}: lost {piece.length} bytes at byte {piece.offset}: {piece.reason}"
+
+
+# -- extents
+
+_EXTENT_ROW = "%14s %12s %-8s %-5s %16s %12s  %s"
+
+
+def extent_lines(rows: Iterable[ExtentRow]) -> Iterator[str]:
+    """One line an extent, in bytes, with its copies."""
+    yield _EXTENT_ROW % ("file offset", "length", "kind", "comp", "logical", "on disk", "copies")
+    for row in rows:
+        copies = "; ".join(_copy_text(copy) for copy in row["copies"])
+        numbers = ["-" if number is None else number for number in (row["logical_bytes"], row["disk_bytes"])]
+        words = (row["file_offset_bytes"], row["length_bytes"], row["kind"], row["compression"], *numbers, copies)
+        yield (_EXTENT_ROW % words).rstrip()
+
+
+def _copy_text(copy: ExtentCopy) -> str:
+    if copy["devid"] is None:
+        return "in no chunk"
+    zone = "" if copy["zone"] is None else f" zone {copy['zone']}"
+    state = "" if copy["state"] == "ok" else f" {copy['state']}"
+    return f"device {copy['devid']}{zone} byte {copy['physical_bytes']}{state}"
+
+
+# -- what zones hold
+
+
+def owner_lines(tree: FileTree, owners: Owners) -> Iterator[str]:
+    """The zones, then trees, then files."""
+    from zoned_tools.formats.btrfs.mapper.owners import zone_condition
+
+    if not owners.zones:
+        yield f"{tree.path}: no zone is offline"
+        return
+    for zone in owners.zones:
+        yield f"device {zone.devid} zone {zone.zone}: {zone_condition(tree.zones[zone.devid], zone.zone)}"
+    for found in owners.trees:
+        name = TREE_NAMES.get(found.tree, f"subvolume {found.tree}" if found.tree > 0 else f"tree {found.tree}")
+        yield f"{name}: {found.nodes} nodes, {found.alone} of them without a copy elsewhere"
+    for file in owners.files:
+        name = f"inode {file.ref.inode} of subvolume {file.ref.tree}" if file.path is None else shown_path(file.path)
+        yield f"{name}: {file.bytes} bytes, {file.alone_bytes} of them without a copy elsewhere"
+    if owners.unread:
+        yield f"{owners.unread} nodes cannot be read: files below them are not listed"

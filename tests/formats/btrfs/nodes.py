@@ -13,6 +13,7 @@ from zoned_tools.formats.btrfs.constants import NAME
 from zoned_tools.formats.btrfs.nodes import NODE_HEADER_BYTES, NodeRules, leaf_table
 from zoned_tools.formats.btrfs.survey import survey_file_system
 from zoned_tools.formats.btrfs.tree_survey import survey_trees
+from zoned_tools.formats.btrfs.walk import TreeWalk
 from zoned_tools.formats.contract import Target
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 def own_devices(name: str, directory: Path) -> list[Path]:
     """The devices of a vector of block groups, for a test to change."""
+    directory.mkdir(exist_ok=True)
     unpack(VECTORS / f"{name}.tar.xz", directory)
     found = [path for path in (directory / "disk.img", directory / "disk2.img") if path.exists()]
     for path in found:
@@ -49,6 +51,33 @@ def edit_root(images: Sequence[Path], tree: int, edit: Callable[[bytearray], Non
     for place in places:
         poke(images[numbers[place.devid]], place.offset_bytes, seal(bytes(node), block.csum_type))
     return root.logical
+
+
+def edit_leaves(images: Sequence[Path], tree: int, edit: Callable[[bytearray], None]) -> int:
+    """Change every leaf of a tree in all its copies, checksums renewed; how many there are."""
+    changed: list[tuple[Path, int, bytes]] = []
+    count = 0
+    with ExitStack() as stack:
+        drives = tuple(stack.enter_context(open_image(str(image))) for image in images)
+        fs = survey_file_system(Target(NAME, drives))
+        block = fs.newest
+        assert block is not None
+        chunks = fs.reader.chunk_map(block)
+        walk = TreeWalk(fs.reader, chunks, NodeRules.of(block), fs.zone_states(block))
+        trees = survey_trees(fs.reader, block, fs.zone_states(block))
+        [root] = [root.pointer for root in trees.roots if root.pointer.tree == tree]
+        numbers = {devid: drives.index(device) for devid, device in fs.reader.devices.items()}
+        for leaf in walk.leaves(root):
+            count += 1
+            logical = int.from_bytes(leaf[0x30:0x38], "little")
+            node = bytearray(leaf)
+            edit(node)
+            sealed = seal(bytes(node), block.csum_type)
+            places = chunks.copies(logical, block.nodesize)
+            changed += [(images[numbers[place.devid]], place.offset_bytes, sealed) for place in places]
+    for image, at, raw in changed:
+        poke(image, at, raw)
+    return count
 
 
 def item_places(node: bytes | bytearray, kind: int) -> list[tuple[int, int]]:

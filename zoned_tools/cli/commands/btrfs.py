@@ -1,20 +1,37 @@
-"""``zoned btrfs``: the super block log rings of a zoned btrfs."""
+"""``zoned btrfs``: super blocks, zones and files of a zoned btrfs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from zoned_tools.cli.documents import expect, print_json, prints
 from zoned_tools.cli.lazy import new_app
-from zoned_tools.cli.options import DevicePath, DevicePaths, DryRun, Json, Mapfiles, NoUndo, Start, Undo
-from zoned_tools.errors import MetadataError, UsageError
+from zoned_tools.cli.options import DevicePath, DevicePaths, DryRun, Json, Mapfiles, NoUndo, Settings, Start, Undo
+from zoned_tools.cli.settings import split_settings, takes_settings
+from zoned_tools.errors import FsckStatus, MetadataError, UsageError
+from zoned_tools.formats.shared.settings import Journey
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zoned_tools.formats.btrfs.mapper.content import FilePiece
+    from zoned_tools.formats.btrfs.mapper.files import FileTree
     from zoned_tools.formats.contract import Target
 
-app = new_app("List super blocks and zones of a zoned btrfs, and go back to an older super block.")
+app = new_app("List super blocks, zones and files of a zoned btrfs, and go back to an older super block.")
+
+FilePath: TypeAlias = Annotated[
+    str, typer.Argument(metavar="PATH", help="File or directory, from the top of the file system.", show_default=False)
+]
+Subvolume: TypeAlias = Annotated[
+    int,
+    typer.Option("--subvolume", metavar="ID", min=5, help="Subvolume whose top PATH begins at (5: the file system's)."),
+]
 
 
 @app.command("supers")
@@ -68,8 +85,6 @@ def supers(
 
 
 def _write_raw(target: Target, mirror: int | None, at: int | None) -> int:
-    import sys
-
     from zoned_tools.formats.btrfs.supers import list_supers, newest_block
 
     sys.stdout.buffer.write(newest_block(list_supers(target), mirror, at))
@@ -133,6 +148,164 @@ def zones(devices: DevicePaths, json: Json = False, start: Start = None) -> int:
             print_json(btrfs_zones_document(accounts))
         else:
             write_lines(zone_lines(accounts))
+    return 0
+
+
+@contextmanager
+def _files(
+    devices: list[str], start: int | None, mapfiles: list[str] | None, settings: list[str] | None
+) -> Iterator[FileTree]:
+    """The files of a file system; what is odd about them is told."""
+    from zoned_tools.engine.opening import opened_target
+    from zoned_tools.formats import registry
+    from zoned_tools.formats.btrfs.mapper.files import open_files
+    from zoned_tools.report.stream import write_lines
+
+    paths, chosen = split_settings(devices, settings)
+    with opened_target(paths, start, "btrfs", only_own=True, mapfiles=mapfiles or ()) as target:
+        tree = open_files(target, registry.of(target).parse_settings(chosen, Journey.LOGICAL))
+        write_lines((f"zoned: {tree.path}: {warning}" for warning in tree.warnings), sys.stderr)
+        yield tree
+
+
+@app.command("ls")
+@takes_settings(Journey.LOGICAL, layout="btrfs")
+@prints("btrfs.ls")
+def list_files(
+    path: FilePath,
+    devices: DevicePaths,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-R", help="List what is below directories too, and in subvolumes.")
+    ] = False,
+    details: Annotated[bool, typer.Option("--long", "-l", help="List mode, links, owner, size and time too.")] = False,
+    subvolume: Subvolume = 5,
+    json: Json = False,
+    settings: Settings = None,
+    start: Start = None,
+    mapfile: Mapfiles = None,
+) -> int:
+    """List a directory, or a file, without a kernel; symbolic links are not followed."""
+    from zoned_tools.report.btrfs import file_lines, list_json
+    from zoned_tools.report.stream import write_lines, write_text
+
+    with _files(devices, start, mapfile, settings) as tree:
+        top = tree.resolve(os.fsencode(path), subvolume)
+        unread: list[str] = []
+        found = tree.listing(top, recursive=recursive)
+        if json:
+            write_text(list_json(tree, found, unread))
+        else:
+            write_lines(file_lines(found, unread, details=details))
+            write_lines((f"zoned: {tree.path}: {line}" for line in unread), sys.stderr)
+    return FsckStatus.UNCORRECTED if unread else FsckStatus.CLEAN
+
+
+@app.command("cat")
+@takes_settings(Journey.LOGICAL, layout="btrfs")
+def print_content(
+    path: FilePath,
+    devices: DevicePaths,
+    offset: Annotated[str, typer.Option("--offset", metavar="BYTES", help="Where to begin.")] = "0",
+    length: Annotated[
+        str | None, typer.Option("--length", metavar="BYTES", help="How much to read.", show_default=False)
+    ] = None,
+    skip_errors: Annotated[
+        bool, typer.Option("--skip-errors", help="Write zeroes for what cannot be read; status 4 then.")
+    ] = False,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not hold data against their checksums.")] = False,
+    subvolume: Subvolume = 5,
+    settings: Settings = None,
+    start: Start = None,
+    mapfile: Mapfiles = None,
+) -> int:
+    """Write the content of a file to standard output: from the first copy whose checksums are right."""
+    from zoned_tools.formats.btrfs.mapper.content import DataReader, content
+    from zoned_tools.report.btrfs import lost_lines
+    from zoned_tools.report.stream import write_lines
+    from zoned_tools.units import parse_size
+
+    first, count = parse_size(offset), None if length is None else parse_size(length)
+    lost: list[FilePiece] = []
+    with _files(devices, start, mapfile, settings) as tree:
+        found = tree.resolve(os.fsencode(path), subvolume)
+        reader = DataReader(tree, verify=not no_verify)
+        for data in content(tree, reader, found, first, count, lost if skip_errors else None):
+            sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        write_lines((f"zoned: {tree.path}: {line}" for line in lost_lines(path, lost)), sys.stderr)
+    return FsckStatus.UNCORRECTED if lost else FsckStatus.CLEAN
+
+
+@app.command("extents")
+@takes_settings(Journey.LOGICAL, layout="btrfs")
+@prints("btrfs.extents")
+def list_extents(
+    path: FilePath,
+    devices: DevicePaths,
+    inode: Annotated[
+        int | None,
+        typer.Option(
+            "--inode", metavar="N", min=256, help="This inode of the subvolume; PATH is - then.", show_default=False
+        ),
+    ] = None,
+    subvolume: Subvolume = 5,
+    json: Json = False,
+    settings: Settings = None,
+    start: Start = None,
+    mapfile: Mapfiles = None,
+) -> int:
+    """Tell where the bytes of a file are: logical addresses, devices, zones, every copy."""
+    from zoned_tools.formats.btrfs.mapper.extents import extents_of
+    from zoned_tools.report.btrfs import extent_lines
+    from zoned_tools.report.documents.btrfs import btrfs_extents_document
+    from zoned_tools.report.stream import write_lines
+
+    if (path == "-") != (inode is not None):
+        raise UsageError("--inode N takes the place of PATH", hint="zoned btrfs extents - DEV --inode N")
+    with _files(devices, start, mapfile, settings) as tree:
+        found = tree.resolve(os.fsencode(path), subvolume) if inode is None else tree.by_inode(subvolume, inode)
+        rows = extents_of(tree, found)
+        if json:
+            print_json(btrfs_extents_document(tree, found, rows))
+        else:
+            write_lines(extent_lines(rows))
+    return 0
+
+
+@app.command("files")
+@takes_settings(Journey.LOGICAL, layout="btrfs")
+@prints("btrfs.files")
+def list_owners(
+    devices: DevicePaths,
+    zone: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--zone", metavar="Z", min=0, help="Zone; repeatable (default: all that are offline).", show_default=False
+        ),
+    ] = None,
+    devid: Annotated[
+        int | None,
+        typer.Option("--devid", metavar="N", min=1, help="Device whose zones these are.", show_default=False),
+    ] = None,
+    json: Json = False,
+    settings: Settings = None,
+    start: Start = None,
+    mapfile: Mapfiles = None,
+) -> int:
+    """Tell which trees and files have content in zones, and how much of it has no copy elsewhere."""
+    from zoned_tools.formats.btrfs.mapper.owners import dead_zones, owners_of, zones_named
+    from zoned_tools.report.btrfs import owner_lines
+    from zoned_tools.report.documents.btrfs import btrfs_files_document
+    from zoned_tools.report.stream import write_lines
+
+    if devid is not None and not zone:
+        raise UsageError("--devid needs --zone")
+    with _files(devices, start, mapfile, settings) as tree:
+        owners = owners_of(tree, zones_named(tree, zone, devid) if zone else dead_zones(tree))
+        if json:
+            print_json(btrfs_files_document(tree, owners))
+        else:
+            write_lines(owner_lines(tree, owners))
     return 0
 
 

@@ -42,10 +42,10 @@ def map_copies(target: Target, settings: Settings, ranges: Sequence[tuple[int, i
         chunks = fs.reader.chunk_map(block).chunks
     except NodeError as error:
         raise MetadataError(str(error), device=target.device.path) from None
-    return _Copies(fs, chunks, fs.zone_states(block)).rows(ranges)
+    return CopyMap(fs, chunks, fs.zone_states(block)).rows(ranges)
 
 
-class _Copies:
+class CopyMap:
     """Addresses of one file system to the places of their copies."""
 
     def __init__(self, fs: FileSystem, chunks: list[Chunk], zones: Mapping[int, ZoneStates]) -> None:

@@ -99,13 +99,13 @@ def survey_trees(
     survey = TreeSurvey(walk, deep)
     _drain(walk.leaves(NodePointer(*chunk_root(block))))
     root = NodePointer(ROOT_TREE, block.root, block.generation, block.root_level)
-    survey.roots = _roots(walk.leaves(root), survey.cut_items)
+    survey.roots = roots_in(walk.leaves(root), survey.cut_items)
     _read_accounts(survey, in_own_tree=bool(block.compat_ro_flags & COMPAT_RO_BLOCK_GROUP_TREE))
     for entry in survey.roots:
         _read_tree(survey, entry.pointer)
     if deep and block.log_root:
         logs = walk.leaves(NodePointer(LOG_TREE, block.log_root, block.generation + 1, block.log_root_level))
-        for entry in _roots(logs, []):
+        for entry in roots_in(logs, []):
             _drain(walk.leaves(entry.pointer))
     return survey
 
@@ -129,7 +129,7 @@ def _drain(leaves: Iterable[bytes]) -> None:
         pass
 
 
-def _roots(leaves: Iterable[bytes], cut_items: list[int]) -> list[TreeRoot]:
+def roots_in(leaves: Iterable[bytes], cut_items: list[int]) -> list[TreeRoot]:
     """The root items in some leaves; trees whose item is too short are added to ``cut_items``."""
     found = []
     for leaf in leaves:
