@@ -260,7 +260,7 @@ def test_a_sparse_file_with_more_emulated_zones_than_any_drive(
     [image] = own_devices("p21-emulated-regular", tmp_path)
     with open(image, "r+b") as file:
         file.truncate(1 << 43)
-    assert {code for code, _ in findings(program, image)} == {"head-none"}  # of a mirror that the file begins to have
+    assert {code for code, _ in findings(program, image)} == {"mirror-absent"}  # of one that the file begins to have
     assert program("zoned", "btrfs", "zones", image).status == 0
     monkeypatch.setattr(zone_accounts, "MAX_ZONES", 1 << 14)
     refused = program("zoned", "btrfs", "zones", image)

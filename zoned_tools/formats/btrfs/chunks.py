@@ -44,6 +44,8 @@ PROFILES = {
     9: "RAID1C3",
     10: "RAID1C4",
 }
+LEAST_STRIPES = {"DUP": 2, "RAID1": 2, "RAID10": 2, "RAID1C3": 3, "RAID1C4": 4, "RAID5": 2, "RAID6": 3}
+"""Stripes that a profile needs (btrfs-zoned.md 4.1)."""
 COPY_PROFILES = frozenset({"single", "DUP", "RAID1", "RAID1C3", "RAID1C4"})
 """Profiles whose every stripe holds the whole chunk."""
 ROW_PROFILES = frozenset({"RAID0", "RAID10"})
@@ -60,6 +62,16 @@ def chunk_type_text(chunk_type: int) -> str:
     """As dump-super prints it: ``SYSTEM|single``."""
     groups = [name for bit, name in BLOCK_GROUP_TYPES.items() if chunk_type >> bit & 1]
     return "|".join([*groups, profile_name(chunk_type)])
+
+
+def type_fault(chunk_type: int) -> str:
+    """What is wrong with the type of a system chunk; empty when nothing is."""
+    known = sum(1 << bit for bit in (*BLOCK_GROUP_TYPES, *PROFILES))
+    if chunk_type & ~known:
+        return f"unknown bits {chunk_type & ~known:#x} in its type"
+    if [name for bit, name in BLOCK_GROUP_TYPES.items() if chunk_type >> bit & 1] != ["SYSTEM"]:
+        return f"it is of type {chunk_type_text(chunk_type)}, not SYSTEM alone"
+    return "it has two profiles" if "|" in profile_name(chunk_type) else ""
 
 
 class ChunkError(ValueError):
@@ -165,7 +177,7 @@ def iterate_sys_chunks(array: bytes) -> Iterator[Chunk]:
     """The chunks of a system chunk array, already cut to its size.
 
     Raises:
-        ChunkError: a key is not that of a system chunk, or the array ends inside an item.
+        ChunkError: a key is not that of a chunk, or the array ends inside an item.
     """
     at = 0
     while at < len(array):
@@ -173,7 +185,7 @@ def iterate_sys_chunks(array: bytes) -> Iterator[Chunk]:
         if key_end > len(array):
             raise ChunkError("the system chunk array ends inside a key")
         key = KEY.parse(array[at:key_end])
-        if key.objectid != FIRST_CHUNK_TREE_OBJECTID or key.type != CHUNK_ITEM_TYPE:
+        if key.type != CHUNK_ITEM_TYPE:  # the kernel does not look at the object id (btrfs-zoned.md 4.1)
             raise ChunkError(f"the system chunk array has a key ({key.objectid} {key.type} {key.offset}) of no chunk")
         chunk, size = Chunk.decode(key.offset, array[key_end:])
         yield chunk

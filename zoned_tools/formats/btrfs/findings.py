@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zoned_tools.formats.btrfs.layout import MIN_ACTIVE_ZONES, SuperBlock
+from zoned_tools.formats.btrfs.nodes import NodeError
 from zoned_tools.formats.btrfs.ring_findings import MAX_LISTED, ring_findings
 from zoned_tools.formats.btrfs.rules import RULES
+from zoned_tools.formats.btrfs.trees import DeviceFacts
 from zoned_tools.formats.btrfs.validate import (
-    chunk_array_fault,
+    MANY_DEVICES,
+    chunk_array_faults,
     feature_faults,
+    feature_notes,
     field_doubts,
     field_faults,
     known_sys_chunks,
     misplaced,
     profile_faults,
+    unfinished,
     zone_size_fault,
 )
+from zoned_tools.formats.contract import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from zoned_tools.formats.btrfs.survey import FileSystem
+    from zoned_tools.formats.btrfs.survey import FileSystem, Where
     from zoned_tools.formats.shared.findings import FindingGroup
+
+SIMPLE_QUOTA_BIT = 16
 
 _MISPLACED = {
     "chunk-outside": "chunk {chunk} at byte {offset_bytes} does not lie inside the device",
@@ -68,9 +77,39 @@ def _field_findings(fs: FileSystem, index: int, block: SuperBlock) -> Iterator[F
         yield RULES.finding("zoned-flag-clear", "the ZONED feature is off, on a zoned drive", **where)
     else:
         yield RULES.finding("not-zoned", "a regular file system: the ZONED feature is off", **where)
-    fault = chunk_array_fault(block)
-    if fault:
-        yield RULES.finding("chunk-array", fault, **where)
+    for bit, sentence in unfinished(block):
+        yield RULES.finding("btrfstune-unfinished", sentence, **where, bit=bit)
+    for bit, sentence in feature_notes(block):
+        note = RULES.finding("feature-kernel", sentence, **where, bit=bit)
+        yield replace(note, severity=Severity.INFO) if bit == SIMPLE_QUOTA_BIT else note
+    for sentence in chunk_array_faults(block):
+        yield RULES.finding("chunk-array", sentence, **where)
+    yield from _against_chunk_tree(fs, block, where)
+
+
+def _against_chunk_tree(fs: FileSystem, block: SuperBlock, where: Where) -> Iterator[FindingGroup]:
+    """Fields that the chunk tree knows better; nothing where it cannot be read, which is told as the roots."""
+    try:
+        chunks = fs.reader.chunk_map(block)
+    except NodeError:
+        return
+    if not chunks.devices:
+        return
+    total = sum(device.total_bytes for device in chunks.devices.values())
+    if block.total_bytes < total:
+        sentence = (
+            f"{block.total_bytes} bytes in all are less than the {total} of the devices' items "
+            "(btrfs rescue fix-device-size mends it)"
+        )
+        yield RULES.finding("head-field", sentence, **where, field="total_bytes")
+    if block.num_devices != len(chunks.devices) and 0 < block.num_devices <= MANY_DEVICES:
+        sentence = f"{block.num_devices} devices are said to be there, the chunk tree has {len(chunks.devices)}"
+        yield RULES.finding("field-doubtful", sentence, **where, field="num_devices")
+    lengths = {chunk.logical: chunk.length_bytes for chunk in chunks.chunks}
+    for chunk in known_sys_chunks(block):
+        if lengths.get(chunk.logical) != chunk.length_bytes:
+            sentence = f"chunk {chunk.logical}: {chunk.length_bytes} bytes long, the chunk tree says otherwise"
+            yield RULES.finding("chunk-array", sentence, **where)
 
 
 # -- geometry
@@ -118,18 +157,43 @@ def _device_item_findings(fs: FileSystem, index: int, block: SuperBlock) -> Iter
     size = fs.surveys[index].size_bytes
     if item.devid == 0:
         yield RULES.finding("device-item", "device number 0 is not possible", **where)
-    if item.bytes_used > item.total_bytes:
-        sentence = f"{item.bytes_used} of {item.total_bytes} bytes cannot be in use"
-        yield RULES.finding("device-item", sentence, **where)
     if item.uuid.int == 0:
         yield RULES.finding("device-item", "the device has no uuid", **where)
-    if item.total_bytes > size:
-        sentence = f"the device item says {item.total_bytes} bytes, the device has {size}"
+    facts = _device_facts(fs, block)
+    if facts is not None and facts.used_bytes > facts.total_bytes:
+        sentence = f"{facts.used_bytes} of {facts.total_bytes} bytes cannot be in use"
+        yield RULES.finding("device-item", sentence, **where)
+    if facts is not None and facts.total_bytes > size:
+        sentence = f"the device item says {facts.total_bytes} bytes, the device has {size}"
         yield RULES.finding("device-too-small", sentence, **where)
+    yield from _device_uuid_findings(fs, index, block)
+
+
+def _device_facts(fs: FileSystem, block: SuperBlock) -> DeviceFacts | None:
+    """What the chunk tree says of the device, from which alone the kernel takes it; the super block where that tree
+    cannot be read, which is told as the roots."""
+    item = block.dev_item
+    try:
+        return fs.reader.chunk_map(block).devices.get(item.devid)
+    except NodeError:
+        return DeviceFacts(item.total_bytes, item.bytes_used, item.uuid.bytes)
+
+
+def _device_uuid_findings(fs: FileSystem, index: int, block: SuperBlock) -> Iterator[FindingGroup]:
+    """Whether the system chunks name this device as it names itself; others may be on devices that are missing."""
+    where, item = fs.where(index), block.dev_item
     stripes = [stripe for chunk in known_sys_chunks(block) for stripe in chunk.stripes]
     others = {s.dev_uuid for s in stripes if s.devid == item.devid and s.dev_uuid != item.uuid}
     for other in sorted(others):
         yield RULES.finding("device-uuid", f"a system chunk is on device {other}, this one is {item.uuid}", **where)
+    given = {(one.dev_item.devid, one.dev_item.uuid) for one in fs.supers if one is not None}
+    nobody = {(s.devid, s.dev_uuid) for s in stripes} - given
+    numbers = sorted({devid for devid, uuid in nobody if uuid == item.uuid} - {item.devid})
+    if len(given) >= block.num_devices:  # none is missing
+        numbers += sorted({devid for devid, _ in nobody} - {devid for devid, _ in given} - set(numbers))
+    for devid in numbers:
+        sentence = f"a system chunk is on device {devid}, which no device says to be; this one says {item.devid}"
+        yield RULES.finding("device-uuid", sentence, **where)
 
 
 # -- all devices together

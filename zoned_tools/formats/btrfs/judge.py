@@ -30,6 +30,18 @@ _COMMIT_FIELDS = ("generation", "root", "chunk_root", "log_root", "fsid")
 # -- the kernel's choice
 
 
+def mirror_is_absent(survey: MirrorSurvey) -> bool:
+    """Whether a mirror other than the first was never written: its ring is empty, or its regular place all zero.
+
+    The kernel does not read it at mount, and the next commit starts it (btrfs-zoned.md 7).
+    """
+    if survey.number == 0 or survey.is_dead:
+        return False
+    if survey.mirror.pair is not None:
+        return survey.state is RingState.ABSENT
+    return survey.head is not None and bool(survey.head["zero"])
+
+
 def head_fault(survey: MirrorSurvey) -> tuple[str, str] | None:
     """``(code, sentence)`` of what is wrong with what the kernel takes for the newest; None when it is valid."""
     if survey.state is RingState.INVALID:
@@ -103,6 +115,8 @@ def repair_code(survey: MirrorSurvey) -> str | None:
     """The finding for which a mirror has to be repaired; None when the kernel finds its newest good super block."""
     if survey.state is RingState.INVALID:
         return "ring-invalid"
+    if mirror_is_absent(survey):
+        return None
     fault = head_fault(survey)
     if fault is not None:
         return fault[0]

@@ -45,7 +45,32 @@ FLAG_NAMES = {
     34: "METADUMP_V2",
     35: "CHANGING_FSID",
     36: "CHANGING_FSID_V2",
+    38: "CHANGING_BG_TREE",
+    39: "CHANGING_DATA_CSUM",
+    40: "CHANGING_META_CSUM",
 }
+MOUNTED_FLAGS = frozenset({0, 1, 2, 32, 33, 34})
+"""Bits of flags with which the kernel mounts (btrfs-zoned.md 4.1)."""
+
+UNFINISHED = {
+    35: "btrfstune -u (or -U UUID)",
+    36: "btrfstune -m (or -M UUID)",
+    38: "btrfstune --convert-to-block-group-tree (or --convert-from-block-group-tree)",
+    39: "btrfstune --csum TYPE",
+    40: "btrfstune --csum TYPE",
+}
+"""Bits of flags of a conversion that was cut off, and what goes on with it."""
+
+KERNELS_OF_INCOMPAT = {
+    13: "only kernels built with BTRFS_DEBUG (to 6.12) or BTRFS_EXPERIMENTAL (from 6.13) mount it",
+    14: "only kernels from 6.7 built with BTRFS_DEBUG (to 6.12) or BTRFS_EXPERIMENTAL (from 6.13) mount it",
+    16: "kernels from 6.7 mount it",
+    17: "only the newest kernels built with BTRFS_EXPERIMENTAL mount it",
+}
+"""Bits of incompatible features that not every kernel with zoned support knows."""
+
+DEMANDED_TREES = {14: (12, "raid stripe tree"), 17: (13, "remap tree")}
+"""Bits of incompatible features, and the tree that each needs."""
 
 SHOWN_FIELDS = (
     "generation",

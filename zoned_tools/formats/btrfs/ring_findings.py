@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,11 +11,12 @@ from zoned_tools.device.emulated import EmulatedDrive
 from zoned_tools.device.runs import runs
 from zoned_tools.device.zones import condition_name
 from zoned_tools.formats.btrfs.copies import Magic, copy_fsid
-from zoned_tools.formats.btrfs.judge import UNREADABLE, head_fault, repair_code, wrong_choice
+from zoned_tools.formats.btrfs.judge import UNREADABLE, head_fault, mirror_is_absent, repair_code, wrong_choice
 from zoned_tools.formats.btrfs.layout import SUPER_BYTES
 from zoned_tools.formats.btrfs.open import Mode
 from zoned_tools.formats.btrfs.ring import Fill, RingState, RingZone, older_zone, smallest_generations
 from zoned_tools.formats.btrfs.rules import RULES
+from zoned_tools.formats.contract import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,9 +132,12 @@ def _check_head(survey: MirrorSurvey, where: Where, *, repairable: bool) -> Iter
     place = where
     if head is not None:
         place = {**where, "offset_bytes": int(head["offset_bytes"])}
-    if fault is not None and fault[0] != UNREADABLE:
+    if mirror_is_absent(survey):
+        yield RULES.finding("mirror-absent", f"mirror {survey.number} holds no super block", **where)
+    elif fault is not None and fault[0] != UNREADABLE:
         code, sentence = fault
-        yield RULES.finding(code, sentence, **place, repairable=repairable)
+        found = RULES.finding(code, sentence, **place, repairable=repairable)
+        yield found if survey.number == 0 else replace(found, severity=Severity.WARNING)
     if head is None or newest is None:
         return
     if wrong_choice(survey):

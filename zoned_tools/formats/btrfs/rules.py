@@ -108,6 +108,12 @@ RULES = Rules(
             "A field of the newest super block is suspicious; the kernel only warns.",
             kernel="It mounts, read-only at least.",
         ),
+        "mirror-absent": Rule(
+            _INFO,
+            "A mirror other than the first holds no super block yet.",
+            "mkfs.btrfs on a regular device, and btrfs-image, do not write all of them.",
+            kernel="It does not read them at mount; the next commit starts the mirror.",
+        ),
         "choice-influenced": Rule(
             _ERROR,
             "Both zones are full and a damaged last block decides which is newer: the kernel takes the wrong "
@@ -252,12 +258,24 @@ RULES = Rules(
         ),
         "not-zoned": Rule(_INFO, "The file system is on a regular device and does not use the ZONED feature."),
         "mixed-groups": Rule(_ERROR, "Mixed block groups do not work in zoned mode.", _MADE_WRONG, kernel=_REFUSED),
-        "raid56": Rule(_ERROR, "RAID5 and RAID6 do not work in zoned mode.", _MADE_WRONG),
         "profile-unsupported": Rule(
             _ERROR, "A chunk has a profile that does not work in zoned mode.", _MADE_WRONG, kernel=_REFUSED
         ),
         "feature-unknown": Rule(
             _ERROR, "Incompatible features are on that nobody knows.", "Damage, or a newer kernel.", kernel=_REFUSED
+        ),
+        "feature-kernel": Rule(
+            _WARNING,
+            "A feature is on that not every kernel with zoned support knows.",
+            "mkfs.btrfs or btrfstune was told to; information only where every kernel of the last years knows it.",
+            kernel="One that does not know it refuses the mount.",
+        ),
+        "btrfstune-unfinished": Rule(
+            _ERROR,
+            "A conversion by btrfstune was cut off. The way out is to run the same again, which the finding names; "
+            "on a host-managed drive that needs btrfs-progs 7.",
+            "The program was stopped, or the power failed.",
+            kernel=_REFUSED,
         ),
         "space-cache-v1": Rule(
             _WARNING,

@@ -9,7 +9,7 @@ import numpy as np
 from zoned_tools.device.zones import condition_name, written_sectors
 from zoned_tools.errors import MetadataError, UsageError
 from zoned_tools.formats.btrfs.copies import Copies, Copy, Csum, Magic, read_block
-from zoned_tools.formats.btrfs.judge import rows_newest_first
+from zoned_tools.formats.btrfs.judge import mirror_is_absent, rows_newest_first
 from zoned_tools.formats.btrfs.ring import RingState
 from zoned_tools.formats.btrfs.survey import DeviceSurvey, MirrorSurvey, survey_file_system
 
@@ -140,7 +140,7 @@ def ring_as_json(survey: MirrorSurvey) -> RingRow:
     mirror = survey.mirror
     copies = copies_as_json(survey.copies, survey)
     head: CopyRow | None = None
-    if survey.head is not None:
+    if survey.head is not None and not mirror_is_absent(survey):
         row = survey.head_row
         head = copies[row] if row is not None else copy_as_json(survey.head)
     return {

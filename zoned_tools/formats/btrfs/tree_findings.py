@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from zoned_tools.formats.btrfs.names import TREE_NAMES
+from zoned_tools.formats.btrfs.layout import COMPAT_RO_BLOCK_GROUP_TREE, INCOMPAT_SKINNY_METADATA
+from zoned_tools.formats.btrfs.names import DEMANDED_TREES, TREE_NAMES
 from zoned_tools.formats.btrfs.rules import RULES
+from zoned_tools.formats.btrfs.tree_survey import BLOCK_GROUP_TREE
 from zoned_tools.formats.contract import Severity
 
 if TYPE_CHECKING:
@@ -38,12 +40,30 @@ def root_findings(fs: FileSystem, block: SuperBlock, where: Where, trees: TreeSu
             sentence = f"{TREE_NAMES[lost.pointer.tree]}: {lost.reason}"
             place: dict[str, Any] = {**where, **_node_place(lost.pointer), "copies": _copies(lost.copies)}
             yield RULES.finding("tree-lost", sentence, **place)
+    yield from _feature_findings(block, where, trees)
     log = fs.reader.log_readable(block)
     if log.readable is False:
         yield RULES.finding("log-unreadable", f"tree log at {block.log_root}: {log.reason}", **where)
     if trees.nodatacow:
         sentence = f"{trees.nodatacow} files have the NODATACOW attribute"
         yield RULES.finding("nodatacow", sentence, **where, files=trees.nodatacow)
+
+
+def _feature_findings(block: SuperBlock, where: Where, trees: TreeSurvey) -> Iterator[FindingGroup]:
+    """Feature bits against what the trees hold (btrfs-zoned.md 4.1)."""
+    own_groups = bool(block.compat_ro_flags & COMPAT_RO_BLOCK_GROUP_TREE)
+    demanded = [(BLOCK_GROUP_TREE, "block group tree")] if own_groups else []
+    demanded += [one for bit, one in DEMANDED_TREES.items() if block.incompat_flags >> bit & 1]
+    for tree, name in demanded:
+        if trees.has_tree(tree) is False:
+            sentence = f"{name}: a feature demands it, and the root tree does not name it"
+            yield RULES.finding("tree-lost", sentence, **where, tree=tree)
+    if not own_groups and trees.has_tree(BLOCK_GROUP_TREE):
+        sentence = "BLOCK_GROUP_TREE is off, and there is a block group tree: the first commit fails"
+        yield RULES.finding("head-field", sentence, **where, field="compat_ro_flags")
+    if trees.metadata_items and not block.incompat_flags & INCOMPAT_SKINNY_METADATA:
+        sentence = "SKINNY_METADATA is off, and the extent tree has such items"
+        yield RULES.finding("head-field", sentence, **where, field="incompat_flags")
 
 
 def node_findings(

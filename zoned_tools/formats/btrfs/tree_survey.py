@@ -62,6 +62,7 @@ class TreeSurvey:
         extents: ``(n, 2)`` starts and lengths in bytes, by start.
         groups: ``(n, 3)`` logical address, length and used bytes of the block group items.
         extents_known, groups_known: False where a part of the tree that holds them could not be read.
+        metadata_items: whether an extent of metadata is noted by its level, which SKINNY_METADATA allows.
         nodatacow: inodes with the attribute in what was read of the subvolumes.
     """
 
@@ -74,7 +75,14 @@ class TreeSurvey:
     groups: Numbers = field(default_factory=lambda: np.zeros((0, 3), np.uint64))
     extents_known: bool = True
     groups_known: bool = True
+    metadata_items: bool = False
     nodatacow: int = 0
+
+    def has_tree(self, tree: int) -> bool | None:
+        """Whether the root tree names a tree; None where a part of it is lost."""
+        if any(root.pointer.tree == tree for root in self.roots):
+            return True
+        return None if _root_tree_lost(self.walk) else False
 
     @property
     def deleted(self) -> set[int]:
@@ -100,7 +108,8 @@ def survey_trees(
     _drain(walk.leaves(NodePointer(*chunk_root(block))))
     root = NodePointer(ROOT_TREE, block.root, block.generation, block.root_level)
     survey.roots = roots_in(walk.leaves(root), survey.cut_items)
-    _read_accounts(survey, in_own_tree=bool(block.compat_ro_flags & COMPAT_RO_BLOCK_GROUP_TREE))
+    own = bool(block.compat_ro_flags & COMPAT_RO_BLOCK_GROUP_TREE) or bool(survey.has_tree(BLOCK_GROUP_TREE))
+    _read_accounts(survey, in_own_tree=own)
     for entry in survey.roots:
         _read_tree(survey, entry.pointer)
     if deep and block.log_root:
@@ -178,6 +187,7 @@ def _read_accounts(survey: TreeSurvey, *, in_own_tree: bool) -> None:
             for leaf in walk.leaves(root):
                 table = leaf_table(leaf, root.logical)
                 if tree == EXTENT_TREE:
+                    survey.metadata_items |= bool((table["type"] == _METADATA_ITEM).any())
                     extents.append(_extents(table, walk.rules.nodesize))
                 if tree == BLOCK_GROUP_TREE or not in_own_tree:
                     groups.append(_group_items(table, leaf))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zoned_tools.errors import DeviceError
 from zoned_tools.formats.btrfs.chunks import (
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 DEV_ITEM_KEY = (1, 216)
 """Objectid and type of the chunk tree's device items; the key's offset is the devid."""
 
+DEV_ITEM_BYTES = 98
+
 MAX_TREE_NODES = 1 << 20
 """More nodes than the chunk or root tree of any file system has."""
 
@@ -49,17 +51,30 @@ MAX_VERDICTS = 8192
 """Verdicts on roots and logs that are kept."""
 
 
+class DeviceFacts(NamedTuple):
+    """What the chunk tree says of a device: its size, what chunks take of it, its uuid."""
+
+    total_bytes: int
+    used_bytes: int
+    uuid: bytes
+
+    @classmethod
+    def of(cls, raw: bytes) -> DeviceFacts:
+        """From the bytes of a device item, which is as in a super block."""
+        return cls(int.from_bytes(raw[8:16], "little"), int.from_bytes(raw[16:24], "little"), raw[66:82])
+
+
 class ChunkMap:
     """Logical addresses to places on devices.
 
     Attributes:
         chunks: by logical address.
-        devices: devid -> bytes, from the device items of the chunk tree; empty where only system chunks are known.
+        devices: from the device items of the chunk tree, by devid; empty where only system chunks are known.
     """
 
-    def __init__(self, chunks: Iterator[Chunk] | list[Chunk], devices: Mapping[int, int] | None = None) -> None:
+    def __init__(self, chunks: Iterator[Chunk] | list[Chunk], devices: Mapping[int, DeviceFacts] | None = None) -> None:
         self.chunks = sorted(chunks, key=lambda chunk: chunk.logical)
-        self.devices: Mapping[int, int] = devices or {}
+        self.devices: Mapping[int, DeviceFacts] = devices or {}
         self._starts = [chunk.logical for chunk in self.chunks]
 
     def copies(self, logical: int, length_bytes: int) -> list[Place]:
@@ -186,15 +201,15 @@ class TreeReader:
 
     def _read_chunk_tree(self, super_block: Roots) -> ChunkMap:
         rules = NodeRules.of(super_block)
-        devices: dict[int, int] = {}
+        devices: dict[int, DeviceFacts] = {}
         try:
             system = ChunkMap(sys_chunks(super_block))
             chunks = {chunk.logical: chunk for chunk in system.chunks}
             for item in self.items(system, rules, *chunk_root(super_block)[1:]):
                 if item.type == CHUNK_ITEM_TYPE and item.objectid == FIRST_CHUNK_TREE_OBJECTID:
                     chunks[item.offset] = Chunk.decode(item.offset, item.data)[0]
-                elif (item.objectid, item.type) == DEV_ITEM_KEY and len(item.data) >= 16:
-                    devices[item.offset] = int.from_bytes(item.data[8:16], "little")
+                elif (item.objectid, item.type) == DEV_ITEM_KEY and len(item.data) >= DEV_ITEM_BYTES:
+                    devices[item.offset] = DeviceFacts.of(item.data)
         except ChunkError as error:
             raise NodeError(str(error)) from None
         except UnknownPlaceError as error:

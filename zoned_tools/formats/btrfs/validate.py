@@ -6,6 +6,7 @@ fs/btrfs/volumes.c, read_one_dev and btrfs_read_sys_array.)
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -13,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from zoned_tools.formats.btrfs.checksum import ALGORITHMS
-from zoned_tools.formats.btrfs.chunks import Chunk, ChunkError, sys_chunks
+from zoned_tools.formats.btrfs.chunks import LEAST_STRIPES, ROW_BYTES, Chunk, ChunkError, sys_chunks, type_fault
 from zoned_tools.formats.btrfs.layout import (
     ALL_ONES,
     COMPAT_RO_BLOCK_GROUP_TREE,
     COMPAT_RO_FREE_SPACE_TREE,
     COMPAT_RO_FREE_SPACE_TREE_VALID,
     FLAG_ERROR,
+    INCOMPAT_EXTENT_TREE_V2,
     INCOMPAT_MIXED_GROUPS,
     INCOMPAT_NO_HOLES,
-    INCOMPAT_RAID56,
     INCOMPAT_RAID_STRIPE_TREE,
     MAX_LEVEL,
     MAX_NODE_BYTES,
@@ -33,7 +34,16 @@ from zoned_tools.formats.btrfs.layout import (
     SuperBlock,
     reserved_zones,
 )
-from zoned_tools.formats.btrfs.names import COMPAT_RO_NAMES, FLAG_NAMES, INCOMPAT_NAMES, bit_names, unknown_bits
+from zoned_tools.formats.btrfs.names import (
+    COMPAT_RO_NAMES,
+    FLAG_NAMES,
+    INCOMPAT_NAMES,
+    KERNELS_OF_INCOMPAT,
+    MOUNTED_FLAGS,
+    UNFINISHED,
+    bit_names,
+    unknown_bits,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,9 +61,11 @@ def field_faults(block: SuperBlock) -> Iterator[tuple[str, str]]:
     """``(field, sentence)`` of everything in a super block for which the kernel refuses to mount."""
     if block.csum_type not in ALGORITHMS:
         yield "csum_type", f"checksum type {block.csum_type} is unknown"
-    unknown = unknown_bits(block.flags, FLAG_NAMES)
+    unknown = block.flags & ~sum(1 << bit for bit in MOUNTED_FLAGS | UNFINISHED.keys())
     if unknown:
         yield "flags", f"unknown flags {unknown:#x} are set"
+    if block.incompat_flags & INCOMPAT_EXTENT_TREE_V2:
+        yield "incompat_flags", "EXTENT_TREE_V2 is on, which no released kernel mounts"
     yield from _level_faults(block)
     yield from _size_faults(block)
     yield from _address_faults(block)
@@ -88,6 +100,8 @@ def _address_faults(block: SuperBlock) -> Iterator[tuple[str, str]]:
 def _size_faults(block: SuperBlock) -> Iterator[tuple[str, str]]:
     if not _is_power_of_two(block.sectorsize) or not 4096 <= block.sectorsize <= MAX_NODE_BYTES:
         yield "sectorsize", f"a sector size of {block.sectorsize} is not possible"
+    elif block.sectorsize not in (4096, mmap.PAGESIZE):
+        yield "sectorsize", f"a sector size of {block.sectorsize} needs pages of {block.sectorsize} bytes"
     if not _is_power_of_two(block.nodesize) or not block.sectorsize <= block.nodesize <= MAX_NODE_BYTES:
         yield "nodesize", f"a node size of {block.nodesize} is not possible"
     if block.leafsize != block.nodesize:
@@ -119,8 +133,6 @@ def feature_faults(block: SuperBlock) -> Iterator[tuple[str, str]]:
     flags = block.incompat_flags
     if flags & INCOMPAT_MIXED_GROUPS:
         yield "mixed-groups", "mixed block groups (MIXED_GROUPS) do not work in zoned mode"
-    if flags & INCOMPAT_RAID56:
-        yield "raid56", "RAID5 and RAID6 do not work in zoned mode"
     unknown = unknown_bits(flags, INCOMPAT_NAMES)
     if unknown:
         yield "feature-unknown", f"unknown incompatible features: {', '.join(bit_names(unknown, {}))}"
@@ -143,17 +155,49 @@ def zone_size_fault(zone_bytes: int) -> str:
     return "" if _is_power_of_two(zone_bytes) else f"zones of {zone_bytes} bytes are not a power of two"
 
 
-def chunk_array_fault(block: SuperBlock) -> str:
-    """Why the system chunk array cannot be decoded; empty when it can."""
+def feature_notes(block: SuperBlock) -> Iterator[tuple[int, str]]:
+    """``(bit, sentence)`` of incompatible features that not every kernel with zoned support knows."""
+    for bit, kernels in KERNELS_OF_INCOMPAT.items():
+        if block.incompat_flags >> bit & 1:
+            yield bit, f"{INCOMPAT_NAMES[bit]}: {kernels}"
+
+
+def unfinished(block: SuperBlock) -> Iterator[tuple[int, str]]:
+    """``(bit, sentence)`` of conversions by btrfstune that were cut off, with what goes on with them."""
+    for bit, command in UNFINISHED.items():
+        if block.flags >> bit & 1:
+            yield bit, f"{FLAG_NAMES[bit]}: a conversion was cut off; run {command} again"
+
+
+def chunk_array_faults(block: SuperBlock) -> Iterator[str]:
+    """What is wrong with the system chunk array."""
     try:
-        sys_chunks(block)
+        chunks = sys_chunks(block)
     except ChunkError as error:
-        return str(error)
-    return ""
+        yield str(error)
+        return
+    for chunk in chunks:
+        for fault in _chunk_faults(block, chunk):
+            yield f"chunk {chunk.logical}: {fault}"
+
+
+def _chunk_faults(block: SuperBlock, chunk: Chunk) -> Iterator[str]:
+    fault = type_fault(chunk.type)
+    if fault:
+        yield fault
+    if chunk.stripe_len != ROW_BYTES:
+        yield f"a stripe length of {chunk.stripe_len} is not possible"
+    if chunk.sector_size != block.sectorsize:
+        yield f"its sector size is {chunk.sector_size}, the file system's {block.sectorsize}"
+    if chunk.length_bytes == 0:
+        yield "it has no length"
+    least = LEAST_STRIPES.get(chunk.profile, 1)
+    if len(chunk.stripes) < least:
+        yield f"{len(chunk.stripes)} stripes, {chunk.profile} needs {least}"
 
 
 def known_sys_chunks(block: SuperBlock) -> list[Chunk]:
-    """The system chunks; none where the array cannot be decoded, which :func:`chunk_array_fault` tells."""
+    """The system chunks; none where the array cannot be decoded, which :func:`chunk_array_faults` tells."""
     try:
         return sys_chunks(block)
     except ChunkError:
