@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoned_tools.device.zones import condition_name
-from zoned_tools.formats.btrfs.block_groups import UNKNOWN, BlockGroups
+from zoned_tools.formats.btrfs.block_groups import UNKNOWN, BlockGroups, orphan_zones
 from zoned_tools.formats.btrfs.chunks import chunk_type_text
-from zoned_tools.formats.btrfs.layout import reserved_zones
 from zoned_tools.formats.btrfs.rules import RULES
 from zoned_tools.formats.contract import Severity
 
@@ -142,11 +141,7 @@ def _device_findings(fs: FileSystem, devid: int, states: ZoneStates, found: Bloc
         sentence = f"{states.active} zones of device {devid} are active, the drive allows {geometry.max_active_zones}"
         group = RULES.finding("active-zones-exceeded", sentence, devid=devid)
         yield _with_device(fs, devid, group)
-    owned = np.zeros(len(states.written), bool)
-    owned[sorted(reserved_zones(geometry.nr_zones, geometry.zone_bytes))] = True
-    own = found.stripes[(found.stripes["devid"] == devid) & (found.stripes["zone"] >= 0)]
-    owned[own["zone"]] = True
-    orphans = np.flatnonzero(states.holding & ~owned)
+    orphans = orphan_zones(fs.reader.devices[devid], devid, states, found)
     if len(orphans):
         sentence = "zone {zone} of device {devid} holds {written_bytes} bytes that no block group owns"
         places: dict[str, Any] = {

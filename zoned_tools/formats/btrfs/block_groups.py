@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from zoned_tools.formats.btrfs.chunks import ROW_BYTES
+from zoned_tools.formats.btrfs.layout import reserved_zones
 from zoned_tools.formats.btrfs.zone_states import CONVENTIONAL, DEAD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from zoned_tools.device.base import Device
     from zoned_tools.device.zones import BoolArray, IntArray
     from zoned_tools.formats.btrfs.chunks import Chunk
     from zoned_tools.formats.btrfs.tree_survey import TreeSurvey
@@ -122,9 +124,15 @@ class BlockGroups:
         written, last = self.stripes["written"], self.of_stripes("last")
         shortest = self._of_unit(np.minimum, np.where(self.live, written, _BIG), _BIG)
         equal = shortest == self.longest
-        mixed = self._of_unit(np.maximum, (written == CONVENTIONAL).astype(np.int64), 0) > 0
-        copies = self.has_type(_RAID1_ALL | _DUP) & (equal | mixed)
+        copies = self.has_type(_RAID1_ALL | _DUP) & (equal | self.beside_conventional)
         mask: BoolArray = self.live & (self.is_single | copies) & (written < last)
+        return mask
+
+    @property
+    def beside_conventional(self) -> BoolArray:
+        """Stripes one copy of which lies in a conventional zone."""
+        conventional = (self.stripes["written"] == CONVENTIONAL).astype(np.int64)
+        mask: BoolArray = self._of_unit(np.maximum, conventional, 0) > 0
         return mask
 
     @property
@@ -243,3 +251,14 @@ def _zone_of(states: ZoneStates | None, offset_bytes: int, length_bytes: int) ->
     whole = offset_bytes % states.zone_bytes == 0 and length_bytes == states.zone_bytes
     written = int(states.written[zone]) if whole else UNJUDGED
     return zone, written, int(states.capacity[zone]), int(states.condition[zone])
+
+
+def orphan_zones(device: Device, devid: int, states: ZoneStates, found: BlockGroups) -> IntArray:
+    """Sequential zones of a zoned device that hold something and that nothing owns."""
+    geometry = device.geometry
+    owned = np.zeros(len(states.written), bool)
+    owned[sorted(reserved_zones(geometry.nr_zones, geometry.zone_bytes))] = True
+    own = found.stripes[(found.stripes["devid"] == devid) & (found.stripes["zone"] >= 0)]
+    owned[own["zone"]] = True
+    orphans: IntArray = np.flatnonzero(states.holding & ~owned)
+    return orphans

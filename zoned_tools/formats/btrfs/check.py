@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zoned_tools.formats.btrfs.block_group_findings import block_group_findings, told_zones
-from zoned_tools.formats.btrfs.block_groups import block_groups_of
+from zoned_tools.formats.btrfs.block_groups import BlockGroups, block_groups_of
 from zoned_tools.formats.btrfs.findings import findings_of
 from zoned_tools.formats.btrfs.survey import FileSystem, survey_file_system
 from zoned_tools.formats.btrfs.tree_findings import node_findings, root_findings, roots_finding
@@ -29,10 +29,12 @@ class BtrfsEvidence(Evidence):
     Attributes:
         survey: every device's super blocks, and the reader of the trees with what it read so far.
         trees: those of the super block that the kernel would mount; None where its roots cannot be read.
+        groups: its block groups; None also where it is not zoned.
     """
 
     survey: FileSystem
     trees: TreeSurvey | None = None
+    groups: BlockGroups | None = None
 
 
 def check(target: Target, options: CheckOptions) -> BtrfsEvidence:
@@ -81,7 +83,7 @@ def _tree_findings(evidence: BtrfsEvidence, *, deep: bool) -> Iterator[FindingGr
     yield from root_findings(fs, block, where, trees)
     told = set()
     if block.is_zoned:
-        found = block_groups_of(trees, zones)
+        found = evidence.groups = block_groups_of(trees, zones)
         told = told_zones(found)
         yield from block_group_findings(fs, trees, zones, found)
     yield from node_findings(fs, block, trees, told)

@@ -1,4 +1,4 @@
-"""Repair of the super block rings: a good block, unchanged, where the kernel looks for the newest.
+"""Repair of the super block rings: a good block, unchanged, where the kernel looks for the newest; then block groups.
 
 What gives nothing up is certain. Going back to an older super block, because the roots of the
 newer ones cannot be read, and dropping a tree log lose something and wait for consent.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from zoned_tools.device.plan import Plan
 from zoned_tools.formats.btrfs.judge import Good, choose_good, repair_code
 from zoned_tools.formats.btrfs.layout import RootFields
+from zoned_tools.formats.btrfs.repair_block_groups import plan_block_groups
 from zoned_tools.formats.btrfs.repair_writes import place_good
 from zoned_tools.formats.btrfs.rules import RULES
 from zoned_tools.formats.contract import Consent, Consents, RepairPlan
@@ -22,18 +23,20 @@ if TYPE_CHECKING:
 
 
 def plan_repair(evidence: BtrfsEvidence, consents: Consents) -> RepairPlan:
-    """Plan what makes the kernel find a good super block in every mirror of every device.
+    """Plan what makes the kernel find a good super block in every mirror, and block groups fit their zones.
 
     ``consents.allow`` may name ``roots-unreadable`` (go back to the newest super block
-    whose roots can be read) and ``log-unreadable`` (drop the tree log).
+    whose roots can be read), ``log-unreadable`` (drop the tree log), ``bg-wp-differs`` (copy tails although nodes are
+    lost) and ``zone-orphan`` (reset zones that nothing owns).
 
     Raises:
         RefusedError: going back is agreed to, and a ring has a zone that is read-only or offline; that or dropping
             the tree log is, and a device of the file system was not given.
     """
-    repair = RepairPlan(Plan("repair btrfs super blocks"))
+    repair = RepairPlan(Plan("repair btrfs"))
     for index in range(len(evidence.survey.surveys)):
         _DeviceRepair(evidence.survey, index, consents.allow, repair).decide()
+    plan_block_groups(evidence, consents.allow, repair)
     return repair
 
 

@@ -199,7 +199,11 @@ RULES = Rules(
             _ERROR,
             "The zones of a mirrored block group are not written equally far: mounting fails.",
             "A power cut between the writes of the copies, or a program reset, finished or wrote one of the zones.",
+            "appends the tail of the longest copy to the shorter ones; without asking where every node of the group "
+            "can be read in a copy. By hand, where copying is not possible: zoned zone finish of both zones, which "
+            "costs the rest of the group",
             kernel="write pointer offset mismatch of zones in the profile: it refuses every mount but rescue=all.",
+            asks=Consent.GUESSES,
         ),
         "bg-zone-dead": Rule(
             _ERROR,
@@ -211,6 +215,8 @@ RULES = Rules(
             _ERROR,
             "Extents of a block group lie where its zone was never written.",
             "The zone was reset, or an image was cut short.",
+            "finishes the zone, so that nothing is written over the addresses of what is lost; beside a conventional "
+            "copy appends what that has",
             kernel="It mounts single and equal copies, and the next data write to the group ends in a failed commit; "
             "beside a conventional copy it refuses (write pointer offset mismatch).",
         ),
@@ -247,6 +253,8 @@ RULES = Rules(
             _INFO,
             "A zone that nothing owns is not empty.",
             "mkfs.btrfs -m dup leaves one; or another program wrote it.",
+            "resets the zone; older generations may still name what lies there",
+            asks=Consent.LOSES,
             kernel="The allocator skips it for ever.",
         ),
         # features

@@ -56,6 +56,7 @@ class TreeSurvey:
     """What was read of the trees.
 
     Attributes:
+        block: the super block that leads to them.
         roots: in the order of the root tree.
         lost_roots: trees that the kernel reads at mount and whose root node is lost.
         cut_items: trees whose root item is too short.
@@ -67,6 +68,7 @@ class TreeSurvey:
     """
 
     walk: TreeWalk
+    block: SuperBlock
     deep: bool
     roots: list[TreeRoot] = field(default_factory=list)
     lost_roots: list[LostNode] = field(default_factory=list)
@@ -104,7 +106,7 @@ def survey_trees(
         NodeError: the chunk tree cannot be read.
     """
     walk = TreeWalk(reader, reader.chunk_map(block), NodeRules.of(block), zones)
-    survey = TreeSurvey(walk, deep)
+    survey = TreeSurvey(walk, block, deep)
     _drain(walk.leaves(NodePointer(*chunk_root(block))))
     root = NodePointer(ROOT_TREE, block.root, block.generation, block.root_level)
     survey.roots = roots_in(walk.leaves(root), survey.cut_items)

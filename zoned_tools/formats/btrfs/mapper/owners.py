@@ -139,10 +139,28 @@ def owners_of(tree: FileTree, zones: Sequence[Zone]) -> Owners:
     return Owners(sorted(zones), trees, files, unread)
 
 
+def files_above(tree: FileTree, zone: Zone, logical: int) -> Iterator[FileInZones]:
+    """The files with extents in the block group of a zone that reach beyond a logical address.
+
+    Raises:
+        NodeError: the root tree cannot be read.
+    """
+    walk = _Walk(tree, frozenset({zone}), logical)
+    for root in walk.roots():
+        yield from walk.files(root.tree, walk.below(root).hits)
+
+
 class _Walk:
-    def __init__(self, tree: FileTree, zones: frozenset[Zone]) -> None:
+    """One walk over all trees.
+
+    Args:
+        above: extents that end in front of this address do not count.
+    """
+
+    def __init__(self, tree: FileTree, zones: frozenset[Zone], above: int = 0) -> None:
         self._tree = tree
         self._zones = zones
+        self._above = np.uint64(above)
         self._chunks = [chunk for chunk in tree.lookup.chunks.chunks if self._is_in(chunk)]
         self._starts = np.array([chunk.logical for chunk in self._chunks], np.uint64)
         self._ends = np.array([chunk.logical + chunk.length_bytes for chunk in self._chunks], np.uint64)
@@ -237,6 +255,7 @@ class _Walk:
         index = np.searchsorted(self._starts, items["disk_bytenr"], side="right").astype(np.int64) - 1
         inside = (items["kind"] != INLINE) & (items["disk_bytenr"] != 0) & (index >= 0)
         inside &= items["disk_bytenr"] < self._ends[np.maximum(index, 0)]
+        inside &= items["disk_bytenr"] + items["disk_num_bytes"] > self._above
         hits = np.zeros(int(inside.sum()), HIT_DTYPE)
         hits["inode"], hits["logical"] = rows["objectid"][inside], items["disk_bytenr"][inside]
         hits["bytes"] = items["num_bytes"][inside]
