@@ -83,7 +83,7 @@ def test_copies_that_differ(damage: Callable[[str], None]) -> None:
 
 
 def test_data_that_were_reset() -> None:
-    """The next write would go to the addresses of lost extents, and its commit fail; with the zone finished it does not."""
+    """The next write would go to the addresses of lost extents, and its commit fail; a finished zone prevents that."""
     modprobe("btrfs")
     with null_blk(size_mib=256) as disk:
         run("mkfs.btrfs", "-f", "-O", "zoned", "-m", "dup", "-d", "single", disk.path)

@@ -29,7 +29,7 @@ ROOMS = {
     "dm-zoned": {*OPTIONAL} - {"export", "open_views", "map_copies", "map_zone"},
     "zdm": {"open_mapper", "open_importer", "table_line", "dump", "restore", "zone_roles", "plan_format"},
     "zonefs": {"dump", "restore", "zone_roles", "plan_format"},
-    "btrfs": {"open_views", "map_copies", "map_zone", "zone_roles", "claims"},
+    "btrfs": {"open_views", "map_copies", "map_zone", "zone_roles", "figures", "claims"},
     "inplace-compress": {"open_mapper", "table_line", "dump", "restore", "plan_format"},
 }
 """zonefs has files instead of a logical device; a zoned btrfs is a kernel's own, without device-mapper."""

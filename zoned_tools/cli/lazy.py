@@ -100,11 +100,26 @@ def _name_document(command: TyperCommand | TyperGroup) -> None:
         command.callback = naming(schema, command.callback)
 
 
+def _add_valued_flags(command: TyperCommand | TyperGroup, taken: Taken) -> None:
+    """Values of a command's own flag that are settings: ``--deep=data`` is ``--deep --set data=yes``."""
+    declared = taken.declared() if taken.journeys else ()
+    words = {s.flag: [s.flag.partition("=")[0], "--set", f"{s.name}=yes"] for _, s in declared if "=" in s.flag}
+    if words:
+        parse = cast("Callable[[object, list[str]], list[str]]", command.parse_args)
+
+        def parse_args(ctx: object, args: list[str]) -> list[str]:
+            return parse(ctx, [one for word in args for one in words.get(word, [word])])
+
+        command.parse_args = parse_args  # type: ignore[method-assign]
+
+
 def _add_setting_options(command: TyperCommand | TyperGroup, taken: Taken) -> None:
     """Options of their own that layouts' settings have: ``--use-set 1`` is ``--set use-set=1``."""
     flags: dict[str, str] = {}
+    _add_valued_flags(command, taken)
     for layout, setting in taken.declared() if taken.journeys else ():
-        if not setting.flag or setting.flag in (o for p in command.params for o in p.opts):
+        known = (option for parameter in command.params for option in parameter.opts)
+        if not setting.flag or "=" in setting.flag or setting.flag in known:
             continue
         parameter = f"setting_{setting.name.replace('-', '_')}"
         flags[parameter] = setting.name

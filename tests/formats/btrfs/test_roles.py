@@ -30,7 +30,13 @@ def roles_of(image: Path) -> dict[str, list[int]]:
 def test_a_small_drive(vector_image: Image, program: Program) -> None:
     """mkfs makes one system, one metadata and one data chunk, from zone 2 on; the regular place of mirror 1 is free."""
     image = vector_image("p01-fresh")
-    assert roles_of(image) == {"data": [4], "metadata": [2, 3], "reserved": [0, 1, 16], "super blocks": [0, 1]}
+    assert roles_of(image) == {
+        "orphan": [],
+        "data": [4],
+        "metadata": [2, 3],
+        "reserved": [0, 1, 16],
+        "super blocks": [0, 1],
+    }
     text = program("zoned", "diagram", image).out
     assert "SSMMD" in text
     assert "S super blocks (2)" in text
@@ -46,7 +52,7 @@ def test_every_mirror_of_a_large_drive(vector_image: Image) -> None:
 @pytest.mark.parametrize("name", ["pv01-torn-last", "pv12-both-empty"])
 def test_without_a_valid_head_the_super_blocks_are_known(name: str, vector_image: Image) -> None:
     found = roles_of(vector_image(name))
-    assert found == {"data": [], "metadata": [], "reserved": [0, 1, 16], "super blocks": [0, 1]}
+    assert found == {"orphan": [], "data": [], "metadata": [], "reserved": [0, 1, 16], "super blocks": [0, 1]}
 
 
 def test_without_the_chunk_tree_the_system_chunks_are_known(own_image: Image) -> None:
@@ -55,6 +61,12 @@ def test_without_the_chunk_tree_the_system_chunks_are_known(own_image: Image) ->
         block = parse(drive.read(0, 4096))
     poke(image, block.chunk_root, bytes(4096))  # mkfs puts the system chunk at its own logical address
     assert roles_of(image)["metadata"] == [2]
+
+
+def test_orphans_are_shown(own_image: Image, program: Program) -> None:
+    image = own_image("g11-orphans")
+    assert roles_of(image)["orphan"] == [3, 20, 21, 22]
+    assert "? orphan (4)" in program("zoned", "diagram", image).out
 
 
 def test_declared_roles_are_the_ones_told(vector_image: Image) -> None:

@@ -36,14 +36,23 @@ def test_rooms() -> None:
     assert LAYOUT.order_members is None
     assert LAYOUT.rules() is RULES
     assert LAYOUT.claims is not None
-    assert ([setting.name for setting in LAYOUT.settings], LAYOUT.whole_drive) == (["generation", "log"], False)
+    assert ([setting.name for setting in LAYOUT.settings], LAYOUT.whole_drive) == (["data", "generation", "log"], False)
     assert LAYOUT.name == layout.NAME == NAME == RULES.layout
 
 
 def test_every_code_of_the_rules_is_made_somewhere() -> None:
     package = Path(zoned_tools.formats.btrfs.__file__).parent
     made: set[str] = set()
-    for module in ("check", "findings", "ring_findings", "judge", "validate", "tree_findings", "block_group_findings"):
+    for module in (
+        "check",
+        "findings",
+        "ring_findings",
+        "judge",
+        "validate",
+        "tree_findings",
+        "block_group_findings",
+        "data_findings",
+    ):
         made |= set(re.findall(r'"([a-z0-9]+(?:-[a-z0-9]+)*)"', (package / f"{module}.py").read_text()))
     engines = {"image-short", "zones-derived", "data-unreadable"}
     assert set(RULES) - engines <= made

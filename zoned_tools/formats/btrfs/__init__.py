@@ -10,6 +10,7 @@ from zoned_tools.formats.contract import (
     CheckOptions,
     Consents,
     DerivedZones,
+    Figure,
     Identity,
     Layout,
     Probed,
@@ -84,6 +85,12 @@ def _zone_roles(target: Target) -> Mapping[str, IntArray]:
     return zone_roles(target)
 
 
+def _figures(target: Target) -> Iterator[Figure]:
+    from zoned_tools.formats.btrfs.figures import figures
+
+    return figures(target)
+
+
 def _claims(probed: Sequence[Probed]) -> bool:
     from zoned_tools.formats.btrfs.members import claims
 
@@ -123,6 +130,7 @@ LAYOUT: Layout[BtrfsEvidence] = Layout(
     map_zone=_map_zone,
     settings=SETTINGS,
     zone_roles=_zone_roles,
+    figures=_figures,
     claims=_claims,
     roles=ROLES,
     derive_zones=_derive_zones,

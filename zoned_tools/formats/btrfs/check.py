@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from zoned_tools.formats.btrfs.block_group_findings import block_group_findings, told_zones
 from zoned_tools.formats.btrfs.block_groups import BlockGroups, block_groups_of
+from zoned_tools.formats.btrfs.data_findings import DataSurvey, data_findings, survey_data
 from zoned_tools.formats.btrfs.findings import findings_of
 from zoned_tools.formats.btrfs.survey import FileSystem, survey_file_system
 from zoned_tools.formats.btrfs.tree_findings import node_findings, root_findings, roots_finding
@@ -30,24 +31,31 @@ class BtrfsEvidence(Evidence):
         survey: every device's super blocks, and the reader of the trees with what it read so far.
         trees: those of the super block that the kernel would mount; None where its roots cannot be read.
         groups: its block groups; None also where it is not zoned.
+        data: what was read of the data; None where that was not asked for.
     """
 
     survey: FileSystem
     trees: TreeSurvey | None = None
     groups: BlockGroups | None = None
+    data: DataSurvey | None = None
 
 
 def check(target: Target, options: CheckOptions) -> BtrfsEvidence:
     """Check all devices of one file system.
 
-    With ``options.deep`` every tree is read to its leaves; without, what block groups are compared with.
+    With ``options.deep`` every tree is read to its leaves; without, what block groups are compared with. With the
+    setting ``data`` file data are held against their checksums, too.
 
     Raises:
         DeviceError: a super block that was read before cannot be read again.
     """
     fs = survey_file_system(target)
     evidence = BtrfsEvidence(target, Findings(findings_of(fs)), survey=fs)
-    evidence.findings += _tree_findings(evidence, deep=options.deep)
+    with_data = options.settings.on("data")
+    evidence.findings += _tree_findings(evidence, deep=options.deep or with_data)
+    if with_data and evidence.trees is not None:
+        evidence.data = survey_data(fs, evidence.trees)
+        evidence.findings += data_findings(fs, evidence.trees, evidence.data)
     evidence.facts = _facts(evidence)
     return evidence
 
@@ -61,6 +69,8 @@ def _facts(evidence: BtrfsEvidence) -> dict[str, object]:
     facts["valid_super_blocks"] = sum(int(m.copies["valid"].sum()) for s in fs.surveys for m in s.mirrors)
     if trees is not None:
         facts.update(trees_checked="all" if trees.deep else "roots", nodes_read=len(trees.walk.good))
+    if evidence.data is not None:
+        facts["data_checked_bytes"] = evidence.data.checked_bytes
     return facts
 
 

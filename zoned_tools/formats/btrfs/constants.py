@@ -9,6 +9,7 @@ from zoned_tools.formats.contract import ZoneRole
 NAME: Final = "btrfs"
 
 ROLES = (
+    ZoneRole("orphan", "?", "#7f7f7f"),
     ZoneRole("data", "D", "#3d6fb6"),
     ZoneRole("metadata", "M", "#bc4b51"),
     ZoneRole("reserved", "R", "#8e5ea2"),

@@ -17,15 +17,13 @@ from zoned_tools.device.zones import ZoneCondition
 from zoned_tools.formats.btrfs.block_groups import BlockGroups, orphan_zones
 from zoned_tools.formats.btrfs.mapper.files import FileTree
 from zoned_tools.formats.btrfs.mapper.lookup import TreeLookup
-from zoned_tools.formats.btrfs.mapper.owners import Zone, files_above
+from zoned_tools.formats.btrfs.mapper.owners import RangeFiles
 from zoned_tools.formats.btrfs.rules import RULES
 from zoned_tools.formats.btrfs.tree_survey import survey_trees
 from zoned_tools.formats.btrfs.zone_states import CONVENTIONAL
 from zoned_tools.formats.contract import Consent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from zoned_tools.device.base import Device
     from zoned_tools.formats.btrfs.check import BtrfsEvidence
     from zoned_tools.formats.btrfs.tree_survey import TreeSurvey
@@ -34,9 +32,6 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 4 << 20
 """Of a tail, in memory at a time."""
-
-MAX_FILES = 64
-"""Files named in one action; how many there are is always said."""
 
 _DATA = 1
 _FINISH_BY_HAND = (
@@ -216,19 +211,10 @@ class _GroupRepair:
             return ""  # the first stripe's action has named them
         lookup = TreeLookup(self._fs.reader, self._trees.walk.chunks, self._trees.walk.rules)
         tree = FileTree(self._fs, self._trees.block, lookup, self._zones, ())
-        zone = Zone(self._number(row, "devid"), self._number(row, "zone"))
-        names = list(self._file_names(tree, zone, self._logical(row) + self._number(row, "written")))
-        if not names:
-            return ""
-        more = f" and {len(names) - MAX_FILES} more" if len(names) > MAX_FILES else ""
-        return f", in {', '.join(names[:MAX_FILES])}{more}"
-
-    def _file_names(self, tree: FileTree, zone: Zone, logical: int) -> Iterator[str]:
-        for file in files_above(tree, zone, logical):
-            if file.path is None:
-                yield f"inode {file.ref.inode} of subvolume {file.ref.tree}"
-            else:
-                yield file.path.decode("utf-8", "surrogateescape")
+        start = self._logical(row)
+        end = start + int(self._found.of_stripes("length")[row])
+        lost = (start + self._number(row, "written"), end)
+        return RangeFiles(tree, [lost]).names(*lost)
 
     def _reset_orphans(self, devid: int, states: ZoneStates) -> None:
         """Reset zones that nothing owns; older generations may still name what lies there."""

@@ -194,6 +194,18 @@ RULES = Rules(
             "Its zone was reset or is damaged.",
             kernel="It reads the other copy; btrfs scrub mends it by relocating the whole block group.",
         ),
+        "data-lost": Rule(
+            _ERROR,
+            "Data of files cannot be read in any copy, or have another checksum than the checksum tree says.",
+            "Their zone was reset, went dead, or is damaged.",
+            kernel="Reading them gives EIO.",
+        ),
+        "data-copy-lost": Rule(
+            _WARNING,
+            "One copy of data of files is bad, another is good.",
+            "Its zone was reset or is damaged.",
+            kernel="It reads the other copy; btrfs scrub mends it.",
+        ),
         # block groups and zones
         "bg-wp-differs": Rule(
             _ERROR,

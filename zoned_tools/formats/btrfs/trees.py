@@ -77,6 +77,12 @@ class ChunkMap:
         self.devices: Mapping[int, DeviceFacts] = devices or {}
         self._starts = [chunk.logical for chunk in self.chunks]
 
+    def find(self, logical: int) -> Chunk | None:
+        """The chunk that holds an address; None where there is none."""
+        index = bisect.bisect_right(self._starts, logical) - 1
+        chunk = self.chunks[index] if index >= 0 else None
+        return chunk if chunk is not None and logical - chunk.logical < chunk.length_bytes else None
+
     def copies(self, logical: int, length_bytes: int) -> list[Place]:
         """Every copy of a range, in stripe order.
 
@@ -84,8 +90,7 @@ class ChunkMap:
             NodeError: no chunk holds the range.
             UnknownPlaceError: the chunk's profile spreads it in a way that is not followed.
         """
-        index = bisect.bisect_right(self._starts, logical) - 1
-        chunk = self.chunks[index] if index >= 0 else None
+        chunk = self.find(logical)
         if chunk is None or logical - chunk.logical + length_bytes > chunk.length_bytes:
             raise NodeError(f"no chunk holds logical address {logical}", "address")
         places = chunk.places(logical - chunk.logical, length_bytes)

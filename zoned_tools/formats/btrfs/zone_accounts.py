@@ -32,6 +32,10 @@ MAX_ZONES = 1 << 22
 """More than any drive has: emulated zones are as many as a sparse file claims."""
 
 
+class NoZonesError(MetadataError):
+    """A file system that is not zoned."""
+
+
 class ZoneColumns(TypedDict):
     """What every zone has; ``written_bytes`` is null without a write pointer."""
 
@@ -96,7 +100,7 @@ def account_zones(target: Target, settings: Settings | None = None) -> ZoneAccou
         raise MetadataError(sentence, device=target.device.path)
     zones = fs.zone_states(block)
     if not zones:
-        raise MetadataError("a file system without zones", device=target.device.path)
+        raise NoZonesError("a file system without zones", device=target.device.path)
     for devid, states in zones.items():
         if len(states.written) > MAX_ZONES:
             sentence = f"{len(states.written)} zones of {states.zone_bytes} bytes are too many to list"

@@ -43,7 +43,8 @@ class Setting:
         minimum, maximum: limits of a number.
         default: value that counts when the setting is not given; empty for none.
         bare: may stand among the devices, as a word of a table line.
-        flag: option of its own that generic commands offer (``--use-set``), empty for none.
+        flag: option of its own that generic commands offer (``--use-set``), or a value of a command's flag that a
+            switch stands for (``--deep=data``); empty for none.
         aliases: older spellings of the name, accepted and not documented.
         verify: a layout's own test of a text; raises UsageError.
         repeats: a list that may be given several times.

@@ -74,13 +74,13 @@ class SectorRead:
         data: zeroes where nothing good was found.
         bad: mask of those.
         reason: why the last of them is bad.
-        failed: for each copy that was tried, its place and the mask of its sectors that are bad.
+        failed: for each bad copy that was tried its place, the mask of its sectors that are bad, and why.
     """
 
     data: bytearray
     bad: BoolArray
     reason: str
-    failed: list[tuple[Place, BoolArray]]
+    failed: list[tuple[Place, BoolArray, str]]
 
 
 class DataReader:
@@ -133,7 +133,7 @@ class DataReader:
             if extent.disk_num_bytes > 2 * MAX_EXTENT_BYTES:
                 yield from _lost(start, end, f"a compressed extent of {extent.disk_num_bytes} bytes")
                 return
-            read = self.sectors(extent.disk_bytenr, extent.disk_num_bytes, checked=checked)
+            read = self._checked(extent.disk_bytenr, extent.disk_num_bytes, checked=checked)
             if read.bad.any():
                 yield from _lost(start, end, read.reason)
                 return
@@ -154,7 +154,7 @@ class DataReader:
             logical = (base + at) // self._sector * self._sector
             stop = min(at + PIECE_BYTES, end)
             length = -(-(base + stop - logical) // self._sector) * self._sector
-            read = self.sectors(logical, length, checked=checked)
+            read = self._checked(logical, length, checked=checked)
             skip = base + at - logical
             yield from self._split(at, bytes(read.data[skip : skip + stop - at]), read, skip)
             at = stop
@@ -172,11 +172,27 @@ class DataReader:
 
     # -- sectors
 
-    def sectors(self, logical: int, length: int, *, checked: bool, every_copy: bool = False) -> SectorRead:
-        """Whole sectors from the first copy that is good, each; ``every_copy`` looks at all copies.
+    def _checked(self, logical: int, length: int, *, checked: bool) -> SectorRead:
+        """Whole sectors, with ``checked`` against the checksum tree.
 
         Raises:
-            NodeError: the checksum tree cannot be read; no chunk has the addresses is a reason.
+            NodeError: that cannot be read.
+        """
+        return self.sectors(logical, length, sums=self.checksums(logical, length // self._sector) if checked else None)
+
+    @property
+    def sum_bytes(self) -> int:
+        """Bytes of one checksum."""
+        return self._algorithm.size
+
+    def sectors(
+        self, logical: int, length: int, *, sums: tuple[Sums, BoolArray] | None, every_copy: bool = False
+    ) -> SectorRead:
+        """Whole sectors from the first copy that is good, each.
+
+        Args:
+            sums: checksums of the sectors and which are known; None for data without any.
+            every_copy: look at all copies.
         """
         count = length // self._sector
         read = SectorRead(bytearray(length), np.ones(count, bool), "", [])
@@ -185,7 +201,6 @@ class DataReader:
         except NodeError as error:
             read.reason = str(error)
             return read
-        sums = self.checksums(logical, count) if checked else None
         for place in places:
             buffer = bytearray(length)
             bad, reason = self._copy(place, buffer, sums)
@@ -196,7 +211,7 @@ class DataReader:
             read.bad &= bad
             if bad.any():
                 read.reason = f"logical address {logical + int(np.argmax(bad)) * self._sector}: {reason}"
-                read.failed.append((place, bad))
+                read.failed.append((place, bad, reason))
             if not (every_copy or read.bad.any()):
                 break
         return read

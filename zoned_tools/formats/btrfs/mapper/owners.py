@@ -38,8 +38,11 @@ if TYPE_CHECKING:
 
     from zoned_tools.formats.btrfs.zone_states import ZoneStates
 
-HIT_DTYPE = np.dtype([("inode", "<u8"), ("logical", "<u8"), ("bytes", "<u8")])
-"""A file extent in one of the zones: where it is on disk, and how many bytes of the file it gives."""
+HIT_DTYPE = np.dtype([("inode", "<u8"), ("logical", "<u8"), ("disk_bytes", "<u8"), ("bytes", "<u8")])
+"""A file extent that counts: where it is on disk, and how many bytes of the file it gives."""
+
+MAX_FILES = 64
+"""Files named in one sentence; how many there are is always said."""
 
 Hits: TypeAlias = npt.NDArray[np.void]
 _NONE: Hits = np.zeros(0, HIT_DTYPE)
@@ -139,31 +142,51 @@ def owners_of(tree: FileTree, zones: Sequence[Zone]) -> Owners:
     return Owners(sorted(zones), trees, files, unread)
 
 
-def files_above(tree: FileTree, zone: Zone, logical: int) -> Iterator[FileInZones]:
-    """The files with extents in the block group of a zone that reach beyond a logical address.
+class RangeFiles:
+    """The files with extents in ``(start, end)`` logical ranges, ascending and disjoint; one walk over all trees."""
 
-    Raises:
-        NodeError: the root tree cannot be read.
-    """
-    walk = _Walk(tree, frozenset({zone}), logical)
-    for root in walk.roots():
-        yield from walk.files(root.tree, walk.below(root).hits)
+    def __init__(self, tree: FileTree, ranges: Sequence[tuple[int, int]]) -> None:
+        self._tree = tree
+        walk = _Walk(tree, frozenset(), ranges) if ranges else None
+        self._hits = [(root.tree, walk.below(root).hits) for root in walk.roots()] if walk is not None else []
+        self._paths: dict[Ref, str] = {}
+
+    def names(self, start: int, end: int) -> str:
+        """``, in /a, /b and 3 more``: the files with extents in one of the ranges; empty without any."""
+        refs = [Ref(tree, inode) for tree, hits in self._hits for inode in _overlapping(hits, start, end)]
+        more = f" and {len(refs) - MAX_FILES} more" if len(refs) > MAX_FILES else ""
+        return f", in {', '.join(map(self._name, refs[:MAX_FILES]))}{more}" if refs else ""
+
+    def _name(self, ref: Ref) -> str:
+        if ref not in self._paths:
+            path = self._tree.path_of(ref)
+            number = f"inode {ref.inode} of subvolume {ref.tree}"
+            self._paths[ref] = number if path is None else path.decode("utf-8", "surrogateescape")
+        return self._paths[ref]
+
+
+def _overlapping(hits: Hits, start: int, end: int) -> list[int]:
+    """Inodes of the extents that overlap a range."""
+    inside = (hits["logical"] < np.uint64(end)) & (hits["logical"] + hits["disk_bytes"] > np.uint64(start))
+    found: list[int] = np.unique(hits["inode"][inside]).tolist()
+    return found
 
 
 class _Walk:
     """One walk over all trees.
 
     Args:
-        above: extents that end in front of this address do not count.
+        ranges: logical addresses whose extents count, ascending and disjoint; by default those of the zones' chunks.
     """
 
-    def __init__(self, tree: FileTree, zones: frozenset[Zone], above: int = 0) -> None:
+    def __init__(self, tree: FileTree, zones: frozenset[Zone], ranges: Sequence[tuple[int, int]] | None = None) -> None:
         self._tree = tree
         self._zones = zones
-        self._above = np.uint64(above)
         self._chunks = [chunk for chunk in tree.lookup.chunks.chunks if self._is_in(chunk)]
         self._starts = np.array([chunk.logical for chunk in self._chunks], np.uint64)
         self._ends = np.array([chunk.logical + chunk.length_bytes for chunk in self._chunks], np.uint64)
+        wanted = np.column_stack((self._starts, self._ends)) if ranges is None else np.array(ranges, np.uint64)
+        self._wanted = wanted.reshape(-1, 2)
         self._done: dict[tuple[int, int | None], _Below] = {}
 
     def _is_in(self, chunk: Chunk) -> bool:
@@ -245,20 +268,20 @@ class _Walk:
         below.hits = np.concatenate(parts) if parts else _NONE
 
     def _extents(self, leaf: bytes, logical: int) -> Hits:
-        """The file extents of a leaf that are in the zones' block groups."""
+        """The file extents of a leaf that overlap what is looked for."""
         table = leaf_table(leaf, logical)
         rows = table[(table["type"] == EXTENT_DATA) & (table["data_bytes"] >= EXTENT_DTYPE.itemsize)]
-        if not len(rows) or not len(self._starts):
+        if not len(rows) or not len(self._wanted):
             return _NONE
         at = NODE_HEADER_BYTES + rows["data_offset"].astype(np.int64)[:, None] + np.arange(EXTENT_DTYPE.itemsize)
         items = np.frombuffer(leaf, np.uint8)[at].view(EXTENT_DTYPE).ravel()
-        index = np.searchsorted(self._starts, items["disk_bytenr"], side="right").astype(np.int64) - 1
-        inside = (items["kind"] != INLINE) & (items["disk_bytenr"] != 0) & (index >= 0)
-        inside &= items["disk_bytenr"] < self._ends[np.maximum(index, 0)]
-        inside &= items["disk_bytenr"] + items["disk_num_bytes"] > self._above
+        first = np.searchsorted(self._wanted[:, 1], items["disk_bytenr"], side="right")
+        inside = (items["kind"] != INLINE) & (items["disk_bytenr"] != 0) & (first < len(self._wanted))
+        starts = self._wanted[np.minimum(first, len(self._wanted) - 1), 0]
+        inside &= starts < items["disk_bytenr"] + items["disk_num_bytes"]
         hits = np.zeros(int(inside.sum()), HIT_DTYPE)
         hits["inode"], hits["logical"] = rows["objectid"][inside], items["disk_bytenr"][inside]
-        hits["bytes"] = items["num_bytes"][inside]
+        hits["disk_bytes"], hits["bytes"] = items["disk_num_bytes"][inside], items["num_bytes"][inside]
         return hits
 
     # -- copies
