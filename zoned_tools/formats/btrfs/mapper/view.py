@@ -31,7 +31,7 @@ def without(rows: IntArray, holes: Iterable[tuple[int, int]]) -> IntArray:
     if not len(cut) or not len(rows):
         return rows
     starts = np.concatenate((np.zeros(1, np.int64), np.maximum.accumulate(cut[:, 1])))
-    ends = np.append(cut[:, 0], rows[-1, 1])
+    ends = np.append(cut[:, 0], max(int(rows[-1, 1]), int(cut[-1, 0])))
     first = np.searchsorted(ends, rows[:, 0], side="right")
     last = np.searchsorted(starts, rows[:, 1], side="left")
     counts = np.maximum(last - first, 0)
