@@ -185,18 +185,18 @@ def list_files(
     mapfile: Mapfiles = None,
 ) -> int:
     """List a directory, or a file, without a kernel; symbolic links are not followed."""
-    from zoned_tools.report.btrfs import file_lines, list_json
-    from zoned_tools.report.stream import write_lines, write_text
+    from zoned_tools.report.btrfs import file_lines, list_document
+    from zoned_tools.report.stream import write_lines
 
     with _files(devices, start, mapfile, settings) as tree:
         top = tree.resolve(os.fsencode(path), subvolume)
         unread: list[str] = []
         found = tree.listing(top, recursive=recursive)
         if json:
-            write_text(list_json(tree, found, unread))
+            print_json(list_document(tree, found, unread))
         else:
             write_lines(file_lines(found, unread, details=details))
-            write_lines((f"zoned: {tree.path}: {line}" for line in unread), sys.stderr)
+        write_lines((f"zoned: {tree.path}: {line}" for line in unread), sys.stderr)
     return FsckStatus.UNCORRECTED if unread else FsckStatus.CLEAN
 
 
