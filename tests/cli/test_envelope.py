@@ -6,6 +6,8 @@ argument, and with a setting that no layout has.
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import shutil
 from collections.abc import Iterator
@@ -19,6 +21,9 @@ from tests.archives import copy_sparse, expand_extents, unpack
 from tests.programs import Program, Result
 from zoned_tools.cli.run import run
 from zoned_tools.cli.zoned import command
+from zoned_tools.errors import DeviceError
+from zoned_tools.formats.dm_zoned.mapper.write import DmZonedMapper
+from zoned_tools.formats.shared.logical import MapExtent
 from zoned_tools.report import schemas
 
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -76,6 +81,9 @@ OK: dict[tuple[str, ...], str] = {
     ("zdm", "report"): "zdm",
     ("btrfs", "supers"): "btrfs",
     ("btrfs", "zones"): "btrfs",
+    ("btrfs", "ls"): "/ btrfs",
+    ("btrfs", "extents"): "- btrfs --inode 256",
+    ("btrfs", "files"): "btrfs --zone 3",
     ("inplace-compress", "format"): "plain",
     ("inplace-compress", "import"): "content plain --force",
     ("inplace-compress", "check"): "compressed",
@@ -91,6 +99,7 @@ ELSEWHERE = {
 }
 
 _MORE: dict[tuple[str, ...], str] = {("export",): "-o out.raw", ("replay",): "--trace trace"}
+_FIRST: dict[tuple[str, ...], str] = {("btrfs", "ls"): "/", ("btrfs", "extents"): "/"}
 _STRANGE: dict[tuple[str, ...], str] = {
     ("image", "create"): "/dev/null/other --zones 8 --zone-size 1MiB",
     ("explain",): "nonsense",
@@ -105,6 +114,8 @@ _STRANGE: dict[tuple[str, ...], str] = {
     ("dm-zoned", "detach"): "none dm",
     ("inplace-compress", "import"): "content none",
     ("btrfs", "rollback"): "none --to-generation 7",
+    ("btrfs", "ls"): "/ none",
+    ("btrfs", "extents"): "/ none",
     ("zone", "reset"): "none --all",
     ("zone", "open"): "none --zone 1",
     ("zone", "close"): "none --zone 1",
@@ -215,7 +226,7 @@ def test_no_argument(words: tuple[str, ...], zoned: Program) -> None:
 @pytest.mark.parametrize("drive", ["dm", "zonefs", "btrfs", "compressed"])
 def test_wrong_setting(words: tuple[str, ...], drive: str, zoned: Program) -> None:
     more = _MORE.get(words, "").split()
-    result = zoned(*words, drive, *more, "--set", "nonsense=1", "--json")
+    result = zoned(*words, *_FIRST.get(words, "").split(), drive, *more, "--set", "nonsense=1", "--json")
     assert result.status in (OPERATIONAL, USAGE)
     _hold(words, result, result.status)
 
@@ -251,3 +262,21 @@ def test_results_and_errors_of_several_devices(zoned: Program) -> None:
         document = _hold((name,), zoned(name, "dm", "none", "zonefs", "--json"), OPERATIONAL)
         assert [row["device"] for row in document[rows]] == ["dm", "zonefs"]
         assert document["errors"][0]["device"] == "none"
+
+
+@pytest.mark.usefixtures("drives")
+def test_an_error_in_the_middle_of_a_list(zoned: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found until then is there, and what went wrong behind it."""
+    whole = zoned("map", "dm", "--json").json["extents"]
+    lookup = DmZonedMapper.lookup
+
+    def failing(mapper: DmZonedMapper, block: int, count: int) -> Iterator[MapExtent]:
+        yield from itertools.islice(lookup(mapper, block, count), 3)
+        raise DeviceError("a map block cannot be read", device="dm", errno=errno.EIO)
+
+    monkeypatch.setattr(DmZonedMapper, "lookup", failing)
+    document = _hold(("map",), zoned("map", "dm", "--json"), OPERATIONAL)
+    assert document["extents"] == whole[:3]
+    assert document["errors"][0]["errno"] == errno.EIO
+    text = zoned("map", "dm")
+    assert (text.status, len(text.out.splitlines())) == (OPERATIONAL, 4)

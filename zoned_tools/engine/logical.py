@@ -14,6 +14,8 @@ from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Journey, MapExtent
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from zoned_tools.formats.shared.views import CopyExtent
+
 
 def open_logical(target: Target, *, writable: bool, settings: Mapping[str, str]) -> Mapper:
     """Open the target's mapper.
@@ -91,6 +93,8 @@ def map_copies(
 ) -> Iterator[MappedRun]:
     """Every copy of ``(first block, blocks)`` ranges of such a space; None for all that is there.
 
+    What cannot be is refused at once; what cannot be read ends the iteration.
+
     Raises:
         UsageError: the layout does not know a setting.
         ZonedError: what the layout raises.
@@ -98,12 +102,15 @@ def map_copies(
     layout = registry.of(target)
     room = need(layout.map_copies, target, "map copy by copy")
     starts = [start_of_view(device) for device in target.devices]
-    for extent in room(target, layout.parse_settings(settings, Journey.LOGICAL), ranges):
+
+    def run_of(extent: CopyExtent) -> MappedRun:
         index, block = extent.device_index, extent.physical_block
         start = 0 if index is None else starts[index]
         at = None if block is None else start + block * LOGICAL_BLOCK_BYTES
         run = MapExtent(extent.logical_block, extent.blocks, -1 if index is None else index, block, extent.why)
-        yield MappedRun(run, None if index is None else target.devices[index].path, at, extent.place)
+        return MappedRun(run, None if index is None else target.devices[index].path, at, extent.place)
+
+    return map(run_of, room(target, layout.parse_settings(settings, Journey.LOGICAL), ranges))
 
 
 def map_zone(target: Target, settings: Mapping[str, str], zone: int) -> Sequence[Mapping[str, object]]:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
+from zoned_tools.errors import ZonedError
 from zoned_tools.text import visible, visible_lines
 
 if TYPE_CHECKING:
@@ -19,17 +20,19 @@ BLOCK_CHARACTERS = 1 << 16
 
 
 def write_text(pieces: Iterable[str], file: TextIO | None = None) -> None:
-    """Write pieces of text, at least :data:`BLOCK_CHARACTERS` at a time."""
+    """Write pieces of text, at least :data:`BLOCK_CHARACTERS` at a time; those ahead of an error too."""
     out = sys.stdout if file is None else file
     waiting: list[str] = []
     size = 0
-    for piece in pieces:
-        waiting.append(piece)
-        size += len(piece)
-        if size >= BLOCK_CHARACTERS:
-            out.write("".join(waiting))
-            waiting, size = [], 0
-    out.write("".join(waiting))
+    try:
+        for piece in pieces:
+            waiting.append(piece)
+            size += len(piece)
+            if size >= BLOCK_CHARACTERS:
+                out.write("".join(waiting))
+                waiting, size = [], 0
+    finally:
+        out.write("".join(waiting))
 
 
 def write_lines(lines: Iterable[str], file: TextIO | None = None, *, tabs: bool = False) -> None:
@@ -67,13 +70,20 @@ def members(fields: Mapping[str, object | Iterator[str]]) -> Iterator[str]:
 
 
 def elements(rows: Iterable[str | Iterator[str]]) -> Iterator[str]:
-    """The pieces of a JSON array whose elements are text, or come in pieces themselves."""
+    """The pieces of a JSON array whose elements are text, or come in pieces themselves.
+
+    An error between two elements ends the array, which is well formed then, and goes on to the caller.
+    """
     yield "["
     separator = "\n"
-    for row in rows:
-        yield separator
-        yield from ([row] if isinstance(row, str) else row)
-        separator = ",\n"
+    try:
+        for row in rows:
+            yield separator
+            yield from ([row] if isinstance(row, str) else row)
+            separator = ",\n"
+    except ZonedError:
+        yield "]"
+        raise
     yield "]"
 
 

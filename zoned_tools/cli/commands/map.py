@@ -107,16 +107,15 @@ def _print_map(target: Target, settings: Mapping[str, str], wanted: list[tuple[i
     from zoned_tools.engine.logical import has_copies, map_copies, opened_logical
     from zoned_tools.engine.logical import map_blocks as runs_of
     from zoned_tools.report.documents.targets import map_document
-    from zoned_tools.report.stream import write_line, write_text
+    from zoned_tools.report.stream import write_lines
     from zoned_tools.report.targets import map_lines
 
     if has_copies(target):
         copies = map_copies(target, settings, wanted or None)
         if json:
-            write_text(map_document(target, copies))
+            print_json(map_document(target, copies))
         else:
-            for line in map_lines(copies):
-                write_line(line)
+            write_lines(map_lines(copies))
         return
     with opened_logical(target, writable=False, settings=settings) as mapper:
         print_warnings(mapper, target)
@@ -126,8 +125,7 @@ def _print_map(target: Target, settings: Mapping[str, str], wanted: list[tuple[i
         if json:
             print_json(map_document(target, runs))
         else:
-            for line in map_lines(runs):  # at once: blocks that cannot be read end it
-                write_line(line)
+            write_lines(map_lines(runs))
 
 
 def _print_zone(target: Target, settings: Mapping[str, str], zone: int, *, json: bool) -> None:
