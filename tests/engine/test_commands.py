@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,6 @@ from tests.archives import unpack
 from tests.programs import Program
 from zoned_tools.device.image import create_image, open_image
 from zoned_tools.device.zones import wp_is_valid
-from zoned_tools.formats import registry
-from zoned_tools.formats.contract import Piece
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "dm-zoned"
 TARGETS = ["hm64x1", "dual"]
@@ -121,19 +119,6 @@ def test_export_refuses_its_source_and_mixed_outputs(vector: Vector, zoned: Prog
     assert zoned("export", *devices, "-o", devices[-1], "--force").status == 8
     assert [sha256(d) for d in devices] == before
     assert zoned("export", *devices, "-o", "-", "--json").status == 16
-
-
-def test_a_layout_may_export_something_of_its_own(
-    refused: Path, zoned: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pieces: list[Piece] = [(4096, b"a" * 4096), (8192, None), (4096, b"b" * 4096), (500, b"super" * 100), (4096, None)]
-    layout = replace(registry.get("dm-zoned"), export=lambda target: iter(pieces))
-    monkeypatch.setattr(registry, "of", lambda target: layout)
-    result = zoned("export", refused / "disk.img", "-o", tmp_path / "out", "--json")
-    assert result.status == 0, result.err
-    document = json.loads(result.out)
-    assert (document["size_bytes"], document["data_bytes"]) == (20980, 8692)
-    assert (tmp_path / "out").read_bytes() == b"".join(bytes(part or bytes(length)) for length, part in pieces)
 
 
 def test_a_layout_without_blocks_has_no_logical_device(zoned: Program, tmp_path: Path, program: Program) -> None:

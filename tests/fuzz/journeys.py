@@ -13,7 +13,7 @@ from tests.fuzz.repairs import codes_of
 from tests.fuzz.session import use
 from zoned_tools.device.plan import Plan, apply_plan, verify_plan
 from zoned_tools.device.zones import DEAD_CONDITIONS, has_condition
-from zoned_tools.engine.export import export_pieces, export_volume, layout_pieces
+from zoned_tools.engine.export import export_volume
 from zoned_tools.engine.logical import opened_logical
 from zoned_tools.engine.output import Output
 from zoned_tools.engine.views import has_views, opened_views
@@ -147,10 +147,7 @@ def export(run: Run, result: Result) -> None:
 
 def _export(run: Run, *, skip_errors: bool) -> None:
     target, sink = run.view(), _Sink()
-    pieces = layout_pieces(target)
-    if pieces is not None:
-        export_pieces(pieces, sink)
-    elif has_views(target):
+    if has_views(target):
         with opened_views(target, run.logical) as views:
             for view in views:
                 export_volume(view.mapper, sink, skip_errors=skip_errors)

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 PACKAGE = Path(zoned_tools.__file__).parent
 
 OPTIONAL = (
-    "open_mapper", "export", "table_line", "dump", "restore", "zone_roles", "figures", "plan_format", "order_members",
+    "open_mapper", "table_line", "dump", "restore", "zone_roles", "figures", "plan_format", "order_members",
     "claims", "open_importer", "open_views", "map_copies", "map_zone",
 )  # fmt: skip
 """Rooms that a layout may lack; it always has the others."""
 
 ROOMS = {
-    "dm-zoned": {*OPTIONAL} - {"export", "open_views", "map_copies", "map_zone"},
+    "dm-zoned": {*OPTIONAL} - {"open_views", "map_copies", "map_zone"},
     "zdm": {"open_mapper", "open_importer", "table_line", "dump", "restore", "zone_roles", "plan_format"},
     "zonefs": {"dump", "restore", "zone_roles", "plan_format"},
     "btrfs": {"open_views", "map_copies", "map_zone", "zone_roles", "figures", "claims"},

@@ -18,8 +18,7 @@ from zoned_tools.engine.losses import KnownLosses, find_losses, refuse_losses
 from zoned_tools.engine.output import Output, open_output
 from zoned_tools.engine.volume import Volume
 from zoned_tools.errors import ZonedError
-from zoned_tools.formats import registry
-from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, CopiesItself, Journey, Mapper, Piece, Target
+from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, CopiesItself, Mapper, Piece, Target
 from zoned_tools.formats.shared.losses import REASONS, SalvagesBlocks
 
 if TYPE_CHECKING:
@@ -145,14 +144,8 @@ def export_volume(
     return export.result
 
 
-def layout_pieces(target: Target) -> Iterator[Piece] | None:
-    """What the layout's own ``export`` room gives, None when it has none."""
-    export = registry.of(target).export
-    return None if export is None else export(target)
-
-
 def export_pieces(pieces: Iterator[Piece], output: Output) -> ExportResult:
-    """Copy what a layout's own room gives to ``output``."""
+    """Copy pieces to ``output``."""
     result = ExportResult(0)
     for length, data in pieces:
         if data is None:
@@ -175,7 +168,7 @@ def export_target(
     opened: Callable[[Mapper], None] = lambda _: None,
     progress: Progress = lambda _: None,
 ) -> ExportResult:
-    """Write what a target holds to ``path``: what its layout's own room gives, or the logical device.
+    """Write what a target holds to ``path``: the logical device.
 
     Of a layout whose devices are exported one by one, several go to files in the directory ``path``.
 
@@ -218,12 +211,7 @@ def _export_logical(
     opened: Callable[[Mapper], None],
     progress: Progress,
 ) -> ExportResult:
-    """What the layout's own room gives, or the logical device."""
-    pieces = layout_pieces(target)
-    if pieces is not None:
-        registry.of(target).parse_settings(settings, Journey.LOGICAL)
-        with open_output(path, target.paths, force=force) as out:
-            return export_pieces(pieces, out)
+    """The logical device."""
     with opened_logical(target, writable=False, settings=settings) as mapper:
         opened(mapper)
         losses = find_losses(target, mapper)

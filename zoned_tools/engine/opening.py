@@ -164,15 +164,23 @@ def refuse_other(probed: Iterable[Probed], layout: str, start_sector: int | None
         MetadataError: there is one; the message says what it is.
     """
     for one in probed:
-        if one.identity is not None:
-            continue
-        other = probe_device(one.device, start_sector).identity
-        if other is not None and other.layout != layout:
-            raise MetadataError(
-                f"holds {other.layout}{f' {other.label!r}' if other.label else ''}, not {layout}",
-                device=one.device.path,
-                hint="a remnant has to be erased first, in a copy",
-            )
+        if one.identity is None:
+            refuse_held(one.device, layout, start_sector)
+
+
+def refuse_held(device: Device, layout: str, start_sector: int | None = None) -> None:
+    """Refuse a device on which another layout than the wanted one is recognised.
+
+    Raises:
+        MetadataError: there is one; the message says what it is.
+    """
+    other = probe_device(device, start_sector).identity
+    if other is not None and other.layout != layout:
+        raise MetadataError(
+            f"holds {other.layout}{f' {other.label!r}' if other.label else ''}, not {layout}",
+            device=device.path,
+            hint="a remnant has to be erased first, in a copy",
+        )
 
 
 def find_targets(

@@ -141,6 +141,7 @@ def check_paths(
     *,
     start_sector: int | None = None,
     layout: str | None = None,
+    only_own: bool = False,
     mapfiles: Sequence[str] = (),
     by_content: bool = False,
     announce: Callable[[Outcome], None] = _ignore,
@@ -149,6 +150,9 @@ def check_paths(
     """Check, or repair, every target on the named devices; a bad one does not hide the others; in the order given.
 
     A single device that cannot be opened raises; of several it is one of the outcomes.
+
+    Args:
+        only_own: refuse devices on which another layout than ``layout`` is recognised; repairs always do.
 
     Raises:
         UsageError: an impossible request, found before anything is written.
@@ -159,7 +163,7 @@ def check_paths(
         start_sector,
         layout,
         writable=writable,
-        only_own=repair is not None,
+        only_own=only_own or repair is not None,
         mapfiles=mapfiles,
         mends=repair is not None and repair.copies,
         by_content=by_content,

@@ -313,10 +313,6 @@ class FiguresRoom(Protocol):
     def __call__(self, target: Target) -> Iterator[Figure]: ...
 
 
-class ExportRoom(Protocol):
-    def __call__(self, target: Target) -> Iterator[Piece]: ...
-
-
 class ViewsRoom(Protocol):
     def __call__(self, target: Target, settings: Settings) -> Sequence[DeviceView]: ...
 
@@ -375,7 +371,6 @@ class Layout(Generic[E]):
         inspect: decoded metadata as a tree.
         open_mapper: the logical device of 4096-byte blocks.
         open_importer: fills the logical device with raw content, sequentially.
-        export: what to export where that is not the logical device.
         open_views: the devices as they are exported and served, where the logical space is no device.
         map_copies, map_zone: where addresses of such a logical space live, and whose a zone is.
         table_line: the ``dmsetup`` line.
@@ -412,7 +407,6 @@ class Layout(Generic[E]):
     settings: tuple[Setting, ...] = ()
     open_mapper: MapperRoom | None = None
     open_importer: ImporterRoom | None = None
-    export: ExportRoom | None = None
     open_views: ViewsRoom | None = None
     map_copies: CopiesRoom | None = None
     map_zone: OwnersRoom | None = None

@@ -24,6 +24,7 @@ def test_from_format_to_export(zoned: Program, image: Path, tmp_path: Path, comp
     made = zoned("inplace-compress", "format", image, "--compressor", compressor, "--json")
     line = f"0 8176 inplacecompress device={image},writethrough,compressor={compressor}"
     assert made.json == {
+        "exit_status": 0, "errors": [],
         "schema": "zoned.inplace-compress.format/1", "dry_run": False, "device": str(image), "compressor": compressor,
         "meta_blocks": 1, "data_blocks": 1022, "table": line, "warning": ACTIVATION_WARNING,
     }  # fmt: skip

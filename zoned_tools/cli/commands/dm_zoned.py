@@ -106,6 +106,7 @@ def attach(
 ) -> int:
     """Let a regular device join a target on one zoned drive: metadata and buffers go there, the data stay."""
     from zoned_tools.device.opening import open_devices
+    from zoned_tools.engine.opening import refuse_held
     from zoned_tools.formats.dm_zoned.attach import AttachOptions, is_leftover, plan_attach
     from zoned_tools.formats.dm_zoned.probe import sealed_superblock
     from zoned_tools.report.dm_zoned import attach_line
@@ -113,6 +114,7 @@ def attach(
 
     options = AttachOptions(grow, upgrade, label, _uuid(uuid), _uuid(device_uuid))
     with open_devices((cache, drive), writable=not dry_run) as devices:
+        refuse_held(devices[1], "dm-zoned")
         if not force and not is_leftover(devices[0], sealed_superblock(devices[1])):
             from zoned_tools.engine.content import refuse_content
 
@@ -139,11 +141,13 @@ def detach(
 ) -> int:
     """Let the regular device leave: its chunks move to the drive, which is a target of its own then."""
     from zoned_tools.device.opening import open_devices
+    from zoned_tools.engine.opening import refuse_held
     from zoned_tools.formats.dm_zoned.detach import plan_detach
     from zoned_tools.report.dm_zoned import detach_line
     from zoned_tools.report.documents.dm_zoned import detach_document
 
     with open_devices((cache, drive), writable=not dry_run) as devices:
+        refuse_held(devices[1], "dm-zoned")
         detached = plan_detach(devices[0], devices[1], shrink=shrink)
         _regroup(detached, devices, dry_run=dry_run, undo=undo, no_undo=no_undo, json=json)
     document = detach_document((cache, drive), detached)

@@ -231,15 +231,16 @@ def check_volume(
     start: Start = None,
 ) -> int:
     """Check super block, bitmap and payloads; changes nothing."""
-    from zoned_tools.cli.commands.check import check
+    from zoned_tools.cli.checking import CheckCall, run_check
 
     if deep and metadata_only:
         raise UsageError("--deep reads payloads, --metadata-only does not")
     words = [f"processes={processes}", f"payloads={'no' if metadata_only else 'yes'}"]
-    return check(
-        [device], deep=deep, json=json, everything=everything, start=start, layout=NAME,
+    call = CheckCall(
+        devices=[device], deep=deep, json=json, everything=everything, start=start, layout=NAME, only_own=True,
         settings=[*words, *_settings(table, data_blocks, settings, force=force)],
     )  # fmt: skip
+    return run_check(call)
 
 
 @app.command("repair")
@@ -278,18 +279,19 @@ def repair_volume(
     start: Start = None,
 ) -> int:
     """Repair what can be repaired safely, and what the options agree to."""
-    from zoned_tools.cli.commands.check import check
+    from zoned_tools.cli.checking import CheckCall, run_check
 
     words = _settings(
         table, data_blocks, settings,
         relink=relink, zero_unreadable=zero_unreadable, salvage_raw=salvage_raw,
         decode_mistagged=decode_mistagged, swap_words=swap_words, clear_slack=clear_slack,
     )  # fmt: skip
-    return check(
-        [device], repair=True, dry_run=dry_run, undo=undo, no_undo=no_undo, json=json, deep=relink,
-        everything=everything, allow=allow,
-        settings=words, start=start, layout=NAME,
+    call = CheckCall(
+        devices=[device], repair=True, dry_run=dry_run, undo=undo, no_undo=no_undo, json=json, deep=relink,
+        everything=everything, allow=allow or (),
+        settings=words, start=start, layout=NAME, only_own=True,
     )  # fmt: skip
+    return run_check(call)
 
 
 @app.command("stat")

@@ -33,17 +33,35 @@ def inspect(
     zones: ZonesFrom = "table",
 ) -> int:
     """Print the decoded metadata of a layout."""
+    check_layout_name(layout)
+    return print_trees(devices, json, settings, start, layout, mapfile, zones)
+
+
+def print_trees(
+    devices: list[str],
+    json: bool,
+    settings: list[str] | None = None,
+    start: int | None = None,
+    layout: str | None = None,
+    mapfile: list[str] | None = None,
+    zones: str = "table",
+    *,
+    only_own: bool = False,
+) -> int:
+    """The tree of each target; ``only_own``: devices that hold another layout than ``layout`` are refused."""
     from zoned_tools.engine.opening import Failure, opened_targets, refuse_several
     from zoned_tools.formats import registry
     from zoned_tools.report.documents.targets import inspect_document
     from zoned_tools.report.stream import write_lines
     from zoned_tools.report.targets import inspect_lines
 
-    check_layout_name(layout)
     status = FsckStatus.CLEAN
     paths, chosen = split_settings(devices, settings)
     note_use(paths)
-    with opened_targets(paths, start, layout, mapfiles=mapfile or (), by_content=zones == "content") as opened:
+    by_content = zones == "content"
+    with opened_targets(
+        paths, start, layout, only_own=only_own, mapfiles=mapfile or (), by_content=by_content
+    ) as opened:
         if json:
             refuse_several(opened)  # a document is of one target
         for target in opened.in_order(paths):

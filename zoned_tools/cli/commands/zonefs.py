@@ -290,21 +290,32 @@ def check_volume(
     start: Start = None,
 ) -> int:
     """Check a volume; repair rewrites a damaged super block."""
-    from zoned_tools.cli.commands.check import check
+    from zoned_tools.cli.checking import CheckCall, run_check
 
-    return check(
-        [device], repair=repair, dry_run=dry_run, undo=undo, no_undo=no_undo, json=json, allow=allow, settings=settings,
-        start=start, layout="zonefs",
-    )  # fmt: skip
+    return run_check(
+        CheckCall(
+            devices=[device],
+            repair=repair,
+            dry_run=dry_run,
+            undo=undo,
+            no_undo=no_undo,
+            json=json,
+            allow=allow or (),
+            settings=settings or (),
+            start=start,
+            layout="zonefs",
+            only_own=True,
+        )
+    )
 
 
 @app.command("inspect")
 @prints("inspect")
 def inspect_volume(device: DevicePath, json: Json = False, start: Start = None) -> int:
     """Print the super block, field by field."""
-    from zoned_tools.cli.commands.inspect import inspect
+    from zoned_tools.cli.commands.inspect import print_trees
 
-    return inspect([device], json=json, start=start, layout="zonefs")
+    return print_trees([device], json, start=start, layout="zonefs", only_own=True)
 
 
 _FUSE_SWITCHES = ("allow_other", "allow_root")

@@ -22,7 +22,6 @@ _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _NEEDED = ("probe", "rules", "check", "plan_repair", "inspect")
 OPTIONAL_ROOMS = (
     "open_mapper",
-    "export",
     "table_line",
     "dump",
     "restore",

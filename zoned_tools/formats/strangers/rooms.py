@@ -26,7 +26,6 @@ if TYPE_CHECKING:
         Figure,
         Identity,
         Mapper,
-        Piece,
         Probed,
         RepairPlan,
         Rules,
@@ -162,10 +161,6 @@ class _Rooms:
             lambda: room(target, writable=writable, settings=settings),
             lambda it: guarded_mapper(it, guard, count),
         )
-
-    def export(self, target: Target) -> Iterator[Piece]:
-        room = self._has(self._layout.export)
-        return self._on(target).each("export", lambda: room(target), values.piece)
 
 
 def _producers(guard: Guard) -> values.Wrap:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from zoned_tools.device.base import Buffer
     from zoned_tools.device.zones import IntArray
-    from zoned_tools.formats.contract import Piece
     from zoned_tools.formats.shared.columns import Rows
 
 T = TypeVar("T")
@@ -258,12 +257,6 @@ def figure(value: object) -> Figure:
 
 
 # -- the logical device
-
-
-def piece(value: object) -> Piece:
-    """A length and as many bytes, or a hole."""
-    length, data = require(value, tuple)
-    return require_count(length), None if data is None else require_buffer(data, length)
 
 
 def extent(value: object, devices: int) -> MapExtent:
