@@ -17,6 +17,7 @@ from zoned_tools.engine.checking import gather
 from zoned_tools.errors import RefusedError, ZonedError
 from zoned_tools.formats import registry
 from zoned_tools.formats.contract import LOGICAL_BLOCK_BYTES, Journey, RepairPlan, Settings, Severity
+from zoned_tools.formats.shared.findings import Findings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from zoned_tools.formats.contract import CheckOptions, Consents, Evidence, MapExtent, Mapper, Target
 
     IntArray = npt.NDArray[np.int64]
+
+FOREIGN = "zones-foreign"
+"""Finding about a wrong zone table, in place of everything that compares with one."""
 
 MAX_ROUNDS = 4
 """Repairs in a row; a layout whose plans need more has a fault of its own."""
@@ -134,7 +138,7 @@ def refuse_worse(before: Evidence, after: Evidence, doing: str, *, hint: str, un
     Raises:
         RefusedError: it does.
     """
-    errors = before.findings.count(Severity.ERROR), after.findings.count(Severity.ERROR)
+    errors = before.findings.count(Severity.ERROR), _told(before, after).count(Severity.ERROR)
     if errors[1] > errors[0]:
         new = ", ".join(sorted(after.findings.codes - before.findings.codes)) or unless_new
         raise RefusedError(
@@ -143,6 +147,14 @@ def refuse_worse(before: Evidence, after: Evidence, doing: str, *, hint: str, un
             device=before.target.device.path,
             hint=hint,
         )
+
+
+def _told(before: Evidence, after: Evidence) -> Findings:
+    """What was found afterwards, without what one finding of a wrong zone table stood for before (section 5)."""
+    if FOREIGN not in before.findings.codes:
+        return after.findings
+    measured = registry.of(after.target).measured
+    return Findings(group for group in after.findings.groups if group.code not in measured)
 
 
 def _join(whole: RepairPlan, plan: RepairPlan, *, first: bool) -> None:

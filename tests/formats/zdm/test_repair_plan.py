@@ -27,6 +27,7 @@ from tests.formats.zdm.images import (
 )
 from zoned_tools.device.emulated import EmulatedDrive
 from zoned_tools.device.plan import apply_plan
+from zoned_tools.device.zones import ZoneCondition, is_sequential
 from zoned_tools.formats.contract import CheckOptions, Consent
 from zoned_tools.formats.zdm import layout
 from zoned_tools.formats.zdm.check import check
@@ -155,6 +156,15 @@ def unreadable_page() -> DamagedDrive:
     return DamagedDrive(drive, [(at, at + 4096)])
 
 
+def another_drives_table() -> zx1.VectorDrive:
+    """The content with the zone table of an empty drive."""
+    drive = zx1.open_vector(FOLDER, "pop-clean")
+    table = drive.zones()
+    rows = is_sequential(table)
+    table["condition"][rows], table["wp_sector"][rows] = ZoneCondition.EMPTY, table["start_sector"][rows]
+    return zx1.VectorDrive(drive.path, drive.geometry, table, drive.store, writable=True)
+
+
 ASKING = [
     ("fwd.beyond_wp", drive_lost_data, Consent.LOSES),
     ("fwd.beyond_wp", drive_lost_data_and_record, Consent.LOSES),
@@ -162,6 +172,7 @@ ASKING = [
     ("key.none", several_damaged_keys, Consent.GUESSES),
     ("map.double", two_claim_one_block, Consent.GUESSES),
     ("metadata-lost", unreadable_page, Consent.LOSES),
+    ("zones-foreign", another_drives_table, Consent.LOSES),
 ]
 
 

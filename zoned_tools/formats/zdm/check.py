@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from zoned_tools.formats.contract import CheckOptions, Evidence, Target
 from zoned_tools.formats.zdm import findings
+from zoned_tools.formats.zdm.foreign import COMPARED, find_foreign
 from zoned_tools.formats.zdm.open import load
 from zoned_tools.formats.zdm.survey import survey
 from zoned_tools.formats.zdm.unread import Unread
 
 if TYPE_CHECKING:
+    from zoned_tools.formats.zdm.foreign import ForeignZones
     from zoned_tools.formats.zdm.open import State
     from zoned_tools.formats.zdm.survey import Survey
 
@@ -24,11 +26,13 @@ class ZdmEvidence(Evidence):
         state: the metadata as they were read.
         survey: the tables; None where they could not be judged.
         unread: metadata that cannot be read.
+        foreign: the zone table is another drive's.
     """
 
     state: State
     survey: Survey | None = None
     unread: Unread
+    foreign: ForeignZones | None = None
 
 
 def check(target: Target, _options: CheckOptions) -> ZdmEvidence:
@@ -70,6 +74,10 @@ def _judge(evidence: ZdmEvidence) -> None:
         return
     found += findings.of_tables(state, measured)
     found += findings.of_zones(state, measured)
+    evidence.foreign = find_foreign(state, measured)
+    if evidence.foreign is not None:
+        found.groups = [group for group in found.groups if group.code not in COMPARED]
+        found += findings.of_foreign_zones(evidence.foreign)
     evidence.facts["mapped_blocks"] = measured.mapped
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from zoned_tools.device.zones import IntArray
     from zoned_tools.formats.shared.findings import FindingGroup
+    from zoned_tools.formats.zdm.foreign import ForeignZones
     from zoned_tools.formats.zdm.judge import Candidate
     from zoned_tools.formats.zdm.layout import Geometry
     from zoned_tools.formats.zdm.open import State
@@ -209,3 +210,8 @@ def of_zones(state: State, survey: Survey) -> Iterator[FindingGroup]:
         ("zone.cond", zones.dead & (survey.live > 0)),
     ):
         yield from _listed(code, np.flatnonzero(mask).tolist(), "data zone", "data_zones")
+
+
+def of_foreign_zones(found: ForeignZones) -> Iterator[FindingGroup]:
+    """One finding in place of everything that compares with write pointers."""
+    yield RULES.finding("zones-foreign", found.sentence, zones=found.zones, empty=found.empty)

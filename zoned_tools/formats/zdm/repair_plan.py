@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _WRONG_PLACE = ("key.zdstart", "key.nr_zones", "ident.geometry")
 _BESIDE_THE_TABLES = frozenset({"ident.magic", "ident.crc", "zone.cond"})
+FOREIGN = "zones-foreign"
 _BECAUSE = {
     "fwd.range": "their forward entries name nothing in the data area, and the reverse table has no place for them",
     "fwd.beyond_wp": "their entries name blocks above a write pointer, where nothing was written",
@@ -72,7 +73,7 @@ class _Planner:
         return self._repair.plan
 
     def run(self) -> RepairPlan:
-        if not self._may_repair():
+        if not self._may_repair() or self._waits_for_zones():
             return self._repair
         self._plan_identity()
         if self._codes <= _BESIDE_THE_TABLES or (self._codes == {LOST} and not self._evidence.unread.ranges):
@@ -105,6 +106,18 @@ class _Planner:
         if "zone.cond" in self._codes:
             messages.append("live data lie in zones that are read-only or offline; copy the content elsewhere")
         return True
+
+    def _waits_for_zones(self) -> bool:
+        """Whether the zone table is another drive's, and nobody said that it is right all the same."""
+        if self._evidence.foreign is None:
+            return False
+        action = RULES.action(
+            FOREIGN,
+            "the zone table is believed, and what it contradicts is given up",
+            consent=Consent.LOSES,
+            agreed=FOREIGN in self._allow,
+        )
+        return self._repair.add(action).waits
 
     def _plan_identity(self) -> None:
         if self._state.identity.usable:
@@ -170,7 +183,7 @@ class _Planner:
         write_rebuilt(state, measured, rebuilt, self._plan)
 
     def _losses(self, state: State, rebuilt: Rebuilt) -> Iterator[ActionGroup]:
-        """Mappings of data that the drive had and has no longer."""
+        """Mappings of data that the drive had and has no longer; whoever believes its zone table agreed to them."""
         for drop in rebuilt.drops:
             gone = _lost_by_drive(state, drop)
             if gone.any():
@@ -181,7 +194,7 @@ class _Planner:
                     drop.logical[gone],
                     _zone_of(state, drop.physical[gone]),
                     consent=Consent.LOSES,
-                    agreed="fwd.beyond_wp" in self._allow,
+                    agreed="fwd.beyond_wp" in self._allow or self._evidence.foreign is not None,
                 )
 
     def _lost_pages(self, logical: IntArray) -> ActionGroup:

@@ -183,6 +183,17 @@ RULES = Rules(
             _E, "A stream writes to a zone that does not exist.", _DAMAGE, "The stream is cleared.", _UNSEEN
         ),
         "resv.range": Rule(_E, "A reserve zone does not exist.", _DAMAGE, "The reserve is set anew.", _UNSEEN),
+        "zones-foreign": Rule(
+            _E,
+            "The zone table contradicts the tables of the mapper in several zones: it is another drive's, or the drive "
+            "was reset.",
+            "A new drive's report or an old table beside an image, or a drive that was reset.",
+            "Nothing is written; with consent the mappings that the zone table contradicts are dropped.",
+            "It reads zeroes, and writes where its records say.",
+            Consent.LOSES,
+            "The zone table is right and the data are gone: mappings of blocks at or above write pointers are dropped, "
+            "so that these blocks read as zeroes.",
+        ),
         **derived_rule(),
         **rescue_rules(
             repair=_REBUILD,

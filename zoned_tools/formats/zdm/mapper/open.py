@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zoned_tools.errors import MetadataError, RefusedError
+from zoned_tools.formats.zdm.foreign import find_foreign
 from zoned_tools.formats.zdm.layout import Dialect
 from zoned_tools.formats.zdm.losses import has_unread
 from zoned_tools.formats.zdm.mapper.read import ZdmReader
@@ -25,12 +26,14 @@ def open_mapper(target: Target, *, writable: bool, settings: Settings) -> ZdmRea
     Raises:
         MetadataError: nothing usable is there, or repair is needed first.
         GeometryError: the reference would corrupt this layout.
-        RefusedError: writing was asked for, and the dialect is not the current one or a metadata zone is dead.
+        RefusedError: the zone table is another drive's; or writing was asked for, and the dialect is not the current
+            one or a metadata zone is dead.
     """
     if writable:
         return ZdmMapper(*state_to_write(target, settings))
     state = load(target)
     require_usable(state)
+    _refuse_foreign_zones(state)
     return ZdmReader(state)
 
 
@@ -42,6 +45,7 @@ def state_to_write(target: Target, settings: Settings) -> tuple[State, uuids.UUI
     """
     state = load(target)
     require_usable(state)
+    _refuse_foreign_zones(state)
     if has_unread(state):
         raise MetadataError(
             "metadata cannot be read: only reading is possible", device=state.path, hint="repair it first"
@@ -64,3 +68,10 @@ def state_to_write(target: Target, settings: Settings) -> tuple[State, uuids.UUI
         return state, state.current.key.super.uuid
     wanted = settings.text("sb-uuid")
     return state, uuids.UUID(wanted) if wanted else uuids.uuid4()
+
+
+def _refuse_foreign_zones(state: State) -> None:
+    """With another drive's write pointers nearly everything would read as zeroes."""
+    found = find_foreign(state)
+    if found is not None:
+        raise RefusedError(found.sentence, device=state.path, hint="--zones content derives it from the content")
