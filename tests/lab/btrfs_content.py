@@ -52,6 +52,11 @@ def fill(directory: Path, *, seed: int = 1, subvolumes: bool = True) -> None:
     with (directory / "large").open("r+b") as file:  # a part of an extent is referenced from now on
         file.seek(1 << 20)
         file.write(choose.randbytes(100000))
+    for method in ("zlib", "lzo", "zstd"):  # and so are the ends of compressed ones
+        with (directory / method / "text").open("r+b") as file:
+            file.seek(70000)
+            file.write(choose.randbytes(9000))
+        os.truncate(directory / method / "mixed", 390001)
     commit_now(directory)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.archives import unpack
 from tests.formats.btrfs.images import VECTORS, poke, reseal
+from tests.formats.btrfs.nodes import own_devices
 from zoned_tools.formats.btrfs.layout import SUPER_BLOCK_OFFSETS
 
 if TYPE_CHECKING:
@@ -245,3 +246,22 @@ def test_which_kernels_know_a_feature(changed: Changed, program: Program) -> Non
         assert row["severity"] == severity
         assert words in row["message"]
         assert row["where"]["bit"] == bit
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (bits("compat_ro_flags", 3, off=True), "head-field"),
+        (bits("compat_ro_flags", 1, off=True), "head-field"),
+        (bits("incompat_flags", 9, off=True), "head-field"),
+        (bits("flags", 38), "btrfstune-unfinished"),
+    ],
+)
+def test_a_block_group_tree(change: Callable[[bytes], bytes], code: str, tmp_path: Path, program: Program) -> None:
+    """With the feature there is a tree 11; without the bit the first commit would fail, and nothing else is said."""
+    [image] = own_devices("g21-bgt-cap-active", tmp_path)
+    rings = program("zoned", "btrfs", "supers", "--latest", "--json", image).json
+    at = rings["kernel_choice"]["offset_bytes"]
+    poke(image, at, change(image.read_bytes()[at : at + 4096]))
+    rows = program("zoned", "check", "--json", image).json["devices"][0]["findings"]
+    assert {row["id"] for row in rows if row["severity"] == "error"} == {f"btrfs.{code}"}
