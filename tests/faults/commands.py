@@ -227,8 +227,10 @@ def zdm() -> Iterator[Command]:
     raw = file_of("raw", lambda: random.Random(4).randbytes(2 * MIB + 300) + bytes(5 * MIB) + b"end" * 9000)
     where = "--start 524288 "
     importing = f"zoned import {where}raw disk.img --quiet --commit-every 1"
+    trace = file_of("trace", lambda: iolog((f"write 0 {BLOCK}", f"trim 0 {BLOCK}")))
+    started = (create, line, trace, f"zoned replay {where}disk.img --trace trace")  # the first start has a random UUID
     yield Command(
-        "zdm import", (create, line, raw), importing, again=f"{importing} --resume", adds=True, where=where,
+        "zdm import", (*started, raw), importing, again=f"{importing} --resume", adds=True, where=where,
         shows=f"{where}disk.img",
     )  # fmt: skip
     clean = vector("zdm/pop-clean")
