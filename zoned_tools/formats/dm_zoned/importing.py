@@ -21,7 +21,7 @@ from zoned_tools.device.runs import mask_runs
 from zoned_tools.errors import DeviceError, RefusedError
 from zoned_tools.formats.contract import Imported, ImportOptions, Settings
 from zoned_tools.formats.dm_zoned.geometry import ZoneKind, held_zones
-from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, NR_SETS, UNMAPPED
+from zoned_tools.formats.dm_zoned.layout import BLOCK_BITS, BLOCK_BYTES, MAP_ENTRIES, NR_SETS, UNMAPPED
 from zoned_tools.formats.dm_zoned.mapper.read import ContentReader
 from zoned_tools.formats.dm_zoned.mapper.sets import open_for_writing
 from zoned_tools.formats.dm_zoned.mapper.write import MAX_CHANGED_BLOCKS
@@ -73,6 +73,8 @@ class DmZonedImporter:
         self._free = _free_zones(evidence)
         self._used = 0
         self._waiting = 0
+        self._rehearsed = 0  # metadata blocks that a rehearsal would have changed
+        self._map_block = -1
         self._chunk: _Chunk | None = None
         self._done = Imported(zones={kind.name.lower(): 0 for kind in ZoneKind})
 
@@ -202,22 +204,29 @@ class DmZonedImporter:
         if chunk.zone == UNMAPPED:
             self._compare_rest(chunk)
             return
-        if not self._options.rehearse:
-            self._disk.settle(chunk.zone)
-        self._store.replace(chunk.zone, chunk.bits)
-        self._store.map_chunk(chunk.number, chunk.zone)
         self._done.chunks += 1
         self._done.zones[ZoneKind(int(self._geometry.kinds[chunk.zone])).name.lower()] += 1
-        self._waiting += 1
         if self._options.rehearse:
+            self._count_metadata(chunk)
             return
+        self._disk.settle(chunk.zone)
+        self._store.replace(chunk.zone, chunk.bits)
+        self._store.map_chunk(chunk.number, chunk.zone)
+        self._waiting += 1
         every = self._options.commit_every
         if (every and self._waiting >= every) or self._store.nr_changed_blocks > MAX_CHANGED_BLOCKS:
             self._commit()
 
+    def _count_metadata(self, chunk: _Chunk) -> None:
+        """Blocks of bitmaps and of the map that a commit of the chunk changes; none of them is kept in memory."""
+        block = chunk.number // MAP_ENTRIES
+        self._rehearsed += int(np.logical_or.reduceat(chunk.bits, range(0, len(chunk.bits), BLOCK_BITS)).sum())
+        self._rehearsed += block != self._map_block
+        self._map_block = block
+
     def _commit(self) -> None:
         self._waiting = 0
-        changed = self._store.nr_changed_blocks
+        changed = self._rehearsed if self._options.rehearse else self._store.nr_changed_blocks
         if changed:
             self._done.written_bytes += (NR_SETS * changed + _COMMIT_SUPERBLOCKS) * BLOCK_BYTES
         if not self._options.rehearse:
