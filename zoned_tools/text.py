@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 def visible(text: str) -> str:
     """``text`` with control characters, undecodable bytes and the like as escapes: one line, valid UTF-8."""
@@ -25,6 +30,14 @@ def _shell_character(character: str) -> str:
     if character.isprintable():
         return character
     return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``did you mean 'check'?`` when something known is spelt nearly so, else empty."""
+    from difflib import get_close_matches  # only for what is wrong anyway
+
+    found = get_close_matches(word, sorted(known), n=2, cutoff=0.7)
+    return f"did you mean {' or '.join(map(repr, found))}?" if found else ""
 
 
 def roff(text: str) -> str:

@@ -23,6 +23,8 @@ class CheckCall:
     """What the command line says; the options of ``zoned check``.
 
     Attributes:
+        yes: agree to every repair that guesses or loses.
+        quiet: print nothing about what is clean.
         only_own: devices that hold another layout than ``layout`` are refused, without a repair too.
     """
 
@@ -32,6 +34,8 @@ class CheckCall:
     undo: str | None = None
     no_undo: bool = False
     output: Sequence[str] = ()
+    yes: bool = False
+    quiet: bool = False
     json: bool = False
     deep: bool = False
     diff_sets: bool = False
@@ -77,9 +81,9 @@ def run_check(call: CheckCall) -> int:
     repairing = None
     if call.repair:
         repairing = RepairRequest(
-            frozenset(call.allow), call.dry_run, call.undo, call.no_undo, copies=bool(call.output)
+            frozenset(call.allow), call.dry_run, call.undo, call.no_undo, copies=bool(call.output), allow_every=call.yes
         )
-    printer = _Printer(json=call.json, dry_run=call.dry_run, everything=call.everything)
+    printer = _Printer(json=call.json, dry_run=call.dry_run, everything=call.everything, quiet=call.quiet)
     by_content = call.zones == "content"
     try:
         outcomes = check_paths(
@@ -127,10 +131,11 @@ def _copies(paths: Sequence[str], images: Sequence[str], mapfiles: Sequence[str]
 class _Printer:
     """Shows outcomes as they come: text at once, one JSON document at the end."""
 
-    def __init__(self, *, json: bool, dry_run: bool, everything: bool) -> None:
+    def __init__(self, *, json: bool, dry_run: bool, everything: bool, quiet: bool = False) -> None:
         self._json = json
         self._dry_run = dry_run
         self._everything = everything
+        self._quiet = quiet
 
     def announce(self, outcome: Outcome) -> None:
         """The plan, before the first write."""
@@ -150,6 +155,7 @@ class _Printer:
 
     def print(self, outcomes: Iterable[Outcome]) -> FsckStatus:
         """Show every outcome; the exit statuses are OR-ed."""
+        from zoned_tools.formats.contract import Verdict
         from zoned_tools.report.check import check_document, outcome_lines
         from zoned_tools.report.stream import write_lines
 
@@ -161,7 +167,7 @@ class _Printer:
                 complain(outcome.error)
             if self._json:
                 kept.append(outcome)
-            elif outcome.error is None:
+            elif outcome.error is None and not (self._quiet and outcome.verdict is Verdict.CLEAN):
                 write_lines(outcome_lines(outcome, everything=self._everything))
         if self._json:
             print_json(check_document(kept, changed=any(outcome.changed for outcome in kept)))

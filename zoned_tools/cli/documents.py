@@ -87,6 +87,11 @@ def want() -> None:
     _document.wanted = True
 
 
+def is_wanted() -> bool:
+    """Whether the command line asks for a document."""
+    return _document.wanted
+
+
 def expect(schema: str) -> None:
     """Name the document that the running command prints, as :func:`prints` does."""
     _document.schema = schema

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
@@ -46,6 +46,7 @@ class LazyGroup(TyperGroup):
             no_args_is_help=True,
         )
         self.registry = registry
+        self.commands = cast("dict[str, Any]", dict.fromkeys(registry))  # names, for suggestions
 
     def list_commands(self, ctx: object) -> list[str]:
         del ctx  # click's own

@@ -42,6 +42,9 @@ LayoutName: TypeAlias = Annotated[
     typer.Option("--layout", metavar="NAME", help="Take the layout for NAME instead of probing.", show_default=False),
 ]
 All: TypeAlias = Annotated[bool, typer.Option("--all", help="Print every finding, not the first of each kind.")]
+AllFindings: TypeAlias = Annotated[
+    bool, typer.Option("--all", "-v", help="Print every finding, not the first of each kind.")
+]
 Allow: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(

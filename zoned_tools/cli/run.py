@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import warnings
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ INTERRUPTED = 130
 
 DEBUG = "ZONED_TOOLS_DEBUG"
 """Environment variable that lets a traceback through."""
+
+_NUMBERS = re.compile(r"is not a valid (?:int(?:eger)?|float)(?: range)?")
+"""What click says of words that are no numbers."""
 
 _SAID: set[str] = set()
 """Warnings about installed layouts that this process has printed."""
@@ -77,7 +81,7 @@ def run(program: str, arguments: Sequence[str]) -> int:
 def _run(program: str, arguments: Sequence[str]) -> int:
     try:
         command = cast("Callable[[], _Command]", load(PROGRAMS[program]))()
-        result = command.main(args=list(arguments), prog_name=program, standalone_mode=False)
+        result = command.main(args=_spelt_out(program, arguments), prog_name=program, standalone_mode=False)
         sys.stdout.flush()
         return int(result or 0)
     except ZonedError as error:
@@ -96,6 +100,13 @@ def _run(program: str, arguments: Sequence[str]) -> int:
         if os.environ.get(DEBUG) and _is_bug(error):
             raise
         return _failed(program, error)
+
+
+def _spelt_out(program: str, arguments: Sequence[str]) -> list[str]:
+    """``zoned help check`` is ``zoned check --help``."""
+    if not is_clone(program) and arguments[:1] == ["help"]:
+        return [*arguments[1:], "--help"]
+    return list(arguments)
 
 
 @contextmanager
@@ -125,6 +136,9 @@ def _warnings_as_lines(program: str) -> Iterator[None]:
 
 def _failed(program: str, error: Exception) -> int:
     """Say what went wrong that is no :class:`ZonedError`."""
+    if type(error).__name__ == "NoArgsIsHelpError" and not documents.is_wanted():
+        print(cast("_Formatted", error).format_message())  # a group by itself: its help, as it is
+        return int(FsckStatus.USAGE)
     text = _usage_text(error)
     told = _told(error) if text is None else _usage_error(program, text, error)
     _complain(told.render(program))
@@ -164,7 +178,10 @@ def _usage_text(error: Exception) -> str | None:
 
     if not isinstance(error, typer.TyperException):
         return None
-    return " ".join(cast("_Formatted", error).format_message().split())
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return "no command is named"
+    text = " ".join(cast("_Formatted", error).format_message().split())
+    return _NUMBERS.sub("is not a number", text)
 
 
 def _reader_gone(program: str) -> int:

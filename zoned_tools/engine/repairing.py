@@ -42,6 +42,7 @@ class RepairRequest:
 
     Attributes:
         allow: codes that the user agreed to, with or without a layout's name.
+        allow_every: the user agreed to all of them.
         dry_run: stop when the plan is made.
         undo: file for what is overwritten, by default one in the state directory.
         no_undo: save nothing.
@@ -53,6 +54,7 @@ class RepairRequest:
     undo: str | None = None
     no_undo: bool = False
     copies: bool = False
+    allow_every: bool = False
 
 
 def plan_repair(evidence: Evidence, consents: Consents) -> RepairPlan:
@@ -102,6 +104,8 @@ def repair_target(
     layout = registry.of(target)
     options = request.options(layout)
     consents = consents_of(layout, repair.allow, options)
+    if repair.allow_every:
+        consents = Consents(frozenset(layout.rules()), options.settings)
     before, stop = gather(target, options)
     checked(before, stop)
     plan = hold_back(target, layout.plan_repair(before, consents), consents)

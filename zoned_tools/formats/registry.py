@@ -14,6 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from zoned_tools.errors import UsageError
+from zoned_tools.text import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,8 @@ def get(name: str) -> AnyLayout:
     if name in installed.layouts:
         return installed.layouts[name]
     installed.refuse_passed_over(name)
-    raise UsageError(f"there is no layout '{name}'", hint=f"one of {', '.join(names())}")
+    hint = nearest(name, names()) or f"one of {', '.join(names())}"
+    raise UsageError(f"there is no layout '{name}'", hint=hint)
 
 
 def of(target: Target) -> AnyLayout:

@@ -19,11 +19,16 @@ CONSENT_TEXTS = {
 
 
 def rules_of(layouts: Iterable[AnyLayout], finding: str | None) -> dict[str, Rule]:
-    """Id to rule: all of them, or those that ``finding`` names with or without a layout."""
+    """Id to rule: all of them, those that ``finding`` names with or without a layout, or else begins the names of."""
     rows = {f"{layout.name}.{code}": rule for layout in layouts for code, rule in layout.rules().items()}
     if finding is None:
         return rows
-    return {name: rule for name, rule in rows.items() if finding in (name, name.split(".", 1)[1])}
+    named = {name: rule for name, rule in rows.items() if finding in (name, name.split(".", 1)[1])}
+    return named or {name: rule for name, rule in rows.items() if _begins(name, finding)}
+
+
+def _begins(name: str, words: str) -> bool:
+    return name.startswith(words) or name.split(".", 1)[1].startswith(words)
 
 
 def list_lines(rules: Mapping[str, Rule]) -> Iterator[str]:

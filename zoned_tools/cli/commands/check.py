@@ -8,7 +8,7 @@ import typer
 
 from zoned_tools.cli.documents import prints
 from zoned_tools.cli.options import (
-    All,
+    AllFindings,
     Allow,
     DevicePaths,
     DryRun,
@@ -30,6 +30,14 @@ from zoned_tools.formats.shared.settings import Journey
 def check(
     devices: DevicePaths,
     repair: Annotated[bool, typer.Option("--repair", help="Plan a repair of what is found, and carry it out.")] = False,
+    automatic: Annotated[
+        bool,
+        typer.Option("-a", "-p", help="As --repair: what is certain is repaired without asking, as fsck(8) says it."),
+    ] = False,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", "-y", help="As --repair, agreeing to every repair that guesses or loses."),
+    ] = False,
     dry_run: DryRun = False,
     undo: Undo = None,
     no_undo: NoUndo = False,
@@ -50,7 +58,8 @@ def check(
         bool,
         typer.Option("--diff-sets", help="Tell which chunks and blocks each metadata set would give (dm-zoned)."),
     ] = False,
-    everything: All = False,
+    everything: AllFindings = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing about targets that are clean.")] = False,
     allow: Allow = None,
     settings: Settings = None,
     start: Start = None,
@@ -64,7 +73,9 @@ def check(
     return run_check(
         CheckCall(
             devices=devices,
-            repair=repair,
+            repair=repair or automatic or yes,
+            yes=yes,
+            quiet=quiet,
             dry_run=dry_run,
             undo=undo,
             no_undo=no_undo,

@@ -10,6 +10,7 @@ from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.options import Json
 from zoned_tools.errors import UsageError
 from zoned_tools.report.stream import write_lines
+from zoned_tools.text import nearest
 
 
 @prints("explain")
@@ -17,7 +18,9 @@ def explain(
     finding: Annotated[
         str | None,
         typer.Argument(
-            metavar="CODE", help="Finding, as dm-zoned.sb-bad-crc; without one, list them all.", show_default=False
+            metavar="CODE",
+            help="Finding, as dm-zoned.sb-bad-crc, or how several begin (dm-zoned); without one, list them all.",
+            show_default=False,
         ),
     ] = None,
     json: Json = False,
@@ -34,8 +37,12 @@ def explain(
     if finding is None or not chosen:
         chosen.update(rules_of(registry.strangers(), finding))
     if not chosen:
-        raise UsageError(f"there is no finding '{finding}'", hint="zoned explain lists them all")
+        known = rules_of(registry.ours(), None)
+        codes = {*known, *(name.split(".", 1)[1] for name in known)}
+        hint = nearest(finding or "", codes) or "zoned explain lists them all"
+        raise UsageError(f"there is no finding '{finding}'", hint=hint)
     if json:
         print_json(explain_document(chosen))
     else:
-        write_lines(list_lines(chosen) if finding is None else explain_lines(chosen))
+        whole = any(finding in (name, name.split(".", 1)[1]) for name in chosen)
+        write_lines(explain_lines(chosen) if whole else list_lines(chosen))

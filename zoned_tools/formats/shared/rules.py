@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from zoned_tools.errors import UsageError
 from zoned_tools.formats.shared.columns import Rows, Words
 from zoned_tools.formats.shared.findings import FindingGroup, Severity
+from zoned_tools.text import nearest
 
 if TYPE_CHECKING:
     from zoned_tools.formats.shared.columns import Column
@@ -214,5 +215,6 @@ class Rules(Mapping[str, Rule]):
         codes = frozenset(word.removeprefix(f"{self.layout}.") for word in wanted)
         unknown = sorted(codes.difference(self._table))
         if unknown:
-            raise UsageError(f"{self.layout} has no finding '{unknown[0]}'", hint="zoned explain lists them")
+            hint = nearest(unknown[0], self._table) or f"zoned explain {self.layout} lists them"
+            raise UsageError(f"{self.layout} has no finding '{unknown[0]}'", hint=hint)
         return codes

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from zoned_tools.errors import UsageError
+from zoned_tools.text import nearest
 
 
 class Journey(StrEnum):
@@ -205,7 +206,8 @@ def parse_settings(layout: str, declared: Iterable[Setting], given: Mapping[str,
     values: dict[str, str] = {}
     for name, value in given.items():
         if name not in spellings:
-            hint = f"its settings: {', '.join(sorted(known))}" if known else "it has none"
+            listed = f"its settings: {', '.join(sorted(known))}" if known else "it has none"
+            hint = nearest(name, known) or listed
             raise UsageError(f"{layout} has no setting '{name}' for {' and '.join(journeys)}", hint=hint)
         setting = spellings[name]
         values[setting.name] = setting.normalise(value)
