@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,7 @@ from zoned_tools.device.importing import copy_drive
 from zoned_tools.device.mapfile import mapfile_content, parse_mapfile, read_mapfile
 from zoned_tools.device.overlay import Overlay
 from zoned_tools.device.partition import PartitionView
-from zoned_tools.device.zones import ZoneCondition
+from zoned_tools.device.zones import ZoneCondition, shown_rows
 from zoned_tools.errors import DeviceError, DeviceWarning, RefusedError
 
 if TYPE_CHECKING:
@@ -248,3 +249,44 @@ def test_a_read_only_zone_shows_its_capacity(image: str) -> None:
     set_zone(image, 3, condition=ZoneCondition.READ_ONLY)
     with _warned(image) as drive:
         assert list(known_bad_areas(drive)) == [(3 * MIB, 4 * MIB, "?")]
+
+
+def test_a_map_file_of_many_lines_is_read_in_little_memory() -> None:
+    """Half a million lines that say little: what is kept of them is columns, and only what lies on the image."""
+    lines = [f"{at * 512} 512 {'+-'[at & 1]}" for at in range(500_000)]
+    raw = ("0 +\n" + "\n".join(lines) + "\n").encode()
+    tracemalloc.start()
+    try:
+        bad = parse_mapfile(raw, "disk.img.map", 4096)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert list(bad) == [(at, at + 512, "-") for at in (512, 1536, 2560, 3584)]
+    assert peak < 40 << 20
+
+
+@pytest.mark.parametrize("blank", ["\xa0", "\x85", "\x1c"])
+def test_words_are_parted_by_blanks_as_c_has_them(blank: str) -> None:
+    with pytest.raises(DeviceError, match="line 2 is not a block"):
+        parse_mapfile(f"0 +\n0{blank}4096 +\n".encode("latin-1"), "disk.img.map", 4096)
+
+
+def test_many_bad_areas_are_cut_at_write_pointers(tmp_path: Path) -> None:
+    """Areas all over sixteen zones, some empty, some partly written, some conventional."""
+    image = tmp_path / "disk.img"
+    geometry, table = new_drive(model="host-managed", size_bytes=16 * MIB, zone_bytes=MIB, nr_conventional=2)
+    for zone in range(2, 16, 3):
+        table["condition"][zone] = ZoneCondition.CLOSED
+        table["wp_sector"][zone] = table["start_sector"][zone] + 104 * zone
+    create_image(str(image), geometry, table)
+    lines = [f"{at * 512} 512 {'+-?*/'[at % 5]}" for at in range(16 * MIB // 512)]
+    image.with_name("disk.img.map").write_text("0 +\n" + "\n".join(lines) + "\n")
+    with open_image(str(image), mapfile=f"{image}.map") as drive:
+        found = list(known_bad_areas(drive))
+    wanted = [
+        (at, at + 512, "+-?*/"[at // 512 % 5])
+        for start, end in shown_rows(table, 16 * MIB).tolist()
+        for at in range(start, end, 512)
+        if at // 512 % 5
+    ]
+    assert found == wanted

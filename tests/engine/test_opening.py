@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import Program
 from zoned_tools.engine.opening import opened_targets
 from zoned_tools.formats.dm_zoned.layout import BLOCK_BYTES, SuperBlock
 
@@ -50,3 +51,12 @@ def test_a_member_with_damaged_super_block_joins_the_others(triple: list[str]) -
     with open(triple[2], "r+b") as raw:
         raw.write(bytes(BLOCK_BYTES))
     assert grouped(triple) == [tuple(triple)]
+
+
+def test_a_first_block_that_was_not_rescued_is_said(tmp_path: Path, zoned: Program) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(1 << 20))
+    Path(f"{image}.map").write_text(f"0 +\n0 512 -\n512 {(1 << 20) - 512} +\n")
+    result = zoned("check", image)
+    assert result.status == 8
+    assert "no layout is recognised, its first block cannot be read (--layout NAME forces one)" in result.err

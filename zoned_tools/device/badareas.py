@@ -49,18 +49,20 @@ class BadAreas:
     @classmethod
     def of(cls, rows: Iterable[tuple[int, int, str]]) -> BadAreas:
         """From ``(start, end, letter)`` rows, ascending; ranges that touch and have one letter are joined."""
-        joined: list[tuple[int, int, str]] = []
-        for start, end, letter in rows:
-            if start >= end:
-                continue
-            if joined and joined[-1][1] == start and joined[-1][2] == letter:
-                joined[-1] = (joined[-1][0], end, letter)
-            else:
-                joined.append((start, end, letter))
-        if not joined:
+        columns = list(zip(*rows, strict=True)) or [(), (), ()]
+        letters = np.array([ord(letter) for letter in columns[2]], np.int64)
+        return cls.of_columns(np.array(columns[0], np.int64), np.array(columns[1], np.int64), letters)
+
+    @classmethod
+    def of_columns(cls, starts: IntArray, ends: IntArray, status: IntArray) -> BadAreas:
+        """The same from columns, as the attributes have them but for empty ranges, and such that can be joined."""
+        some = starts < ends
+        starts, ends, status = starts[some], ends[some], status[some]
+        if not len(starts):
             return cls()
-        starts, ends, letters = zip(*joined, strict=True)
-        return cls(np.array(starts, np.int64), np.array(ends, np.int64), np.array([ord(c) for c in letters], np.int64))
+        begins = np.append(True, (starts[1:] != ends[:-1]) | (status[1:] != status[:-1]))
+        first = np.flatnonzero(begins)
+        return cls(starts[first], ends[np.append(first[1:], len(starts)) - 1], status[first])
 
     def __len__(self) -> int:
         return len(self.starts)

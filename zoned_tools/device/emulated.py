@@ -15,6 +15,7 @@ from zoned_tools.device.badareas import BadAreas, KnowsBadAreas, read_around
 from zoned_tools.device.base import Buffer, Geometry, ZoneOperation, check_range, check_zones
 from zoned_tools.device.failstop import FailStop, SyncError
 from zoned_tools.device.machine import DriveFamily, ZoneMachine
+from zoned_tools.device.runs import intersections
 from zoned_tools.device.zones import (
     ACTIVE_CONDITIONS,
     SECTOR_BYTES,
@@ -183,13 +184,11 @@ class EmulatedDrive(FailStop):
         bad = self._bad_in_store(offset_bytes, length_bytes)
         if self._all_conventional or not len(bad):
             return bad
-        table, size = self.machine.table, self.geometry.zone_bytes
-        rows: list[tuple[int, int, str]] = []
-        for start, end, letter in bad:
-            zone = self.geometry.zone_of(start)
-            shown = shown_rows(table[zone : -(-end // size)], end)
-            rows += [(max(low, start), min(high, end), letter) for low, high in shown.tolist()]
-        return BadAreas.of(rows)
+        size = self.geometry.zone_bytes
+        table = self.machine.table[int(bad.starts[0]) // size : -(-int(bad.ends[-1]) // size)]
+        rows = np.stack((bad.starts, bad.ends), axis=1)
+        pieces, row = intersections(rows, shown_rows(table, self.geometry.size_bytes))
+        return BadAreas.of_columns(pieces[:, 0], pieces[:, 1], bad.status[row])
 
     @property
     def missing_bytes(self) -> int:

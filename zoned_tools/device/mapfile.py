@@ -8,9 +8,13 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from array import array
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from io import BytesIO
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from zoned_tools.device.badareas import FINISHED, NON_TRIED, STATUSES, BadAreas
 from zoned_tools.device.files import open_regular
@@ -104,7 +108,7 @@ def map_of_image(path: str, real: str, mapfile: str | None, size_bytes: int, use
             raise
         warn_device(f"{path}: {name} is not used: {error.message}")
         return Rescued()
-    bad, end = _unreadable(rows, size_bytes), rows[-1][1]
+    bad, end = _unreadable(rows, size_bytes), rows.end
     if use is Use.MEND:
         return Rescued(bad, real + MAPFILE_SUFFIX, end)
     if use is Use.WRITE:
@@ -128,44 +132,68 @@ def parse_mapfile(raw: bytes, path: str, size_bytes: int) -> BadAreas:
     return _unreadable(_parse_rows(raw, path), size_bytes)
 
 
-def _unreadable(rows: list[tuple[int, int, str]], size_bytes: int) -> BadAreas:
+@dataclass(slots=True)
+class _Rows:
+    """Contiguous blocks from byte 0 on, as columns: real files have millions of lines.
+
+    Attributes:
+        ends: of each block, where the next one begins.
+        letters: its status, as the letter's byte.
+    """
+
+    ends: array[int] = field(default_factory=lambda: array("q"))
+    letters: bytearray = field(default_factory=bytearray)
+
+    @property
+    def end(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def add(self, end: int, letter: str) -> None:
+        self.ends.append(end)
+        self.letters += letter.encode()
+
+
+def _unreadable(rows: _Rows, size_bytes: int) -> BadAreas:
     """What is not finished of an image; behind the last row nothing was tried."""
-    end = rows[-1][1]
-    bad = (row for row in (*rows, (end, max(size_bytes, end), NON_TRIED)) if row[2] != FINISHED)
-    return BadAreas.of(bad).within(0, size_bytes)
+    rows.add(max(size_bytes, rows.end), NON_TRIED)
+    ends = np.array(rows.ends, np.int64)
+    starts = np.append(0, ends[:-1])
+    letters = np.frombuffer(bytes(rows.letters), np.uint8).astype(np.int64)
+    bad = (letters != ord(FINISHED)) & (starts < size_bytes)
+    return BadAreas.of_columns(starts[bad], ends[bad], letters[bad]).within(0, size_bytes)
 
 
-def _parse_rows(raw: bytes, path: str) -> list[tuple[int, int, str]]:
-    """Contiguous rows from byte 0 on to the end of the last block."""
-    rows: list[tuple[int, int, str]] = []
-    at: int | None = None
+def _parse_rows(raw: bytes, path: str) -> _Rows:
+    """The blocks of a map file, with what lies before the first one."""
+    rows = _Rows()
+    has_status = has_block = False
     for number, words in _lines(raw):
-        if at is None:
+        if not has_status:
             if len(words) < 2 or _number(words[0]) is None or words[1] not in _CURRENT_STATUSES or len(words[1]) != 1:
                 raise DeviceError(f"line {number} is not the status line of a map file", device=path)
-            at = 0
+            has_status = True
             continue
         start, length = (_number(word) for word in [*words, "", ""][:2])
         letter = words[2] if len(words) > 2 else ""
         if start is None or length is None or len(letter) != 1 or letter not in STATUSES or start + length >= _MOST:
             raise DeviceError(f"line {number} is not a block of a map file", device=path)
-        if start != at and rows:
+        if has_block and start != rows.end:
             raise DeviceError(f"line {number}: the blocks are not contiguous", device=path)
-        if not rows and start:
-            rows.append((0, start, NON_TRIED))
-        rows.append((start, start + length, letter))
-        at = start + length
-    if not rows:
+        if not has_block:
+            rows.add(start, NON_TRIED)
+        rows.add(start + length, letter)
+        has_block = True
+    if not has_block:
         raise DeviceError("not a map file: it has no block", device=path)
     return rows
 
 
 def _lines(raw: bytes) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and words of what is neither blank nor a comment."""
-    for number, line in enumerate(raw.decode("latin-1").split("\n"), 1):
+    for number, line in enumerate(BytesIO(raw), 1):
         words = line.split()
-        if words and not words[0].startswith("#"):
-            yield number, words
+        if words and not words[0].startswith(b"#"):
+            yield number, [word.decode("latin-1") for word in words[:3]]
 
 
 def _number(word: str) -> int | None:

@@ -44,3 +44,22 @@ def value_runs(values: npt.NDArray[np.generic]) -> IntArray:
     starts = np.concatenate((np.zeros(1, np.int64), np.flatnonzero(values[1:] != values[:-1]) + 1))
     rows: IntArray = np.stack((starts, np.append(starts[1:], len(values))), axis=1)
     return rows
+
+
+def intersections(rows: IntArray, others: IntArray) -> tuple[IntArray, IntArray]:
+    """Where ascending ``rows`` meet ``others``: both ``(start, end)``, shapes (n, 2) and (m, 2).
+
+    ``others`` do not overlap, ``rows`` may.
+
+    Returns:
+        the pieces, shape (k, 2), in the order of ``rows``; and the row of each, shape (k,).
+    """
+    first = np.searchsorted(others[:, 1], rows[:, 0], side="right")
+    last = np.searchsorted(others[:, 0], rows[:, 1], side="left")
+    counts = np.maximum(last - first, 0)
+    row = np.repeat(np.arange(len(rows)), counts)
+    other = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
+    pieces: IntArray = np.stack(
+        (np.maximum(others[other, 0], rows[row, 0]), np.minimum(others[other, 1], rows[row, 1])), axis=1
+    )
+    return pieces, row

@@ -14,6 +14,7 @@ import numpy as np
 
 from zoned_tools.device.badareas import FINISHED, NON_TRIED, covering
 from zoned_tools.device.partition import start_of_view
+from zoned_tools.device.runs import intersections
 from zoned_tools.device.zones import shown_rows
 from zoned_tools.engine.logical import opened_logical
 from zoned_tools.engine.rehearsing import PLACE_BITS, look_up_in
@@ -85,26 +86,12 @@ def _shown(device: Device) -> IntArray:
 def _finished(device: Device, parts: Sequence[IntArray]) -> IntArray:
     """Rows of the whole drive: cut at write pointers, ascending, overlapping and touching ones joined."""
     rows = np.concatenate([np.zeros((0, 2), np.int64), *parts])
-    rows = _below_wp(device, rows[np.lexsort((rows[:, 1], rows[:, 0]))])
+    rows, _ = intersections(rows[np.lexsort((rows[:, 1], rows[:, 0]))], _shown(device))
     if len(rows):
         reach = np.maximum.accumulate(rows[:, 1])
         first = np.flatnonzero(np.append(True, rows[1:, 0] > reach[:-1]))
         rows = np.stack((rows[first, 0], np.append(reach[first[1:] - 1], reach[-1])), axis=1)
     return rows + start_of_view(device)
-
-
-def _below_wp(device: Device, rows: IntArray) -> IntArray:
-    """The parts of ascending rows that are in front of the write pointer of their zone."""
-    written = _shown(device)
-    first = np.searchsorted(written[:, 1], rows[:, 0], side="right")
-    last = np.searchsorted(written[:, 0], rows[:, 1], side="left")
-    counts = np.maximum(last - first, 0)
-    row = np.repeat(np.arange(len(rows)), counts)
-    zone = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
-    pieces: IntArray = np.stack(
-        (np.maximum(written[zone, 0], rows[row, 0]), np.minimum(written[zone, 1], rows[row, 1])), axis=1
-    )
-    return pieces
 
 
 def domain_rows(ranges: IntArray, size_bytes: int) -> Iterator[tuple[int, int, str]]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from zoned_tools.device.base import Device
 
 SECTOR_BYTES = 512
+_FIRST_BYTES = 4096
 
 
 class Failure(NamedTuple):
@@ -59,13 +60,16 @@ class Opened:
 
 def unrecognised(device: Device) -> MetadataError:
     """That no layout is on a device; what is there instead, where that is known."""
+    from zoned_tools.device.badareas import salvage_into
     from zoned_tools.device.identity import why_not_zoned
     from zoned_tools.device.signatures import recognise
 
     found = recognise(device)
     if found is None:
+        unread = salvage_into(device, 0, memoryview(bytearray(min(_FIRST_BYTES, device.geometry.size_bytes))))
+        why = ", its first block cannot be read" if len(unread) else ""
         hint = why_not_zoned(device.path) or "--layout NAME forces one"
-        return MetadataError("no layout is recognised", device=device.path, hint=hint)
+        return MetadataError(f"no layout is recognised{why}", device=device.path, hint=hint)
     advice = found.advice.format(path=shlex.quote(device.path))
     return MetadataError(f"{found.what}, and no layout of zoned drives", device=device.path, hint=advice)
 
