@@ -199,6 +199,7 @@ def _btrfs() -> Iterator[Sample]:
             ("?btrfs.latest/1", "zoned btrfs supers --latest disk.img"),
             ("?btrfs.zones/1", "zoned btrfs zones disk.img"),
             ("?map/1", "zoned map --zone 4 disk.img"),
+            ("?export/1", "zoned export disk.img -o copy.img --quiet"),
             ("?btrfs.ls/1", "zoned btrfs ls -R / disk.img"),
             ("?btrfs.extents/1", "zoned btrfs extents /d/big disk.img"),
             ("?btrfs.files/1", "zoned btrfs files --zone 4 --zone 7 disk.img"),

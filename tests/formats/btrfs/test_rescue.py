@@ -62,7 +62,7 @@ def use(device: Device) -> None:
 
 def repaired(device: DamagedDrive, evidence: BtrfsEvidence) -> BtrfsEvidence:
     plan = plan_repair(evidence, Consents())
-    assert [action.id for action in plan.actions if action.waits] == []
+    assert {action.id for action in plan.actions if action.waits} <= {"btrfs.zone-orphan"}
     apply_plan([device], plan.plan.steps)
     return check_device(device)
 
