@@ -32,11 +32,12 @@ from zoned_tools.formats.inplace_compress.compressors import Compressor
 from zoned_tools.formats.inplace_compress.entries import fill_extents, pack_entries
 from zoned_tools.formats.inplace_compress.extents import scan
 from zoned_tools.formats.inplace_compress.format import plan_volume
-from zoned_tools.formats.inplace_compress.import_ import open_source, plan_import
+from zoned_tools.formats.inplace_compress.import_ import plan_import
 from zoned_tools.formats.inplace_compress.mapper.copying import copy_volume
 from zoned_tools.formats.inplace_compress.mapper.open import open_mapper
 from zoned_tools.formats.inplace_compress.open import open_volume
 from zoned_tools.formats.inplace_compress.payload import spans
+from zoned_tools.formats.inplace_compress.source import open_source
 
 MB = 1e6
 

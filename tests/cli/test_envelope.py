@@ -86,6 +86,7 @@ OK: dict[tuple[str, ...], str] = {
     ("btrfs", "files"): "btrfs --zone 3",
     ("inplace-compress", "format"): "plain",
     ("inplace-compress", "import"): "content plain --force",
+    ("inplace-compress", "estimate"): "content",
     ("inplace-compress", "check"): "compressed",
     ("inplace-compress", "repair"): "compressed",
     ("inplace-compress", "stat"): "compressed",
@@ -185,6 +186,7 @@ def _hold(words: tuple[str, ...], result: Result, status: int) -> Any:
 NOT_OF_A_LAYOUT = {
     ("zdm", "report"): "zones of any drive",
     ("inplace-compress", "format"): "its blocks do not suit first",
+    ("inplace-compress", "estimate"): "whatever it holds is content",
 }
 
 

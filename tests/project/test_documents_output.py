@@ -214,6 +214,7 @@ def _btrfs() -> Iterator[Sample]:
 def _inplace_compress() -> Iterator[Sample]:
     own = (
         ("?inplace-compress.stat/1", "zoned inplace-compress stat disk.img"),
+        ("?inplace-compress.estimate/1", "zoned inplace-compress estimate disk.img --compressor lzo --sample 1MiB"),
         ("?check/1", "zoned inplace-compress check disk.img --deep --processes 1"),
         ("?export/1", "zoned export disk.img -o out.raw --quiet --skip-errors -j 1"),
     )
@@ -279,6 +280,8 @@ def _formats() -> Iterator[Sample]:
         ("inplace-compress.format/1", f"{every} format disk.img"),
         ("inplace-compress.import/1", f"{every} import raw disk.img --force --quiet"),
         ("inplace-compress.stat/1", f"{every} stat disk.img"),
+        ("inplace-compress.estimate/1", f"{every} estimate disk.img"),
+        ("inplace-compress.estimate/1", f"{every} estimate raw --sample 0"),
     )
     yield Sample("inplace-compress", made, compress)
 

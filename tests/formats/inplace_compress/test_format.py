@@ -17,7 +17,8 @@ from zoned_tools.formats.contract import Journey
 from zoned_tools.formats.inplace_compress import LAYOUT
 from zoned_tools.formats.inplace_compress.compressors import Compressor
 from zoned_tools.formats.inplace_compress.format import plan_format, plan_volume
-from zoned_tools.formats.inplace_compress.import_ import open_source, plan_import
+from zoned_tools.formats.inplace_compress.import_ import plan_import
+from zoned_tools.formats.inplace_compress.source import open_source
 
 
 def test_devices_and_sources_that_cannot_be_used(tmp_path: Path) -> None:

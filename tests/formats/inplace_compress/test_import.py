@@ -25,10 +25,11 @@ from zoned_tools.device.plan import apply_plan
 from zoned_tools.errors import DeviceError
 from zoned_tools.formats.inplace_compress import import_
 from zoned_tools.formats.inplace_compress.compressors import Compressor
-from zoned_tools.formats.inplace_compress.import_ import open_source, plan_import
+from zoned_tools.formats.inplace_compress.import_ import plan_import
 from zoned_tools.formats.inplace_compress.mapper.copying import copy_volume
 from zoned_tools.formats.inplace_compress.open import open_volume
 from zoned_tools.formats.inplace_compress.probe import probe
+from zoned_tools.formats.inplace_compress.source import open_source
 
 piece = st.one_of(
     st.tuples(st.sampled_from(["text:1", "rand:2", "mix:3:900", "zero"]), st.integers(1, 40)),

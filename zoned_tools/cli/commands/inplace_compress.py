@@ -161,7 +161,8 @@ def import_content(
     """Make a volume with the content of a raw file."""
     from zoned_tools.cli.changes import execute
     from zoned_tools.device.opening import open_device, refuse_twice
-    from zoned_tools.formats.inplace_compress.import_ import open_source, plan_import
+    from zoned_tools.formats.inplace_compress.import_ import plan_import
+    from zoned_tools.formats.inplace_compress.source import open_source
     from zoned_tools.formats.inplace_compress.workers import process_count
     from zoned_tools.report.documents.inplace_compress import compress_import_document, compress_table
     from zoned_tools.report.inplace_compress import import_line
@@ -189,6 +190,88 @@ def import_content(
         print_json(compress_import_document(device, source, wanted.compressor.label, result, made))
     else:
         _print_made([import_line(device, result)], made)
+    return 0
+
+
+def _sample_bytes(sample: str, size_bytes: int) -> int:
+    """How much ``--sample`` asks for: a size or a share; 0 for everything.
+
+    Raises:
+        UsageError: neither.
+    """
+    from zoned_tools.units import parse_size
+
+    if not sample.endswith("%"):
+        return parse_size(sample)
+    try:
+        share = float(sample[:-1])
+    except ValueError:
+        share = -1
+    if not 0 <= share <= 100:
+        raise UsageError(f"--sample {sample} is no share", hint="0% to 100%, or a size such as 256MiB")
+    return max(1, int(size_bytes * share / 100)) if share else 0
+
+
+@app.command("estimate")
+@prints("inplace-compress.estimate")
+def print_estimate(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="A file or block device, or a volume for its content.", show_default=False
+        ),
+    ],
+    sample: Annotated[
+        str,
+        typer.Option(
+            "--sample", metavar="SIZE|SHARE%", help="How much to compress, spread over all of it; 0 for everything."
+        ),
+    ] = "256MiB",
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Takes another sample.")] = 0,
+    compressor: Annotated[
+        list[str] | None,
+        typer.Option("--compressor", metavar="lzo|842", help="Only this; repeatable.", show_default=False),
+    ] = None,
+    window: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--window", metavar="2|32", help="Only this longest extent, in blocks; repeatable.", show_default=False
+        ),
+    ] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Make the very LZO streams of the kernel (slow).")] = False,
+    processes: Processes = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Tell what a volume with this content would store; writes nothing."""
+    from zoned_tools.formats.inplace_compress.compressors import compressor_by_name
+    from zoned_tools.formats.inplace_compress.encoding import Choice
+    from zoned_tools.formats.inplace_compress.estimate import estimate, opened_content
+    from zoned_tools.formats.inplace_compress.layout import WINDOWS
+    from zoned_tools.formats.inplace_compress.workers import process_count
+    from zoned_tools.report.documents.inplace_compress import compress_estimate_document
+    from zoned_tools.report.inplace_compress import estimate_lines
+    from zoned_tools.report.stream import write_lines
+
+    compressors = sorted({compressor_by_name(name) for name in compressor or ("lzo", "842")}, reverse=True)
+    choices = [Choice(one, blocks, exact) for one in compressors for blocks in sorted(set(window or WINDOWS))]
+    _sample_bytes(sample, 0)  # what cannot be meant is refused before anything is opened
+    with (
+        opened_content(source) as content,
+        progress_bar("estimate", content.size_bytes, quiet=quiet or json) as progress,
+    ):
+        found = estimate(
+            content,
+            choices,
+            sample_bytes=_sample_bytes(sample, content.size_bytes),
+            seed=seed,
+            processes=process_count(processes),
+            progress=progress,
+        )
+    if json:
+        print_json(compress_estimate_document(found))
+    else:
+        write_lines(estimate_lines(found))
     return 0
 
 

@@ -6,23 +6,19 @@ a volume with half of its content.
 
 from __future__ import annotations
 
-import os
-import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoned_tools.device.files import next_data
 from zoned_tools.device.plan import Flush, Stream
-from zoned_tools.errors import DeviceError, GeometryError, UsageError
+from zoned_tools.errors import GeometryError
 from zoned_tools.formats.inplace_compress import layout
-from zoned_tools.formats.inplace_compress.compressors import Compressor
+from zoned_tools.formats.inplace_compress.encoding import WORTHWHILE_BYTES, Choice, Part, encode_part
 from zoned_tools.formats.inplace_compress.entries import ALIGNED_BYTES, ALIGNED_ENTRIES, fill_extents, pack_entries
 from zoned_tools.formats.inplace_compress.format import plan_volume, volume_sizes
 from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, BLOCK_SECTORS, SECTOR_BYTES, SuperBlock
 from zoned_tools.formats.inplace_compress.open import Volume, volume_of
-from zoned_tools.formats.inplace_compress.payload import encode_extents
 from zoned_tools.formats.inplace_compress.workers import ordered, pool
 
 if TYPE_CHECKING:
@@ -30,81 +26,10 @@ if TYPE_CHECKING:
 
     from zoned_tools.device.base import Device
     from zoned_tools.device.plan import Plan
-
-PART_BLOCKS = 1024
-"""Blocks of the source that are read, compressed and written at a time; a multiple of every window."""
+    from zoned_tools.formats.inplace_compress.compressors import Compressor
+    from zoned_tools.formats.inplace_compress.source import Source
 
 _BITMAP_PART_ENTRIES = 1 << 20
-WORTHWHILE_BYTES = {Compressor.C842: 16 << 20, Compressor.LZO: 1 << 30}
-"""Source from which starting processes pays."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Raw content: a regular file or a block device.
-
-    Attributes:
-        path: its name.
-        size_bytes: its length; the last block is filled up with zeroes.
-    """
-
-    path: str
-    size_bytes: int
-
-    @property
-    def blocks(self) -> int:
-        return -(-self.size_bytes // BLOCK_BYTES)
-
-    def data_parts(self) -> Iterator[tuple[int, int]]:
-        """``(first block, blocks)`` of the parts that may hold anything, ascending."""
-        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            part_bytes = PART_BLOCKS * BLOCK_BYTES
-            at = 0
-            while at < self.size_bytes:
-                start = next_data(fd, at, self.size_bytes)
-                if start >= self.size_bytes:
-                    return
-                first = start // part_bytes * PART_BLOCKS
-                yield first, min(PART_BLOCKS, self.blocks - first)
-                at = (first + PART_BLOCKS) * BLOCK_BYTES
-        finally:
-            os.close(fd)
-
-
-def open_source(path: str) -> Source:
-    """Look at the content to import.
-
-    Raises:
-        DeviceError: it cannot be opened, or is neither a regular file nor a block device.
-        UsageError: it is empty.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            mode = os.fstat(fd).st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-                raise DeviceError("neither a regular file nor a block device", device=path)
-            size = os.lseek(fd, 0, os.SEEK_END)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise DeviceError.from_os_error(error, path, "cannot open") from None
-    if size == 0:
-        raise UsageError("nothing to import: it is empty", device=path)
-    return Source(path, size)
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Compressed extents of one part of the source: lists of one length."""
-
-    first_block: int
-    blocks: int
-    head: list[int]
-    length: list[int]
-    sectors: list[int]
-    payloads: list[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,47 +37,10 @@ class _Encoder:
     """Reads and compresses parts, here or in a worker process."""
 
     source: Source
-    compressor: Compressor
-    window_blocks: int
-    exact: bool
+    choice: Choice
 
-    def encode(self, part: tuple[int, int]) -> _Part:
-        first, blocks = part
-        content = self._read(first * BLOCK_BYTES, blocks * BLOCK_BYTES)
-        heads, lengths = _stored_runs(content, first, self.window_blocks)
-        pieces = [
-            content[(head - first) * BLOCK_BYTES : (head - first + length) * BLOCK_BYTES]
-            for head, length in zip(heads, lengths, strict=True)
-        ]
-        encoded = encode_extents(self.compressor, pieces, exact=self.exact)
-        sectors = [e.payload_sectors for e in encoded]
-        return _Part(first, blocks, heads, lengths, sectors, [e.data for e in encoded])
-
-    def _read(self, offset: int, length: int) -> bytes:
-        try:
-            fd = os.open(self.source.path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                content = b""
-                while len(content) < length and (more := os.pread(fd, length - len(content), offset + len(content))):
-                    content = content + more if content else more
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise DeviceError.from_os_error(error, self.source.path, f"cannot read at byte {offset}") from None
-        return content.ljust(length, b"\0")
-
-
-def _stored_runs(content: bytes, first_block: int, window: int) -> tuple[list[int], list[int]]:
-    """Heads and lengths of the extents to make: in each window from the first to the last block that is not zero."""
-    used = np.frombuffer(content, np.uint64).reshape(-1, BLOCK_BYTES // 8).any(axis=1)
-    blocks = np.flatnonzero(used) + first_block
-    if not len(blocks):
-        return [], []
-    number = blocks // window
-    begins = np.flatnonzero(np.diff(number, prepend=-1))
-    ends = np.append(begins[1:], len(blocks)) - 1
-    heads = blocks[begins]
-    return heads.tolist(), (blocks[ends] - heads + 1).tolist()
+    def encode(self, part: tuple[int, int]) -> Part:
+        return encode_part(self.source.read(*part), part[0], self.choice)
 
 
 @dataclass(slots=True)
@@ -167,7 +55,7 @@ class ImportResult:
     content_bytes: int = 0
     stored_bytes: int = 0
 
-    def add(self, part: _Part) -> None:
+    def add(self, part: Part) -> None:
         self.extents += len(part.head)
         self.raw_extents += sum(p == n * BLOCK_SECTORS for p, n in zip(part.sectors, part.length, strict=True))
         self.content_bytes += sum(part.length) * BLOCK_BYTES
@@ -184,7 +72,7 @@ class _BitmapWriter:
     lengths: list[int] = field(default_factory=list)
     sectors: list[int] = field(default_factory=list)
 
-    def add(self, part: _Part) -> None:
+    def add(self, part: Part) -> None:
         chunk = part.first_block // _BITMAP_PART_ENTRIES * _BITMAP_PART_ENTRIES
         if chunk != self.start:
             self.finish()
@@ -236,8 +124,7 @@ def plan_import(
         GeometryError: the device cannot carry the content.
         UsageError: a choice is impossible.
     """
-    if window_blocks not in layout.WINDOWS:
-        raise UsageError(f"a window of {window_blocks} blocks does not exist", hint="2 or 32")
+    choice = Choice(compressor, window_blocks, exact)
     meta_blocks, blocks = volume_sizes(device, start_bytes, data_blocks)
     if source.blocks > blocks:
         raise GeometryError(f"{source.size_bytes} bytes do not fit a volume of {blocks} blocks", device=device.path)
@@ -245,7 +132,7 @@ def plan_import(
     plan = plan_volume(device, compressor=compressor, start_bytes=start_bytes, data_blocks=blocks)
     volume = volume_of(device, start_bytes, super_block)
     result = ImportResult(meta_blocks, blocks, source.size_bytes)
-    encoder = _Encoder(source, compressor, window_blocks, exact)
+    encoder = _Encoder(source, choice)
 
     def run() -> None:
         bitmap = _BitmapWriter(volume)
@@ -263,16 +150,16 @@ def plan_import(
     return plan, result
 
 
-def _encoded(encoder: _Encoder, processes: int) -> Iterator[_Part]:
+def _encoded(encoder: _Encoder, processes: int) -> Iterator[Part]:
     parts = encoder.source.data_parts()
-    if processes == 1 or encoder.source.size_bytes < WORTHWHILE_BYTES[encoder.compressor]:
+    if processes == 1 or encoder.source.size_bytes < WORTHWHILE_BYTES[encoder.choice.compressor]:
         yield from map(encoder.encode, parts)
         return
     with pool(processes) as executor:
         yield from ordered(executor, encoder.encode, parts, 2 * processes)
 
 
-def _write_payloads(volume: Volume, part: _Part) -> None:
+def _write_payloads(volume: Volume, part: Part) -> None:
     base, write = volume.data_offset_bytes, volume.device.write
     for head, payload in zip(part.head, part.payloads, strict=True):
         write(base + head * BLOCK_BYTES, payload)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+from zoned_tools.formats.inplace_compress.estimate import EstimateRow
 from zoned_tools.formats.inplace_compress.stat import VolumeRow
 
 if TYPE_CHECKING:
@@ -96,3 +97,14 @@ class CompressStatDocument(VolumeRow):
 def compress_stat_document(device: str, facts: VolumeRow) -> CompressStatDocument:
     """How well a volume compresses."""
     return {"schema": "zoned.inplace-compress.stat/1", "device": device, **facts}
+
+
+class CompressEstimateDocument(EstimateRow):
+    """``zoned.inplace-compress.estimate/1``."""
+
+    schema: Literal["zoned.inplace-compress.estimate/1"]
+
+
+def compress_estimate_document(estimate: EstimateRow) -> CompressEstimateDocument:
+    """What a volume would store."""
+    return {"schema": "zoned.inplace-compress.estimate/1", **estimate}
