@@ -113,6 +113,12 @@ def _dm_zoned() -> Iterator[Sample]:
         ("dm-zoned.detach/1", "zoned dm-zoned detach cache.img disk.img"),
     )
     yield Sample("regrouped", made, lines, "dm-zoned")
+    saved = (made_by.vector("dm-zoned/hm64x1", "disk.img"), "zoned dump disk.img -o saved")
+    lines = (
+        ("restore/1", "zoned restore disk.img --input saved --dry-run"),
+        ("restore/1", "zoned restore disk.img --input saved"),
+    )
+    yield Sample("restored", saved, lines, "dm-zoned")
     made = (made_by.vector("dm-zoned/hm64x1", "fresh.img"), partial(made_by._empty_file, "raw", 3 << 20))
     lines = (("import/1", "zoned import raw fresh.img --dry-run"), ("import/1", "zoned import raw fresh.img"))
     yield Sample("filled", made, lines, "dm-zoned")
@@ -172,6 +178,7 @@ def _zonefs() -> Iterator[Sample]:
         ("?zonefs.statfs/1", "zoned zonefs stat -f disk.img"),
         ("?zonefs.put/1", "zoned zonefs put --pad --dry-run disk.img /seq/0 data"),
         ("?zonefs.put/1", "zoned zonefs put --pad --undo b.undo disk.img /seq/0 data"),
+        ("?zonefs.truncate/1", "zoned zonefs truncate --no-undo disk.img /seq/0 0"),
         ("?check/1", "zoned zonefs check disk.img"),
     )
     lines = (*_read("disk.img"), *_change("disk.img"), *own)
@@ -245,6 +252,8 @@ def _drives() -> Iterator[Sample]:
         ("image/1", "zoned image info a.img"),
         ("image.repair/1", "zoned image repair a.img --dry-run"),
         ("image.repair/1", "zoned image repair b.img"),
+        ("zone/1", "zoned zone finish b.img --zone 1"),
+        ("zone/1", "zoned zone reset b.img --all --dry-run"),
         ("list/1", "zoned list"),
         ("list/1", "zoned list --all"),
         ("probe/1", "zoned probe a.img none.img b.img"),
