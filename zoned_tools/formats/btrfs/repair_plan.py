@@ -157,10 +157,11 @@ class _DeviceRepair:
         return Good(self.survey.block(head), int(head["generation"]), int(head["offset_bytes"]), 0, readable=None)
 
     def _way_back(self) -> Good | None:
-        """What takes the place of super blocks whose roots cannot be read; None where no roots can be."""
+        """What takes the place of super blocks whose roots cannot be read; None where no roots can be, or the kernel
+        would refuse that one for its fields."""
         first = self.survey.mirror(0)
         good = None if first is None else choose_good(self.fs, self.index, first)
-        return good if good is not None and good.readable is not False else None
+        return good if good is not None and good.readable is not False and not good.is_refused else None
 
     def _go_back(self, given_up: int) -> bool:
         """Plan it for every mirror if the user agreed; returns whether."""
@@ -196,7 +197,7 @@ class _DeviceRepair:
         if agreed:
             for mirror in self.survey.mirrors:
                 chosen = choose_good(self.fs, self.index, mirror)
-                if chosen is not None and chosen.readable is not False:
+                if chosen is not None and chosen.readable is not False and not chosen.is_refused:
                     self.placements[mirror.number] = _Placement(mirror, chosen, always=True)
         return agreed
 
