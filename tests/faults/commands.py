@@ -283,6 +283,8 @@ def btrfs() -> Iterator[Command]:
     yield Command("btrfs rollback", (made,), f"zoned btrfs rollback --to-generation {generation} disk.img")
     torn_ring = vector("btrfs-zoned/pv01-torn-last")
     yield Command("btrfs check --repair", (torn_ring,), "zoned check --repair disk.img", success=(0, 1))
+    behind = vector("btrfs-zoned/g05-dup-reset2")
+    yield Command("btrfs check --repair of copies", (behind,), "zoned check --repair disk.img", success=(0, 1))
     output = "zoned check --repair disk.img --output copy.img"
     yield Command(
         "btrfs check --repair --output",
