@@ -465,6 +465,8 @@ complete -c zoned -n '__fish_seen_subcommand_from inplace-compress; and __fish_s
 complete -c zoned -n '__fish_seen_subcommand_from inplace-compress; and __fish_seen_subcommand_from import' -l exact -d 'Store the very LZO streams of the kernel (slow).'
 complete -c zoned -n '__fish_seen_subcommand_from inplace-compress; and __fish_seen_subcommand_from import' -l processes -s j -r -d 'Processes to use, 0 for all cores.'
 complete -c zoned -n '__fish_seen_subcommand_from inplace-compress; and __fish_seen_subcommand_from import' -l force -s f -d 'Overwrite existing content.'
+complete -c zoned -n '__fish_seen_subcommand_from inplace-compress; and __fish_seen_subcommand_from import' -l verify -d 'Read back what was imported, and compare.'
+complete -c zoned -n '__fish_seen_subcommand_from inplace-compress; and __fish_seen_subcommand_from import' -l dry-run -s n -d 'Print what would be written, and change nothing.'
 complete -c zoned -n '__fish_seen_subcommand_from inplace-compress; and __fish_seen_subcommand_from import' -l undo -r -d 'Save what is overwritten to FILE (default: a new file in the state directory), for zoned undo.'
 complete -c zoned -n '__fish_seen_subcommand_from inplace-compress; and __fish_seen_subcommand_from import' -l no-undo -d 'Save nothing of what is overwritten.'
 complete -c zoned -n '__fish_seen_subcommand_from inplace-compress; and __fish_seen_subcommand_from import' -l json -d 'Print one JSON document.'

@@ -29,6 +29,7 @@ from zoned_tools.engine.output import open_output
 from zoned_tools.formats.contract import Settings, Target
 from zoned_tools.formats.inplace_compress import c842, layout, lzo
 from zoned_tools.formats.inplace_compress.compressors import Compressor
+from zoned_tools.formats.inplace_compress.encoding import Choice
 from zoned_tools.formats.inplace_compress.entries import fill_extents, pack_entries
 from zoned_tools.formats.inplace_compress.extents import scan
 from zoned_tools.formats.inplace_compress.format import plan_volume
@@ -130,8 +131,7 @@ def volumes(folder: Path, mib: int, window: int) -> dict[str, object]:
             plan, _ = plan_import(
                 device,
                 open_source(str(source)),
-                compressor=Compressor.LZO,
-                window_blocks=window,
+                Choice(Compressor.LZO, window),
                 data_blocks=len(raw) // layout.BLOCK_BYTES,
                 processes=processes,
             )

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from zoned_tools.device.base import Device
 
+_NUMBER_DIGITS = 8
+"""A device's major and minor number have fewer."""
+
 
 def open_device(
     path: str,
@@ -86,6 +89,26 @@ def mapfile_of_each(paths: Sequence[str], mapfiles: Sequence[str]) -> Sequence[s
     return mapfiles or [None] * len(paths)
 
 
+def _node(path: str) -> tuple[int, ...] | None:
+    """What a drive is whatever name it has; None for what is not there."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return (status.st_rdev,) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino)
+
+
+def is_same_drive(name: str, path: str) -> bool:
+    """Whether a path, or ``MAJOR:MINOR`` of a block device, names the drive ``path``; one name is one drive."""
+    if name == path:
+        return True
+    major, colon, minor = name.partition(":")
+    if colon and major.isdecimal() and minor.isdecimal() and max(len(major), len(minor)) < _NUMBER_DIGITS:
+        return _node(path) == (os.makedev(int(major), int(minor)),)
+    node = _node(name)
+    return node is not None and node == _node(path)
+
+
 def refuse_twice(paths: Iterable[str]) -> None:
     """Refuse a drive that is named twice, be it through links or another node; what is missing is told when opened.
 
@@ -94,11 +117,9 @@ def refuse_twice(paths: Iterable[str]) -> None:
     """
     names: dict[tuple[int, ...], str] = {}
     for path in paths:
-        try:
-            status = os.stat(path)
-        except (OSError, ValueError):
+        drive = _node(path)
+        if drive is None:
             continue
-        drive = (status.st_rdev,) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino)
         if drive in names:
             hint = "" if names[drive] == path else f"also as {names[drive]}"
             raise UsageError("named twice", device=path, hint=hint)

@@ -21,10 +21,12 @@ def format_line(device: str, data_blocks: int, compressor: str) -> str:
     return f"{device}: {data_blocks} blocks of 4096 bytes, {compressor}"
 
 
-def import_line(device: str, result: ImportResult) -> str:
-    """A volume made from raw content."""
+def import_line(device: str, result: ImportResult, *, dry_run: bool = False, verified: bool = False) -> str:
+    """A volume made from raw content, or what it would be."""
     share = f", {100 * result.stored_bytes / result.content_bytes:.1f} %" if result.content_bytes else ""
-    return f"{device}: {result.content_bytes} bytes in {result.extents} extents, {result.stored_bytes} stored{share}"
+    stored = f"{result.stored_bytes} {'would be stored' if dry_run else 'stored'}{share}"
+    end = ", read back" if verified else ""
+    return f"{device}: {result.content_bytes} bytes in {result.extents} extents, {stored}{end}"
 
 
 def table_line(table: CompressTable) -> str:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.formats.inplace_compress.images import content, corrupt_bytes, image_bytes
+from tests.formats.inplace_compress.images import content, corrupt_bytes, image_bytes, mapper_of
 from tests.programs import Program
+from zoned_tools.cli.commands import inplace_compress
+from zoned_tools.device.opening import open_device
+from zoned_tools.formats.inplace_compress import encoding
+from zoned_tools.formats.inplace_compress.compressors import Compressor
 from zoned_tools.formats.inplace_compress.table import ACTIVATION_WARNING
 
 
@@ -27,6 +32,7 @@ def test_from_format_to_export(zoned: Program, image: Path, tmp_path: Path, comp
         "exit_status": 0, "errors": [],
         "schema": "zoned.inplace-compress.format/1", "dry_run": False, "device": str(image), "compressor": compressor,
         "meta_blocks": 1, "data_blocks": 1022, "table": line, "warning": ACTIVATION_WARNING,
+        "exit_status": 0, "errors": [],
     }  # fmt: skip
     assert zoned("table", image).out.strip() == line
     raw, out = tmp_path / "raw", tmp_path / "out"
@@ -311,3 +317,116 @@ def test_a_name_that_no_table_line_can_carry(zoned: Program, tmp_path: Path) -> 
     assert zoned("table", path).status == 16
     refused = zoned("inplace-compress", "format", path, "--force", "--table", "")
     assert (refused.status, "has no arguments" in refused.err) == (16, True)
+
+
+def test_dry_run_of_import(zoned: Program, image: Path, tmp_path: Path) -> None:
+    """It tells the very figures, and writes nothing."""
+    raw = tmp_path / "raw"
+    raw.write_bytes(content("mix:3:900", 300_000) + bytes(70_000) + content("rand:2", 9000))
+    before = image.read_bytes()
+    line = ("inplace-compress", "import", raw, image)
+    shown = zoned(*line, "--dry-run")
+    assert (shown.status, shown.err) == (0, "")
+    assert "would import into inplace-compress:" in shown.out
+    assert "would be stored" in shown.out
+    wanted = zoned(*line, "--dry-run", "--json").json
+    assert image.read_bytes() == before
+    assert not list(tmp_path.glob("undo*"))
+    made = zoned(*line, "--json").json
+    assert (wanted.pop("dry_run"), made.pop("dry_run")) == (True, False)
+    assert (wanted.pop("table"), made.pop("table")[:2]) == (None, "0 ")
+    assert wanted == made
+    assert made["extents"] > 0
+    assert zoned(*line, "--dry-run").status == 8  # it holds a volume now: what import says, too
+    assert zoned(*line, "--force", "--dry-run", "--verify").status == 16
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("compressor", ["lzo", "842"])
+def test_import_reads_back(
+    zoned: Program,
+    image: Path,
+    tmp_path: Path,
+    compressor: str,
+    processes: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(encoding.WORTHWHILE_BYTES, Compressor.LZO, 0)
+    raw = tmp_path / "raw"
+    with raw.open("wb") as file:
+        file.write(content("text:1", 200_000))
+        file.seek(2 << 20)
+        file.write(content("rand:1", 5000))
+    line = ("inplace-compress", "import", raw, image, "--compressor", compressor, "--verify", "-j", processes)
+    made = zoned(*line, "--json")
+    assert made.status == 0, made
+    assert made.json["verified"] is True
+    assert zoned(*line, "--force").out.splitlines()[0].endswith(", read back")
+
+
+@pytest.mark.parametrize("where", ["payload", "hole", "behind"])
+def test_import_that_does_not_read_back(
+    zoned: Program, image: Path, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies between and behind the data of the source has to be holes."""
+    raw = tmp_path / "raw"
+    with raw.open("wb") as file:
+        file.seek(1 << 20)
+        file.write(content("rand:1", 8192))
+    monkeypatch.setattr("zoned_tools.formats.inplace_compress.source.PART_BLOCKS", 32)
+    block = {"payload": 257, "hole": 40, "behind": 300}[where]
+
+    def spoil(*_: object) -> None:
+        with open_device(str(image), writable=True) as device:
+            mapper = mapper_of(device, writable=True)
+            mapper.write(block, b"x" * 4096)
+            mapper.close()
+
+    monkeypatch.setattr("zoned_tools.cli.commands.inplace_compress._line", lambda *_: None)
+    read_back = inplace_compress._read_back
+
+    def spoilt(*arguments: Any, **more: Any) -> None:
+        spoil()
+        read_back(*arguments, **more)
+
+    monkeypatch.setattr(inplace_compress, "_read_back", spoilt)
+    failed = zoned("inplace-compress", "import", raw, image, "--verify")
+    assert failed.status == 8
+    assert f"block {block} does not read back" in failed.err
+
+
+def test_import_keeps_the_compressor_of_the_volume(zoned: Program, image: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.write_bytes(content("text:1", 100_000))
+    line = ("inplace-compress", "import", raw, image, "--force", "--json")
+    assert zoned(*line).json["compressor"] == "lzo"  # nothing there
+    assert zoned("inplace-compress", "format", image, "--compressor", "842", "--force").status == 0
+    for _ in range(2):
+        assert zoned(*line).json["compressor"] == "842"
+        assert zoned("inplace-compress", "stat", image, "--json").json["compressor"] == "842"
+    assert zoned(*line, "--table", f"device={image},writethrough,compressor=lzo").json["compressor"] == "lzo"
+    assert zoned(*line, "--compressor", "842").json["compressor"] == "842"
+    damaged = bytearray(image.read_bytes())
+    damaged[24] = 9
+    image.write_bytes(damaged)
+    assert zoned(*line).json["compressor"] == "lzo"
+
+
+@pytest.mark.parametrize("command", ["format", "import"])
+@pytest.mark.parametrize("name", ["{other}", "8:16", "/dev/sdx", "{image}.none"])
+def test_a_table_line_of_another_device_changes_nothing(
+    zoned: Program, image: Path, tmp_path: Path, command: str, name: str
+) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(bytes(4 << 20))
+    (tmp_path / "raw").write_bytes(b"content" * 1000)
+    before = image.read_bytes()
+    words = [tmp_path / "raw"] if command == "import" else []
+    named = name.format(other=other, image=image)
+    for line in (f"0 800 inplacecompress device={named},writethrough", f"device={named},writethrough"):
+        refused = zoned("inplace-compress", command, *words, image, "--table", line)
+        assert refused.status == 16
+        assert f"for another device, {named}" in refused.err
+    assert (image.read_bytes(), other.read_bytes()) == (before, bytes(4 << 20))
+    (tmp_path / "link").symlink_to(image)
+    assert zoned("inplace-compress", command, *words, image, "--table", f"device={tmp_path}/link").status == 0

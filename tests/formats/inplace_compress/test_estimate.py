@@ -44,9 +44,8 @@ def imported(folder: Path, source: Path, result: ResultRow) -> dict[str, Any]:
     device = in_memory(folder, result["device_bytes"])
     compressor = {one.label: one for one in BOTH}[result["compressor"]]
     plan, _ = plan_import(
-        device, open_source(str(source)), compressor=compressor, window_blocks=result["window_blocks"],
-        exact=result["exact"],
-    )  # fmt: skip
+        device, open_source(str(source)), Choice(compressor, result["window_blocks"], result["exact"])
+    )
     apply_plan([device], plan.steps)
     return dict(statistics(target_of(device), result["window_blocks"]))
 

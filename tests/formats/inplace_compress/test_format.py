@@ -16,6 +16,7 @@ from zoned_tools.errors import DeviceError, GeometryError, UsageError
 from zoned_tools.formats.contract import Journey
 from zoned_tools.formats.inplace_compress import LAYOUT
 from zoned_tools.formats.inplace_compress.compressors import Compressor
+from zoned_tools.formats.inplace_compress.encoding import Choice
 from zoned_tools.formats.inplace_compress.format import plan_format, plan_volume
 from zoned_tools.formats.inplace_compress.import_ import plan_import
 from zoned_tools.formats.inplace_compress.source import open_source
@@ -31,7 +32,7 @@ def test_devices_and_sources_that_cannot_be_used(tmp_path: Path) -> None:
         with pytest.raises(DeviceError):
             open_source(str(path))
     with pytest.raises(GeometryError):
-        plan_import(small, open_source(str(tmp_path / "raw")), compressor=Compressor.LZO)
+        plan_import(small, open_source(str(tmp_path / "raw")), Choice(Compressor.LZO))
     impossible: list[dict[str, Any]] = [{"data_blocks": 1023}, {"data_blocks": 1 << 60}]
     for choices in [*impossible, {"start_bytes": (4 << 20) - 8192}]:
         with pytest.raises(GeometryError):
@@ -47,8 +48,8 @@ def test_devices_and_sources_that_cannot_be_used(tmp_path: Path) -> None:
     [
         ({}, "lzo", 1022),
         ({"compressor": "842-generic", "data-blocks": "512"}, "842", 512),
-        ({"table": "0 4096 inplacecompress device=x,compressor=842"}, "842", 512),
-        ({"table": "device=x,writethrough", "compressor": "lzo"}, "lzo", 1022),
+        ({"table": "0 4096 inplacecompress device={},compressor=842"}, "842", 512),
+        ({"table": "device={},writethrough", "compressor": "lzo"}, "lzo", 1022),
     ],
 )
 def test_the_room_makes_what_the_settings_say(
@@ -56,7 +57,8 @@ def test_the_room_makes_what_the_settings_say(
 ) -> None:
     device = in_memory(tmp_path, 4 << 20)
     assert LAYOUT.plan_format is not None
-    apply_plan([device], LAYOUT.plan_format(target_of(device), settings_of(Journey.FORMAT, given)).steps)
+    named = {name: value.format(device.path) for name, value in given.items()}
+    apply_plan([device], LAYOUT.plan_format(target_of(device), settings_of(Journey.FORMAT, named)).steps)
     evidence = check_device(device)
     assert (evidence.findings.groups, evidence.facts["data_blocks"]) == ([], blocks)
     assert evidence.facts["compressor"] == compressor
@@ -67,6 +69,7 @@ def test_the_room_makes_what_the_settings_say(
     [
         {"table": "0 4096 inplacecompress device=x", "data-blocks": "9"},
         {"table": "device=x,compressor=lzo", "compressor": "842"},
+        {"table": "device=x"},
         {"data-blocks": "0"},
         {"compressor": "zstd"},
         {"label": "x"},

@@ -25,6 +25,7 @@ from zoned_tools.device.plan import apply_plan
 from zoned_tools.errors import DeviceError
 from zoned_tools.formats.inplace_compress import import_
 from zoned_tools.formats.inplace_compress.compressors import Compressor
+from zoned_tools.formats.inplace_compress.encoding import Choice
 from zoned_tools.formats.inplace_compress.import_ import plan_import
 from zoned_tools.formats.inplace_compress.mapper.copying import copy_volume
 from zoned_tools.formats.inplace_compress.open import open_volume
@@ -57,9 +58,7 @@ def test_what_is_imported_comes_out(
     plain = plain[: len(plain) - cut]
     (folder / "raw").write_bytes(plain)
     device = in_memory(folder, content("rand:9", 2 << 20))  # old content everywhere
-    plan, result = plan_import(
-        device, open_source(str(folder / "raw")), compressor=compressor, window_blocks=window, exact=exact
-    )
+    plan, result = plan_import(device, open_source(str(folder / "raw")), Choice(compressor, window, exact))
     apply_plan([device], plan.steps)
     padded = plain + bytes(-len(plain) % 4096)
     assert everything(device) == padded + bytes(4096 * result.data_blocks - len(padded))
@@ -75,7 +74,7 @@ def test_what_is_imported_comes_out(
 def test_a_power_cut_in_an_import_never_leaves_half_a_volume(tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(content("text:1", 300_000))
     recorder = Recorder(in_memory(tmp_path, image_bytes("p1-lzo")))  # there is another volume before
-    plan, _ = plan_import(recorder, open_source(str(tmp_path / "raw")), compressor=Compressor.LZO)
+    plan, _ = plan_import(recorder, open_source(str(tmp_path / "raw")), Choice(Compressor.LZO))
     apply_plan([recorder], plan.steps)
     (tmp_path / "cut").mkdir()
     device = in_memory(tmp_path / "cut", image_bytes("p1-lzo"))
@@ -109,7 +108,7 @@ def parallel_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Pat
         plan, _ = plan_import(
             device,
             open_source(str(source)),
-            compressor=Compressor.LZO,
+            Choice(Compressor.LZO),
             processes=2,
             progress=done.append,
             data_blocks=10000,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from zoned_tools.device.base import Device
     from zoned_tools.formats.inplace_compress.format import Wanted
+    from zoned_tools.formats.inplace_compress.source import Source
     from zoned_tools.report.documents.inplace_compress import CompressTable
 
 NAME = "inplace-compress"
@@ -66,7 +67,7 @@ def _print_made(lines: Iterable[str], table: CompressTable) -> None:
         write_line(warning_line(table), sys.stderr)
 
 
-def _wanted(compressor: str | None, data_blocks: int | None, table: str | None) -> Wanted:
+def _wanted(device: str, compressor: str | None, data_blocks: int | None, table: str | None) -> Wanted:
     """Compressor and size of a new volume, with what the driver would understand otherwise."""
     from zoned_tools.formats.inplace_compress import LAYOUT
     from zoned_tools.formats.inplace_compress.format import wanted_volume
@@ -74,7 +75,7 @@ def _wanted(compressor: str | None, data_blocks: int | None, table: str | None) 
 
     given = {"table": table, "data-blocks": data_blocks, "compressor": compressor}
     words = {name: str(value) for name, value in given.items() if value is not None}
-    wanted = wanted_volume(LAYOUT.parse_settings(words, Journey.FORMAT))
+    wanted = wanted_volume(LAYOUT.parse_settings(words, Journey.FORMAT), device)
     write_lines((f"note: {note}" for note in wanted.notes), sys.stderr)
     return wanted
 
@@ -107,7 +108,7 @@ def format_volume(
     from zoned_tools.report.documents.inplace_compress import compress_format_document, compress_table
     from zoned_tools.report.inplace_compress import format_line
 
-    wanted = _wanted(compressor, data_blocks, table)
+    wanted = _wanted(device, compressor, data_blocks, table)
     begin = (start or 0) * SECTOR_BYTES
     with open_device(device, writable=not dry_run) as drive:
         meta, data = volume_sizes(drive, begin, wanted.data_blocks)
@@ -152,6 +153,8 @@ def import_content(
     exact: Annotated[bool, typer.Option("--exact", help="Store the very LZO streams of the kernel (slow).")] = False,
     processes: Processes = 0,
     force: Force = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read back what was imported, and compare.")] = False,
+    dry_run: DryRun = False,
     undo: Undo = None,
     no_undo: NoUndo = False,
     json: Json = False,
@@ -161,36 +164,48 @@ def import_content(
     """Make a volume with the content of a raw file."""
     from zoned_tools.cli.changes import execute
     from zoned_tools.device.opening import open_device, refuse_twice
-    from zoned_tools.formats.inplace_compress.import_ import plan_import
+    from zoned_tools.formats.inplace_compress.encoding import Choice
+    from zoned_tools.formats.inplace_compress.import_ import plan_import, rehearse_import
     from zoned_tools.formats.inplace_compress.source import open_source
     from zoned_tools.formats.inplace_compress.workers import process_count
     from zoned_tools.report.documents.inplace_compress import compress_import_document, compress_table
     from zoned_tools.report.inplace_compress import import_line
 
+    if dry_run and verify:
+        raise UsageError("--dry-run writes nothing that --verify could read back")
     refuse_twice([source, device])
-    wanted = _wanted(compressor, data_blocks, table)
-    content = open_source(source)
-    with open_device(device, writable=True) as drive:
+    wanted = _wanted(device, compressor, data_blocks, table)
+    content, begin, count = open_source(source), (start or 0) * SECTOR_BYTES, process_count(processes)
+    with open_device(device, writable=not dry_run) as drive:
         _refuse_content(drive, force=force)
-        with progress_bar("import", content.size_bytes, quiet=quiet or json) as progress:
+        kind = wanted.compressor_over(drive, begin)
+        choice = Choice(kind, window, exact)
+        with progress_bar("rehearse" if dry_run else "import", content.size_bytes, quiet=quiet or json) as progress:
             plan, result = plan_import(
-                drive,
-                content,
-                compressor=wanted.compressor,
-                window_blocks=window,
-                data_blocks=wanted.data_blocks,
-                start_bytes=(start or 0) * SECTOR_BYTES,
-                processes=process_count(processes),
-                exact=exact,
+                drive, content, choice, data_blocks=wanted.data_blocks, start_bytes=begin, processes=count,
                 progress=progress,
-            )
-            execute(plan, [drive], undo=undo, no_undo=no_undo, identity_after=NAME)
-    made = compress_table(_line(device, start, table))
+            )  # fmt: skip
+            execute(plan, [drive], dry_run=dry_run, silent=json, undo=undo, no_undo=no_undo, identity_after=NAME)
+            if dry_run:
+                rehearse_import(content, choice, result, processes=count, progress=progress)
+    if verify:
+        _read_back(device, begin, content, count, quiet=quiet or json)
+    made = compress_table(None if dry_run else _line(device, start, table))
     if json:
-        print_json(compress_import_document(device, source, wanted.compressor.label, result, made))
+        how = {"dry_run": dry_run, "verified": verify}
+        print_json(compress_import_document(device, source, kind.label, result, made, **how))
     else:
-        _print_made([import_line(device, result)], made)
+        _print_made([import_line(device, result, dry_run=dry_run, verified=verify)], made)
     return 0
+
+
+def _read_back(device: str, start_bytes: int, content: Source, processes: int, *, quiet: bool) -> None:
+    from zoned_tools.device.opening import open_device
+    from zoned_tools.formats.inplace_compress.open import open_volume
+    from zoned_tools.formats.inplace_compress.readback import verify_import
+
+    with open_device(device) as drive, progress_bar("verify", content.size_bytes, quiet=quiet) as progress:
+        verify_import(open_volume(drive, start_bytes), content, processes=processes, progress=progress)
 
 
 def _sample_bytes(sample: str, size_bytes: int) -> int:

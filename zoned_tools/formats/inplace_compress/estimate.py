@@ -19,6 +19,7 @@ from zoned_tools.formats.inplace_compress import layout
 from zoned_tools.formats.inplace_compress.encoding import WORTHWHILE_BYTES, Choice, encode_part
 from zoned_tools.formats.inplace_compress.extents import Extents
 from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, SECTOR_BYTES
+from zoned_tools.formats.inplace_compress.mapper.read import read_whole
 from zoned_tools.formats.inplace_compress.source import PART_BLOCKS, Source, open_source
 from zoned_tools.formats.inplace_compress.statistics import Statistics, StatisticsRow
 from zoned_tools.formats.inplace_compress.workers import can_reopen, ordered, pool, worker_volume
@@ -123,7 +124,7 @@ class Content:
             return self.raw.read(first_block, blocks)
         if self.volume is None:
             raise RuntimeError("neither raw content nor a volume")
-        return _read_volume(self.volume, first_block, blocks)
+        return read_whole(self.volume, first_block, blocks)
 
     def data_parts(self) -> Iterator[tuple[int, int]]:
         """``(first block, blocks)`` of the parts that may hold anything, ascending."""
@@ -134,17 +135,8 @@ class Content:
             yield first, min(PART_BLOCKS, self.blocks - first)
 
 
-def _read_volume(volume: Volume, first_block: int, blocks: int) -> bytes:
-    from zoned_tools.formats.inplace_compress.bitmap import Bitmap
-    from zoned_tools.formats.inplace_compress.mapper.read import Reader
-
-    buffer = bytearray(blocks * BLOCK_BYTES)
-    Reader(volume, Bitmap(volume)).read_into(first_block, memoryview(buffer))
-    return bytes(buffer)
-
-
 def _read_worker_volume(first_block: int, blocks: int) -> bytes:
-    return _read_volume(worker_volume(), first_block, blocks)
+    return read_whole(worker_volume(), first_block, blocks)
 
 
 @contextmanager

@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING
 from zoned_tools.device.plan import Plan
 from zoned_tools.errors import GeometryError, UsageError
 from zoned_tools.formats.inplace_compress import layout
-from zoned_tools.formats.inplace_compress.compressors import WRITABLE, Compressor, compressor_by_name
+from zoned_tools.formats.inplace_compress.compressors import (
+    WRITABLE,
+    Compressor,
+    compressor_by_name,
+    compressor_by_number,
+)
 from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, SECTOR_BYTES, SuperBlock
-from zoned_tools.formats.inplace_compress.table import known_data_blocks, parse_table
+from zoned_tools.formats.inplace_compress.open import read_super_block
+from zoned_tools.formats.inplace_compress.probe import VERSION_1, probe
+from zoned_tools.formats.inplace_compress.table import known_data_blocks, parse_table, require_device
 from zoned_tools.formats.shared.zones import ZoneFacts
 
 if TYPE_CHECKING:
@@ -66,28 +73,50 @@ class Wanted:
     """What a new volume shall be.
 
     Attributes:
+        named_compressor: None where nothing was said.
         data_blocks: None for as many as the device allows.
         notes: what the driver would understand otherwise in the table line.
     """
 
-    compressor: Compressor
+    named_compressor: Compressor | None
     data_blocks: int | None
     notes: tuple[str, ...] = ()
 
+    @property
+    def compressor(self) -> Compressor:
+        """Of a volume where there was none."""
+        return Compressor.LZO if self.named_compressor is None else self.named_compressor
 
-def wanted_volume(settings: Settings) -> Wanted:
-    """Compressor (lzo unless told) and size from ``compressor``, ``data-blocks`` and ``table``.
+    def compressor_over(self, device: Device, start_bytes: int) -> Compressor:
+        """Of a volume that takes the place of what a device holds: that of a volume there, unless one is named."""
+        present = _present_compressor(device, start_bytes) if self.named_compressor is None else None
+        return self.compressor if present is None else present
+
+
+def _present_compressor(device: Device, start_bytes: int) -> Compressor | None:
+    """The compressor of the volume that a device holds; None where it holds none, or none that can be written."""
+    found = probe(device, start_bytes)
+    super_block = None if found is None or found.version == VERSION_1 else read_super_block(device, start_bytes)
+    compressor = None if super_block is None else compressor_by_number(super_block.comp_alg)
+    return compressor if compressor in WRITABLE else None
+
+
+def wanted_volume(settings: Settings, device_path: str) -> Wanted:
+    """Compressor and size of a volume on a device, from ``compressor``, ``data-blocks`` and ``table``.
 
     Raises:
-        UsageError: they contradict each other or cannot be meant.
+        UsageError: they contradict each other or cannot be meant, or the table line is for another device.
     """
     line, name = settings.text("table"), settings.text("compressor")
     arguments = parse_table(line) if line else None
     named = arguments.compressor if arguments is not None else ""
     if name and named and compressor_by_name(name).label != named:
         raise UsageError(f"compressor={name}, but the table line says {named}")
+    if arguments is not None:
+        require_device(arguments, device_path)
     notes = arguments.notes if arguments is not None else ()
-    return Wanted(compressor_by_name(name or named or "lzo"), known_data_blocks(settings), notes)
+    chosen = name or named
+    return Wanted(compressor_by_name(chosen) if chosen else None, known_data_blocks(settings), notes)
 
 
 def plan_format(target: Target, settings: Settings) -> Plan:
@@ -96,7 +125,7 @@ def plan_format(target: Target, settings: Settings) -> Plan:
     Raises:
         GeometryError, UsageError: as :func:`plan_volume`.
     """
-    wanted = wanted_volume(settings)
+    wanted = wanted_volume(settings, target.device.path)
     return plan_volume(
         target.device,
         compressor=wanted.compressor,

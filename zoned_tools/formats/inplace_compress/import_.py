@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from zoned_tools.device.base import Device
     from zoned_tools.device.plan import Plan
-    from zoned_tools.formats.inplace_compress.compressors import Compressor
     from zoned_tools.formats.inplace_compress.source import Source
 
 _BITMAP_PART_ENTRIES = 1 << 20
@@ -100,13 +99,11 @@ class _BitmapWriter:
 def plan_import(
     device: Device,
     source: Source,
+    choice: Choice,
     *,
-    compressor: Compressor,
-    window_blocks: int = layout.WINDOW_MAX_BLOCKS,
     data_blocks: int | None = None,
     start_bytes: int = 0,
     processes: int = 1,
-    exact: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Plan, ImportResult]:
     """A plan that makes a volume with the content of ``source``; the result is filled in while it is carried out.
@@ -114,22 +111,19 @@ def plan_import(
     The super block comes last: an import that is cut short leaves no volume.
 
     Args:
-        window_blocks: longest extent, 2 or 32 blocks.
         data_blocks: size of the volume; as large as the device allows when None.
         processes: how many compress; 1 for this one alone.
-        exact: store the very LZO streams that the kernel makes (slow).
         progress: told the bytes of the source that are done.
 
     Raises:
         GeometryError: the device cannot carry the content.
         UsageError: a choice is impossible.
     """
-    choice = Choice(compressor, window_blocks, exact)
     meta_blocks, blocks = volume_sizes(device, start_bytes, data_blocks)
     if source.blocks > blocks:
         raise GeometryError(f"{source.size_bytes} bytes do not fit a volume of {blocks} blocks", device=device.path)
-    super_block = SuperBlock(layout.MAGIC, meta_blocks, blocks, int(compressor))
-    plan = plan_volume(device, compressor=compressor, start_bytes=start_bytes, data_blocks=blocks)
+    super_block = SuperBlock(layout.MAGIC, meta_blocks, blocks, int(choice.compressor))
+    plan = plan_volume(device, compressor=choice.compressor, start_bytes=start_bytes, data_blocks=blocks)
     volume = volume_of(device, start_bytes, super_block)
     result = ImportResult(meta_blocks, blocks, source.size_bytes)
     encoder = _Encoder(source, choice)
@@ -148,6 +142,20 @@ def plan_import(
     plan.steps[-2:-2] = [content, Flush(0)]  # before the super block and its flush
     plan.title = f"import into {layout.NAME}"
     return plan, result
+
+
+def rehearse_import(
+    source: Source,
+    choice: Choice,
+    result: ImportResult,
+    *,
+    processes: int = 1,
+    progress: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Fill in what an import would make; nothing is written."""
+    for part in _encoded(_Encoder(source, choice), processes):
+        result.add(part)
+        progress(min((part.first_block + part.blocks) * BLOCK_BYTES, source.size_bytes))
 
 
 def _encoded(encoder: _Encoder, processes: int) -> Iterator[Part]:

@@ -13,6 +13,9 @@ from zoned_tools.formats.inplace_compress.open import is_old_series, read_super_
 if TYPE_CHECKING:
     from zoned_tools.device.base import Device
 
+VERSION_1 = "2013"
+"""The version of volumes of the first series."""
+
 
 def probe(device: Device, start_bytes: int) -> Identity | None:
     """The volume whose magic is at ``start_bytes``, None when there is none.
@@ -28,5 +31,5 @@ def probe(device: Device, start_bytes: int) -> Identity | None:
     except DeviceError:  # unreadable: nothing to see
         return None
     size_bytes = device.geometry.size_bytes - start_bytes
-    version = "2013" if old else series_of(super_block, size_bytes)
+    version = VERSION_1 if old else series_of(super_block, size_bytes)
     return Identity(layout.NAME, version=version, start_bytes=start_bytes)

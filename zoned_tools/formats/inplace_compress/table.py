@@ -10,6 +10,7 @@ import itertools
 import re
 from dataclasses import dataclass, field, replace
 
+from zoned_tools.device.opening import is_same_drive
 from zoned_tools.device.partition import start_of_view
 from zoned_tools.errors import MetadataError, UsageError
 from zoned_tools.formats.contract import Settings, TableLine, Target
@@ -245,6 +246,18 @@ def require_name(path: str) -> None:
     require_carried(path)
     if not {",", " ", "\\"}.isdisjoint(path):
         raise UsageError(f"a table line cannot carry the name {path!r}", hint="use MAJOR:MINOR")
+
+
+def require_device(arguments: TableArguments, path: str) -> None:
+    """Refuse a table line that names another device than the one that is to be changed.
+
+    Raises:
+        UsageError: it does.
+    """
+    name = arguments.device
+    if name and not is_same_drive(name, path):
+        hint = "name that device, or leave device= away"
+        raise UsageError(f"the table line is for another device, {name}", device=path, hint=hint)
 
 
 def require_mode(text: str) -> None:

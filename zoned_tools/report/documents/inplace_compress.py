@@ -52,9 +52,11 @@ def compress_format_document(
 
 
 class CompressImportDocument(CompressTable):
-    """``zoned.inplace-compress.import/1``."""
+    """``zoned.inplace-compress.import/1``; ``verified``: it was read back and compared."""
 
     schema: Literal["zoned.inplace-compress.import/1"]
+    dry_run: bool
+    verified: bool
     device: str
     source: str
     compressor: str
@@ -68,11 +70,20 @@ class CompressImportDocument(CompressTable):
 
 
 def compress_import_document(
-    device: str, source: str, compressor: str, result: ImportResult, table: CompressTable
+    device: str,
+    source: str,
+    compressor: str,
+    result: ImportResult,
+    table: CompressTable,
+    *,
+    dry_run: bool = False,
+    verified: bool = False,
 ) -> CompressImportDocument:
     """A volume made from raw content."""
     return {
         "schema": "zoned.inplace-compress.import/1",
+        "dry_run": dry_run,
+        "verified": verified,
         "device": device,
         "source": source,
         "compressor": compressor,

@@ -247,3 +247,16 @@ def _describe(blocks: int, payload: int | None, compressor: Compressor) -> str:
     if payload == BLOCK_SECTORS * blocks:
         return f"{extent}, stored raw"
     return f"{extent}, {compressor.label} payload of {payload} sector{'s' if payload > 1 else ''} at its start"
+
+
+def read_whole(volume: Volume, first_block: int, blocks: int) -> bytes:
+    """The content of a range.
+
+    Raises:
+        DeviceError: something of it cannot be read (``EIO``).
+    """
+    from zoned_tools.formats.inplace_compress.bitmap import Bitmap
+
+    buffer = bytearray(blocks * BLOCK_BYTES)
+    Reader(volume, Bitmap(volume)).read_into(first_block, memoryview(buffer))
+    return bytes(buffer)
