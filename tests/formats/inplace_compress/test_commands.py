@@ -32,7 +32,6 @@ def test_from_format_to_export(zoned: Program, image: Path, tmp_path: Path, comp
         "exit_status": 0, "errors": [],
         "schema": "zoned.inplace-compress.format/1", "dry_run": False, "device": str(image), "compressor": compressor,
         "meta_blocks": 1, "data_blocks": 1022, "table": line, "warning": ACTIVATION_WARNING,
-        "exit_status": 0, "errors": [],
     }  # fmt: skip
     assert zoned("table", image).out.strip() == line
     raw, out = tmp_path / "raw", tmp_path / "out"
