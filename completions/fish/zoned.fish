@@ -150,6 +150,7 @@ complete -c zoned -n '__fish_seen_subcommand_from check' -l undo -r -d 'Save wha
 complete -c zoned -n '__fish_seen_subcommand_from check' -l no-undo -d 'Save nothing of what is overwritten.'
 complete -c zoned -n '__fish_seen_subcommand_from check' -l output -r -d 'Repair a copy in a new image and leave the device alone; once for each device, in order.'
 complete -c zoned -n '__fish_seen_subcommand_from check' -l json -d 'Print one JSON document.'
+complete -c zoned -n '__fish_seen_subcommand_from check' -l jsonl -d 'Print a JSON object a line for each target, as soon as it is done.'
 complete -c zoned -n '__fish_seen_subcommand_from check' -l deep -d 'Verify payload data too, where the layout has any to verify.'
 complete -c zoned -n '__fish_seen_subcommand_from check' -l diff-sets -d 'Tell which chunks and blocks each metadata set would give (dm-zoned).'
 complete -c zoned -n '__fish_seen_subcommand_from check' -l all -s v -d 'Print every finding, not the first of each kind.'

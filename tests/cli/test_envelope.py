@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from tests.archives import copy_sparse, expand_extents, unpack
+from tests.archives import copy_sparse, expand_extents, poke, unpack
 from tests.programs import Program, Result
 from zoned_tools.cli.run import run
 from zoned_tools.cli.zoned import command
@@ -281,3 +281,20 @@ def test_an_error_in_the_middle_of_a_list(zoned: Program, monkeypatch: pytest.Mo
     assert document["errors"][0]["errno"] == errno.EIO
     text = zoned("map", "dm")
     assert (text.status, len(text.out.splitlines())) == (OPERATIONAL, 4)
+
+
+@pytest.mark.usefixtures("drives")
+def test_a_line_for_each_target(zoned: Program) -> None:
+    """The rows of the document, each with its device and an ending of its own, in the order given."""
+    poke("dm", 0, bytes(4))
+    result = zoned("check", "dm", "none", "zonefs", "--jsonl")
+    lines = [json.loads(line) for line in result.out.splitlines()]
+    assert [(line["device"], line["exit_status"]) for line in lines] == [("dm", 4), ("none", 8), ("zonefs", 0)]
+    assert result.status == 12
+    schema = Draft202012Validator(json.loads(schemas.schema_text("zoned.check.line/1")))
+    assert [error.message for line in lines for error in schema.iter_errors(line)] == []
+    rows = zoned("check", "dm", "none", "zonefs", "--json").json["devices"]
+    for line, row in zip(lines, rows, strict=True):
+        assert row.items() <= line.items()
+    assert [error["message"] for error in lines[1]["errors"]] == ["cannot open: No such file or directory"]
+    assert zoned("check", "dm", "--json", "--jsonl").status == USAGE

@@ -31,6 +31,7 @@ ALL = os.environ.get("ZONED_DOCUMENTS") == "all"
 
 ELSEWHERE = {
     "zoned.serve/1": "tests/engine/test_commands.py compares it whole, of a server that runs",
+    "zoned.check.line/1": "tests/cli/test_envelope.py: lines, not a document",
     "zoned.error/1": "tests/cli/test_envelope.py: of a command line that names no command",
     "zoned.orphans/1": "test_orphans_have_their_shape: a file beside the zones",
 }

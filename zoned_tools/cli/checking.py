@@ -37,6 +37,7 @@ class CheckCall:
     yes: bool = False
     quiet: bool = False
     json: bool = False
+    jsonl: bool = False
     deep: bool = False
     diff_sets: bool = False
     everything: bool = False
@@ -55,6 +56,8 @@ class CheckCall:
             UsageError: they do not.
         """
         check_layout_name(self.layout)
+        if self.json and self.jsonl:
+            raise UsageError("--json and --jsonl exclude each other")
         if self.undo is not None and not self.repair:
             raise UsageError("--undo needs --repair")
         if self.allow and not self.repair:
@@ -83,7 +86,7 @@ def run_check(call: CheckCall) -> int:
         repairing = RepairRequest(
             frozenset(call.allow), call.dry_run, call.undo, call.no_undo, copies=bool(call.output), allow_every=call.yes
         )
-    printer = _Printer(json=call.json, dry_run=call.dry_run, everything=call.everything, quiet=call.quiet)
+    printer = _Printer(call)
     by_content = call.zones == "content"
     try:
         outcomes = check_paths(
@@ -129,13 +132,14 @@ def _copies(paths: Sequence[str], images: Sequence[str], mapfiles: Sequence[str]
 
 
 class _Printer:
-    """Shows outcomes as they come: text at once, one JSON document at the end."""
+    """Shows outcomes as they come: text and lines of JSON at once, one JSON document at the end."""
 
-    def __init__(self, *, json: bool, dry_run: bool, everything: bool, quiet: bool = False) -> None:
-        self._json = json
-        self._dry_run = dry_run
-        self._everything = everything
-        self._quiet = quiet
+    def __init__(self, call: CheckCall) -> None:
+        self._json = call.json
+        self._lines = call.jsonl
+        self._dry_run = call.dry_run
+        self._everything = call.everything
+        self._quiet = call.quiet
 
     def announce(self, outcome: Outcome) -> None:
         """The plan, before the first write."""
@@ -145,7 +149,7 @@ class _Printer:
         repair = outcome.plan
         assert repair is not None
         if self._dry_run:
-            if not self._json:
+            if not (self._json or self._lines):
                 write_lines(plan_lines(repair.plan, outcome.devices, repair, everything=self._everything))
                 write_lines(rehearsal_lines(outcome))
             return
@@ -156,8 +160,8 @@ class _Printer:
     def print(self, outcomes: Iterable[Outcome]) -> FsckStatus:
         """Show every outcome; the exit statuses are OR-ed."""
         from zoned_tools.formats.contract import Verdict
-        from zoned_tools.report.check import check_document, outcome_lines
-        from zoned_tools.report.stream import write_lines
+        from zoned_tools.report.check import check_document, check_line, outcome_lines
+        from zoned_tools.report.stream import write_line, write_lines
 
         status = FsckStatus.CLEAN
         kept: list[Outcome] = []
@@ -165,7 +169,10 @@ class _Printer:
             status |= outcome.fsck_status
             if outcome.error is not None:
                 complain(outcome.error)
-            if self._json:
+            if self._lines:
+                write_line(check_line(outcome))
+                sys.stdout.flush()
+            elif self._json:
                 kept.append(outcome)
             elif outcome.error is None and not (self._quiet and outcome.verdict is Verdict.CLEAN):
                 write_lines(outcome_lines(outcome, everything=self._everything))

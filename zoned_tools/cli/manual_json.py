@@ -81,6 +81,10 @@ prints an object a line, each a zone as in
 .B zoned.report
 with its
 .BR device .
+.B zoned check \-\-jsonl
+prints
+.B zoned.check.line
+for each target as soon as it is done.
 """.strip()
 
 _TAIL = r"""

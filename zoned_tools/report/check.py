@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from zoned_tools.engine.raw_copies import zone_table_of
 from zoned_tools.formats.contract import Severity, Verdict
 from zoned_tools.formats.shared.columns import json_rows
-from zoned_tools.report.documents.targets import CHECK
+from zoned_tools.report.documents.envelope import error_row
+from zoned_tools.report.documents.targets import CHECK, CHECK_LINE
 from zoned_tools.report.plans import step_lines
 from zoned_tools.report.stream import array, elements, encode
 
@@ -119,6 +120,19 @@ def check_document(outcomes: Iterable[Outcome], *, changed: bool) -> dict[str, o
     """The fields of a ``zoned.check/1`` document, the targets as pieces of JSON text."""
     rows = ("".join(_short(outcome)) if outcome.evidence is None else _row(outcome) for outcome in outcomes)
     return {"schema": CHECK, "changed": changed, "devices": elements(rows)}
+
+
+def check_line(outcome: Outcome) -> str:
+    """A line of ``zoned check --jsonl``: one target, as soon as it is done."""
+    row = "".join(_short(outcome) if outcome.evidence is None else _row(outcome)).replace("\n", "")
+    error = outcome.error
+    facts = {
+        "schema": CHECK_LINE,
+        "device": outcome.devices[0],
+        "exit_status": int(outcome.fsck_status),
+        "errors": [] if error is None else [error_row(error)],
+    }
+    return f"{encode(facts)[:-1]}, {row[1:]}"
 
 
 def _short(outcome: Outcome) -> Iterator[str]:

@@ -51,6 +51,9 @@ def check(
         ),
     ] = None,
     json: Json = False,
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="Print a JSON object a line for each target, as soon as it is done.")
+    ] = False,
     deep: Annotated[
         bool, typer.Option("--deep", help="Verify payload data too, where the layout has any to verify.")
     ] = False,
@@ -81,6 +84,7 @@ def check(
             no_undo=no_undo,
             output=output or (),
             json=json,
+            jsonl=jsonl,
             deep=deep,
             diff_sets=diff_sets,
             everything=everything,

@@ -26,11 +26,11 @@ COMPLETED_BY_LAYOUTS: set[type] = set()
 """Definitions that name only some of their document's keys."""
 
 FILES: set[type] = set()
-"""Definitions of files: not what a command prints, they have no envelope."""
+"""Definitions of files and lines: not a command's whole document, they have no envelope of its."""
 
 
 def is_a_file(definition: _Definition) -> _Definition:
-    """Mark a definition of a file."""
+    """Mark a definition of a file, or of a line."""
     FILES.add(definition)
     return definition
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zoned_tools.formats.contract import Imported, Mapper, Rule, TableLine, Target, Verdict
     from zoned_tools.formats.shared.findings import Finding, Severity
     from zoned_tools.formats.shared.rules import Consent
+    from zoned_tools.report.documents.envelope import ErrorRow
 
 CHECK: Final = "zoned.check/1"
 
@@ -110,6 +111,22 @@ class CheckedRow(_CheckedRow, total=False):
     undo: str | None
     repaired: list[FindingRow]
     diff_sets: list[SetDifferenceRow]
+
+
+CHECK_LINE: Final = "zoned.check.line/1"
+
+
+@is_a_file
+class CheckLine(CheckedRow):
+    """``zoned.check.line/1``: a line of ``zoned check --jsonl``; ``device`` is the first of ``devices``.
+
+    ``exit_status`` is that of this target alone; ``errors`` say why it could not be checked.
+    """
+
+    schema: Literal["zoned.check.line/1"]
+    device: str
+    exit_status: int
+    errors: list[ErrorRow]
 
 
 class CheckDocument(TypedDict):
