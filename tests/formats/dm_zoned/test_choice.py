@@ -224,3 +224,29 @@ def test_the_finding_says_what_decided(images: Images) -> None:
     message = next(iter(check_target(target).findings)).message
     assert "1 blocks of set 0 break the rules, set 1 is the better one (the kernel would use set 0)" in message
     assert any("the secondary metadata set is copied to the primary one" in text for text in sentences(plan_of(target)))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_bits_that_only_a_set_with_a_damaged_map_has_are_asked_about(images: Images, number: int) -> None:
+    """Mapping table gone in one set, a bitmap zeroed in the other: the entries are certain, the bits are a tie."""
+    target = images.target("hm64x1")
+    layout = layout_of(target)
+    survey = check_target(target).chosen
+    alone = (survey.map.data < layout.nr_zones) & (survey.map.buffer >= layout.nr_zones)
+    zone = next(int(z) for z in survey.map.data[alone] if survey.bits.weight[z] > 0)
+    bits = 1 + layout.nr_map_blocks + zone
+    damage(target, number, bits, "zeroes")
+    damage(target, 1 - number, 1, "ones")
+    choice = check_target(target).choice
+    assert choice is not None
+    assert choice.ties is not None
+    assert choice.ties.zones.nonzero()[0].tolist() == [zone]
+    assert not choice.ties.chunks.any()
+    plan = repair(target)
+    assert waiting(plan)
+    place = (layout.set_block(1 - number) + bits) * BLOCK
+    assert any(target.device.read(place, BLOCK)), "the only trace of the blocks stays"
+    assert read_sha256(target, use_set=str(1 - number)) == clean_sha256("hm64x1")
+    repair(target, use_set=str(1 - number))
+    assert errors_of(target) == []
+    assert read_sha256(target) == clean_sha256("hm64x1")

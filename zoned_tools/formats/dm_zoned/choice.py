@@ -195,6 +195,7 @@ class _Comparison:
         groups = find_groups(named, self.layout.nr_zones, chunks, zones)
         points = [scores(survey, groups) for survey in surveys]
         best = np.where(points[0] < points[1], 0, np.where(points[1] < points[0], 1, _OPEN)).astype(np.int8)
+        groups, best = _ask_about_bits(groups, best, surveys, zones)
         won = int(np.count_nonzero(best == 0)), int(np.count_nonzero(best == 1))
         joined = (best == _OPEN) & ~groups.has_entries & wishes.union
         open_groups = (best == _OPEN) & ~joined
@@ -382,6 +383,31 @@ class _Comparison:
             its_chunks = np.flatnonzero(groups.of_chunk == group)
             found.append((its_chunks, its_zones, int(counts[its_zones].sum())))
         return Ties(in_chunk, in_zone, int(np.count_nonzero(open_groups)), found)
+
+
+def _ask_about_bits(
+    groups: Groups, best: Winners, surveys: Sequence[SetSurvey], zones: BoolArray
+) -> tuple[Groups, Winners]:
+    """Zones without a valid block in the set that won their group, of which only the other one has bits.
+
+    Of a set with damaged entries and one with zeroed bitmaps the second wins, because a chunk without a valid block
+    breaks no rule. The entries are decided by that; the bits that no entry of the loser explains are not: they fit the
+    winner's entry as well, and may be the only trace of the blocks. They become groups of their own, and ties.
+    """
+    inside = np.flatnonzero(zones & (groups.of_zone >= 0))
+    winners = best[groups.of_zone[inside]]
+    asked = np.zeros(len(inside), np.bool_)
+    for number, (winner, loser) in enumerate((surveys, surveys[::-1])):
+        owners = winner.map.owners.data[inside]
+        explained = (owners >= 0) & (winner.map.buffer[owners] == UNMAPPED) & ~loser.map.owners.named[inside]
+        only_there = (winner.bits.weight[inside] == 0) & (loser.bits.weight[inside] > 0)
+        asked |= (winners == number) & explained & only_there & (loser.bits.after_wp[inside] == 0)
+    count = int(np.count_nonzero(asked))
+    of_zone = groups.of_zone.copy()
+    of_zone[inside[asked]] = groups.number + np.arange(count)
+    has_entries = np.append(groups.has_entries, np.zeros(count, np.bool_))
+    split = replace(groups, of_zone=of_zone, number=groups.number + count, has_entries=has_entries)
+    return split, np.append(best, np.full(count, _OPEN, np.int8))
 
 
 def _most(damaged: tuple[int, int], unreadable: tuple[int, int], shown: int) -> int:
