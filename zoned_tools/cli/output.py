@@ -30,8 +30,12 @@ def note_use(paths: Iterable[str]) -> None:
     for path in paths:
         use = describe_use(path)
         if use:
-            text = f"zoned: {path}: note: {use}: what is read is live, and may change meanwhile"
-            print(visible(text), file=sys.stderr)
+            note(path, f"{use}: what is read is live, and may change meanwhile")
+
+
+def note(path: str, text: str) -> None:
+    """Say something about a device on standard error that is no failure."""
+    print(visible(f"zoned: {path}: note: {text}"), file=sys.stderr)
 
 
 class Progress(Protocol):

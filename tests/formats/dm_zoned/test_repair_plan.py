@@ -201,7 +201,9 @@ def test_dead_metadata_zone_is_refused(images: Images) -> None:
     base = corrupted(images, "hm64x1", variant_of("bits-after-wp")).device
     table = base.zones()
     table["condition"][1] = ZoneCondition.READ_ONLY
-    with pytest.raises(RefusedError, match="zone 1 cannot be written"):
+    with pytest.raises(
+        RefusedError, match="zone 1 holds metadata set 1 and is read-only: the target cannot be written"
+    ):
         plan_of(Target("dm-zoned", (overlay_with(base, table),)))
 
 

@@ -10,10 +10,11 @@ import typer
 
 from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.options import DevicePaths, DryRun, Json, LayoutName, Settings, Start, check_layout_name
+from zoned_tools.cli.output import note
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import FsckStatus, UsageError
 from zoned_tools.formats.shared.settings import Journey
-from zoned_tools.text import shell_word, visible
+from zoned_tools.text import shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,7 +99,7 @@ def _advise(target: Target, start: int | None) -> None:
     if waits is not None:
         words = [*(("--start", str(start)) if start is not None else ()), *map(shell_word, target.paths)]
         text = f"zoned check --repair {' '.join(words)} has to come before a kernel starts it ({waits.id})"
-        print(f"zoned: {visible(target.device.path)}: note: {text}", file=sys.stderr)
+        note(target.device.path, text)
 
 
 def _print(target: Target, options: ReplayOptions, result: ReplayResult, *, json: bool) -> None:
