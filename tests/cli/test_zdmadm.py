@@ -313,6 +313,13 @@ def test_zoned_zdm(program: Program) -> None:
     report = program("zoned", "zdm", "report", "/v/pop-journal").out.splitlines()
     assert len(report) == 16
     assert "cond: 1(empty) type: 3(seq-preferred)" in report[-1] or "type: 2(seq-required)" in report[-1]
+    assert program("zoned", "zdm", "report", *START, "/v/pop-journal").out.splitlines() == report[1:]
+    assert program("zoned", "zdm", "report", "--start", "0", "/v/pop-journal").out.splitlines() == report
+    assert program("zoned", "zdm", "report", "--start", 3 * 524288 + 5, "/v/pop-journal").out.splitlines() == report[3:]
+    rows = json.loads(program("zoned", "zdm", "report", "--json", *START, "/v/pop-journal").out)["zones"]
+    assert (rows[0]["zone"], rows[0]["start_bytes"], len(rows)) == (1, 524288 * 512, 15)
+    behind = program("zoned", "zdm", "report", "--start", 16 * 524288, "/v/pop-journal")
+    assert (behind.status, behind.out) == (16, "")
 
 
 def test_the_umbrella_commands_work_on_it(program: Program) -> None:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from zoned_tools.cli.documents import print_json, prints
 from zoned_tools.cli.lazy import new_app
 from zoned_tools.cli.options import DevicePath, Json, Start
+from zoned_tools.errors import UsageError
 from zoned_tools.report.stream import write_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from zoned_tools.device.base import Geometry
     from zoned_tools.formats.zdm.open import State
 
 app = new_app("Status, zone counters and drive zones of a ZDM.")
@@ -59,10 +61,25 @@ def zones(device: DevicePath, start: Start = None, json: Json = False) -> int:
     return 0
 
 
+def _first_zone(path: str, geometry: Geometry, start_sector: int) -> int:
+    """The zone of a sector of the drive.
+
+    Raises:
+        UsageError: the drive ends before it.
+    """
+    from zoned_tools.device.zones import SECTOR_BYTES
+
+    start_bytes = start_sector * SECTOR_BYTES
+    if start_bytes >= geometry.size_bytes:
+        sectors = geometry.size_bytes // SECTOR_BYTES
+        raise UsageError(f"sector {start_sector} is behind the end of the drive", device=path, hint=f"it has {sectors}")
+    return geometry.zone_of(start_bytes)
+
+
 @app.command("report")
 @prints("zdm.report")
-def report(device: DevicePath, json: Json = False) -> int:
-    """Print the zones of the drive with their conditions and types."""
+def report(device: DevicePath, start: Start = None, json: Json = False) -> int:
+    """Print the zones of the drive, or those from a ZDM's start on, with their conditions and types."""
     from zoned_tools.device.identity import not_zoned
     from zoned_tools.device.opening import open_device
     from zoned_tools.report.documents.zdm import zdm_report_document
@@ -71,9 +88,9 @@ def report(device: DevicePath, json: Json = False) -> int:
     with open_device(device) as drive:
         if not drive.geometry.is_zoned:
             raise not_zoned(device)
-        table = drive.zones()
+        first, table = _first_zone(device, drive.geometry, start or 0), drive.zones()
     if json:
-        print_json(zdm_report_document(device, table))
+        print_json(zdm_report_document(device, table, first))
     else:
-        write_lines(report_lines(table))
+        write_lines(report_lines(table[first:]))
     return 0

@@ -93,12 +93,12 @@ class ZdmReportDocument(TypedDict):
     zones: list[ZoneRow]
 
 
-def zdm_report_document(device: str, table: ZoneTable) -> dict[str, object]:
+def zdm_report_document(device: str, table: ZoneTable, first_zone: int = 0) -> dict[str, object]:
     """The fields of :class:`ZdmReportDocument`, the zones as JSON text."""
     import numpy as np
 
     from zoned_tools.report.stream import elements
     from zoned_tools.report.zones import json_rows
 
-    rows = json_rows(table, np.arange(len(table)))
+    rows = json_rows(table[first_zone:], np.arange(first_zone, len(table)))
     return {"schema": "zoned.zdm.report/1", "device": device, "zones": elements(rows)}
