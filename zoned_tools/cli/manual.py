@@ -59,7 +59,8 @@ def _entry(setting: Setting) -> Iterator[str]:
     about = setting.help.rstrip(".")
     facts = [f"for {', '.join(JOURNEYS[journey] for journey in Journey if journey in setting.journeys)}"]
     if setting.default:
-        facts.append(f"default {roff(setting.default)}")
+        replay = f", {roff(setting.faithful)} for replay" if setting.faithful else ""
+        facts.append(f"default {roff(setting.default)}{replay}")
     if setting.flag:
         facts.append(f"also \\fB{roff(setting.flag)}\\fR")
     if setting.bare:

@@ -17,15 +17,19 @@ if TYPE_CHECKING:
     from zoned_tools.formats.shared.views import CopyExtent
 
 
-def open_logical(target: Target, *, writable: bool, settings: Mapping[str, str]) -> Mapper:
+def open_logical(target: Target, *, writable: bool, settings: Mapping[str, str], faithful: bool = False) -> Mapper:
     """Open the target's mapper.
+
+    Args:
+        faithful: settings that are not given are those with which it writes what the driver does.
 
     Raises:
         UsageError: the layout has no logical device, or does not know a setting.
         ZonedError: what the mapper raises.
     """
     layout = registry.of(target)
-    parsed = layout.parse_settings(settings, Journey.LOGICAL)
+    unsaid = {one.name: one.faithful for one in layout.settings if one.faithful} if faithful else {}
+    parsed = layout.parse_settings({**unsaid, **settings}, Journey.LOGICAL)
     if layout.open_mapper is None:
         raise UsageError(f"{target.layout} has no logical device", device=target.device.path)
     return layout.open_mapper(target, writable=writable, settings=parsed)

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.formats.inplace_compress.images import content, corrupt_bytes, image_bytes, mapper_of
+from tests.formats.inplace_compress.images import content, corrupt_bytes, image_bytes, mapper_of, target_of
 from tests.programs import Program
 from zoned_tools.cli.commands import inplace_compress
 from zoned_tools.device.opening import open_device
-from zoned_tools.formats.inplace_compress import encoding
+from zoned_tools.engine.logical import open_logical
+from zoned_tools.formats.inplace_compress import encoding, lzo
 from zoned_tools.formats.inplace_compress.compressors import Compressor
 from zoned_tools.formats.inplace_compress.table import ACTIVATION_WARNING
 
@@ -429,3 +430,42 @@ def test_a_table_line_of_another_device_changes_nothing(
     assert (image.read_bytes(), other.read_bytes()) == (before, bytes(4 << 20))
     (tmp_path / "link").symlink_to(image)
     assert zoned("inplace-compress", command, *words, image, "--table", f"device={tmp_path}/link").status == 0
+
+
+def test_stat_and_inspect_agree(zoned: Program, image: Path, tmp_path: Path) -> None:
+    (tmp_path / "raw").write_bytes(content("text:1", 1 << 20))
+    assert zoned("inplace-compress", "import", tmp_path / "raw", image).status == 0
+    facts = zoned("inplace-compress", "stat", image, "--json").json
+    seen = zoned("inspect", image, "--json").json
+    (tree,) = [one["tree"] for one in seen["targets"]] if "targets" in seen else [seen]
+    shown = tree["statistics"]
+    assert facts["foreign_extents"] == 8
+    assert shown == {key: facts[key] for key in shown}
+
+
+def test_replay_makes_the_streams_of_the_kernel_and_serve_quick_ones(
+    zoned: Program, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of whatever encoder is installed: which one is asked for counts."""
+    asked: list[bool] = []
+    encode = lzo.encode_many
+
+    def ask(inputs: Any, *, exact: bool) -> list[bytes]:
+        asked.append(exact)
+        return encode(inputs, exact=exact)
+
+    monkeypatch.setattr(lzo, "encode_many", ask)
+    assert zoned("inplace-compress", "format", image).status == 0
+    trace = tmp_path / "trace"
+    trace.write_text("fio version 2 iolog\n/d add\n/d open\n/d write 0 8192\n/d close\n")
+    for words, exact in (((), True), (("--set", "encoder=fast"), False), (("--set", "encoder=kernel"), True)):
+        assert zoned("replay", image, "--trace", trace, *words).status == 0
+        assert set(asked) == {exact}
+        asked.clear()
+    with open_device(str(image), writable=True) as device:
+        for words_of, exact in (({}, False), ({"encoder": "kernel"}, True)):
+            mapper = open_logical(target_of(device), writable=True, settings=words_of)  # as serve does
+            mapper.write(0, bytes(8192))
+            mapper.close()
+            assert set(asked) == {exact}
+            asked.clear()

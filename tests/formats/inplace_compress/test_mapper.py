@@ -12,15 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.formats.dm_zoned.unreadable import BadDrive
 from tests.formats.inplace_compress.images import (
     check_device,
     content,
     corrupt_bytes,
     everything,
+    extents_of,
     image_bytes,
     in_memory,
     mapper_of,
     new_volume,
+    patch,
     plan_for,
 )
 from zoned_tools.device.base import Device
@@ -28,9 +31,12 @@ from zoned_tools.device.overlay import LogEntry, LoggedDiscard, LoggedFlush, Log
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.errors import DeviceError, MetadataError, UsageError, ZonedError
 from zoned_tools.formats.inplace_compress.compressors import Compressor
+from zoned_tools.formats.inplace_compress.encoding import Choice
+from zoned_tools.formats.inplace_compress.import_ import plan_import
 from zoned_tools.formats.inplace_compress.mapper.open import InplaceMapper
 from zoned_tools.formats.inplace_compress.mapper.write import Behaviour
 from zoned_tools.formats.inplace_compress.open import open_volume
+from zoned_tools.formats.inplace_compress.source import open_source
 
 BLOCKS = 200
 KINDS = ("text", "rand", "zero", "mix")
@@ -284,3 +290,52 @@ def test_nonsense_never_ends_in_anything_but_an_error_of_ours(
     consents = {"zero-unreadable": "yes", "relink": "yes"}
     apply_plan([device], plan_for(check_device(device), consents).plan.steps)
     assert not [f for f in check_device(device).findings if f.code.startswith("EXT_") and f.severity == "error"]
+
+
+@pytest.mark.parametrize("compressor", [Compressor.LZO, Compressor.C842])
+@pytest.mark.parametrize("window", ["2", "32"])
+@pytest.mark.parametrize("damage", ["tag", "stream", "nibble"])
+def test_a_write_over_all_of_a_damaged_extent_heals_it(
+    tmp_path: Path, compressor: Compressor, window: str, damage: str
+) -> None:
+    """Extents of 32 blocks: a host with windows of 2 covers them in 16 pieces."""
+    plain = content("mix:3:900", 3 * 32 * 4096)
+    (tmp_path / "raw").write_bytes(plain)
+    device = in_memory(tmp_path, 1 << 20)
+    plan, _ = plan_import(device, open_source(str(tmp_path / "raw")), Choice(compressor))
+    apply_plan([device], plan.steps)
+    head, blocks, sectors, *_ = extents_of(device)[1]
+    assert (head, blocks) == (32, 32)
+    place = open_volume(device).block_offset_bytes(32)
+    if damage == "nibble":
+        patch(device, 4096 + 20, bytes([device.read(4096, 512)[20] | 0x0F]))  # entry 32: bits 160 to 164
+    else:
+        patch(device, place + 512 * int(str(sectors)) - 8 if damage == "tag" else place + 100, b"\0" * 8)
+        if damage == "stream":
+            patch(device, place + 512 * int(str(sectors)) - 4, b"\x10\0\0\0")  # ends too early, whatever it holds
+    with pytest.raises(DeviceError):
+        mapper_of(device).read(32, 32)
+    mapper = mapper_of(device, writable=True, window=window)
+    for first, count in ((33, 31), (32, 31), (40, 4)):  # all but some of its blocks
+        with pytest.raises(DeviceError):
+            mapper.write(first, bytes(4096 * count))
+    new = content("text:9", 34 * 4096)
+    mapper.write(31, new)
+    mapper.close()
+    assert everything(device)[: len(plain)] == plain[: 31 * 4096] + new + plain[65 * 4096 :]
+    assert check_device(device, deep=True).findings.groups == []
+
+
+def test_a_write_heals_the_sectors_of_a_raw_extent_that_it_covers(tmp_path: Path) -> None:
+    plain = content("rand:3", 32 * 4096)
+    (tmp_path / "raw").write_bytes(plain)
+    device = in_memory(tmp_path, 1 << 20)
+    plan, _ = plan_import(device, open_source(str(tmp_path / "raw")), Choice(Compressor.LZO))
+    apply_plan([device], plan.steps)
+    bad = BadDrive(device, [open_volume(device).block_offset_bytes(5) // 4096])
+    mapper = mapper_of(bad, writable=True, window="32")
+    with pytest.raises(DeviceError):
+        mapper.write(7, bytes(4096))
+    mapper.write(4, bytes(8192))
+    mapper.close()
+    assert everything(device)[: 32 * 4096] == plain[: 4 * 4096] + bytes(8192) + plain[6 * 4096 :]

@@ -27,7 +27,8 @@ def replay(device: Device, wanted: dict[str, Any], *, close: bool = True, **opti
     """Replay the recorded writes; returns the driver's counters of the last stage."""
     status = ""
     for stage in wanted["ops"]:
-        mapper = mapper_of(device, writable=True, window=str(stage["window_blocks"]), **options)
+        choices = {"encoder": "kernel", "window": str(stage["window_blocks"]), **options}
+        mapper = mapper_of(device, writable=True, **choices)
         for write in stage["writes"]:
             if write[0] == "flush":
                 mapper.flush()

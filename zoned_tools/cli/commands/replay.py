@@ -133,7 +133,7 @@ def _run(
     from zoned_tools.formats.contract import CheckOptions
 
     def open_mapper(on: Target) -> Mapper:
-        mapper = open_logical(on, writable=True, settings=settings)
+        mapper = open_logical(on, writable=True, settings=settings, faithful=True)
         print_warnings(mapper, on)
         return mapper
 

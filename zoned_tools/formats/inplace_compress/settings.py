@@ -71,7 +71,12 @@ SETTINGS = (
     switch("clear-slack", "clear bits behind the last entry that may be entries of raw data", *_CHECK),
     choice("window", ("2", "32"), "window of the host: 4 KiB or 64 KiB pages", Journey.LOGICAL, default="2"),
     choice(
-        "encoder", ("kernel", "fast"), "the driver's own LZO streams, or quick ones", Journey.LOGICAL, default="kernel"
+        "encoder",
+        ("kernel", "fast"),
+        "the driver's own LZO streams (slow), or quick ones",
+        Journey.LOGICAL,
+        default="fast",
+        faithful="kernel",
     ),
     choice("bitmap", ("little", "big"), "byte order of the host that wrote it", Journey.LOGICAL, default="little"),
     choice("unreadable", ("fail", "zeroes"), "what unreadable extents read as", Journey.LOGICAL, default="fail"),

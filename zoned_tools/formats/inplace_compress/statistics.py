@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, BLOCK_SECTORS, SECTOR_BYTES, WINDOW_MAX_BLOCKS
+from zoned_tools.formats.inplace_compress.layout import (
+    BLOCK_BYTES,
+    BLOCK_SECTORS,
+    SECTOR_BYTES,
+    WINDOW_MAX_BLOCKS,
+    WINDOWS,
+)
 
 if TYPE_CHECKING:
     from zoned_tools.formats.inplace_compress.entries import Array
@@ -65,7 +71,7 @@ class Statistics:
     raw_blocks: int = 0
     compressed_blocks: int = 0
     payload_sectors: int = 0
-    window_blocks: int = WINDOW_MAX_BLOCKS
+    window_blocks: int = WINDOWS[0]
     foreign_extents: int = 0
     by_length: Array = field(default_factory=_lengths)
     by_ratio: Array = field(default_factory=_eighths)

@@ -43,6 +43,8 @@ class Setting:
             another text, for which it is the metavar.
         minimum, maximum: limits of a number.
         default: value that counts when the setting is not given; empty for none.
+        faithful: value that counts instead where the very writes of the driver are wanted, as in a replay; empty
+            for the default.
         bare: may stand among the devices, as a word of a table line.
         flag: option of its own that generic commands offer (``--use-set``), or a value of a command's flag that a
             switch stands for (``--deep=data``); empty for none.
@@ -59,6 +61,7 @@ class Setting:
     minimum: int = 0
     maximum: int = (1 << 63) - 1
     default: str = ""
+    faithful: str = ""
     bare: bool = False
     flag: str = ""
     aliases: tuple[str, ...] = ()
@@ -121,10 +124,16 @@ def _uuid(text: str) -> tuple[bool, str]:
 
 
 def choice(
-    name: str, values: tuple[str, ...], about: str, *journeys: Journey, default: str = "", flag: str = ""
+    name: str,
+    values: tuple[str, ...],
+    about: str,
+    *journeys: Journey,
+    default: str = "",
+    faithful: str = "",
+    flag: str = "",
 ) -> Setting:
     """One of a few words."""
-    return Setting(name, about, frozenset(journeys), values, "choice", default=default, flag=flag)
+    return Setting(name, about, frozenset(journeys), values, "choice", default=default, faithful=faithful, flag=flag)
 
 
 def switch(

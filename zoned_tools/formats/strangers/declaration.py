@@ -95,8 +95,9 @@ def _settings(declared: object) -> tuple[Setting, ...]:
                 raise WrongError(f"{name!r} as the name of a setting")
         require_line(setting.help)
         require_line(setting.kind)
-        if require(setting.default, str) and setting.kind in ("choice", "switch", "number"):
-            setting.normalise(setting.default)
+        for value in (setting.default, setting.faithful):
+            if require(value, str) and setting.kind in ("choice", "switch", "number"):
+                setting.normalise(value)
     if len({setting.name for setting in settings}) != len(settings):
         raise WrongError("two settings of one name")
     return settings

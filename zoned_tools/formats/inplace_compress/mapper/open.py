@@ -139,7 +139,7 @@ def open_mapper(target: Target, *, writable: bool, settings: Settings) -> Inplac
     behaviour = Behaviour(
         writeback_seconds=arguments.writeback_seconds,
         window_blocks=settings.number("window") or 2,
-        exact_encoder=settings.text("encoder") != "fast",
+        exact_encoder=settings.text("encoder") == "kernel",
         misplaced_data=settings.text("emulate") == "misplaced-data",
         discards=settings.text("discard") != "refuse",
     )

@@ -15,7 +15,7 @@ import numpy as np
 
 from zoned_tools.formats.inplace_compress.entries import extent_entries
 from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, BLOCK_SECTORS
-from zoned_tools.formats.inplace_compress.mapper.read import contents, fail
+from zoned_tools.formats.inplace_compress.mapper.read import BadExtent, Unreadable, contents, fail
 from zoned_tools.formats.inplace_compress.open import Volume, known_compressor
 from zoned_tools.formats.inplace_compress.payload import encode_extents
 
@@ -48,6 +48,22 @@ class Behaviour:
     discards: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """Whole blocks that are to be written from ``block`` on."""
+
+    block: int
+    data: memoryview
+
+    @property
+    def end(self) -> int:
+        return self.block + len(self.data) // BLOCK_BYTES
+
+    def part(self, first: int, end: int) -> memoryview:
+        """The data of a range inside the request."""
+        return self.data[(first - self.block) * BLOCK_BYTES : (end - self.block) * BLOCK_BYTES]
+
+
 class Writer:
     """Stores requests of a volume that is opened for writing."""
 
@@ -64,15 +80,18 @@ class Writer:
     def write(self, block: int, data: memoryview) -> None:
         """Write whole blocks, cut at windows.
 
+        What cannot be read of the extents there does no harm where the data covers it: it is not needed, whatever the
+        window is.
+
         Raises:
-            DeviceError: EIO, an extent that is only partly covered cannot be read; nothing
+            DeviceError: EIO, something else of an extent that is only partly covered cannot be read; nothing
                 of that window is written then.
         """
-        window, stop = self._behaviour.window_blocks, block + len(data) // BLOCK_BYTES
+        window, request = self._behaviour.window_blocks, _Request(block, data)
         at = block
-        while at < stop:
-            end = min((at // window + 1) * window, stop)
-            self._write_piece(at, data[(at - block) * BLOCK_BYTES : (end - block) * BLOCK_BYTES])
+        while at < request.end:
+            end = min((at // window + 1) * window, request.end)
+            self._write_piece(_Request(at, request.part(at, end)), request)
             at = end
 
     def discard(self, block: int, count: int) -> None:
@@ -90,33 +109,36 @@ class Writer:
         self._clear(first, last)
         self._store(places, parts)
 
-    def _write_piece(self, block: int, data: memoryview) -> None:
-        """One request inside one window: decode what is partly covered, then store everything."""
-        pieces = list(self._pieces(block, data))
+    def _write_piece(self, piece: _Request, request: _Request) -> None:
+        """The part of a request that is inside one window: decode what is partly covered, then store everything."""
+        pieces = list(self._pieces(piece, request))
         self._store([place for place, _ in pieces], [part for _, part in pieces])
 
-    def _pieces(self, block: int, data: memoryview) -> Iterator[tuple[int, bytes]]:
-        """``(first block, content)`` of the extents that a request makes, ascending."""
-        at, end = block, block + len(data) // BLOCK_BYTES
-        for head, blocks, content in self._partly_covered(block, end):
+    def _pieces(self, piece: _Request, request: _Request) -> Iterator[tuple[int, bytes]]:
+        """``(first block, content)`` of the extents that a piece makes, ascending."""
+        at, end = piece.block, piece.end
+        for head, blocks, content in self._partly_covered(piece.block, end, request):
             if at < head:
-                yield at, self._gap(data, block, at, head)
-            first, last = max(head, block), min(head + blocks, end)
+                yield at, self._gap(piece, at, head)
+            first, last = max(head, piece.block), min(head + blocks, end)
             patched = bytearray(content)
-            patched[(first - head) * BLOCK_BYTES : (last - head) * BLOCK_BYTES] = data[
-                (first - block) * BLOCK_BYTES : (last - block) * BLOCK_BYTES
-            ]
+            patched[(first - head) * BLOCK_BYTES : (last - head) * BLOCK_BYTES] = piece.part(first, last)
             yield head, bytes(patched)
             at = head + blocks
         if at < end:
-            yield at, self._gap(data, block, at, end)
+            yield at, self._gap(piece, at, end)
 
-    def _gap(self, data: memoryview, block: int, start: int, end: int) -> bytes:
-        skip = 0 if self._behaviour.misplaced_data else start - block
-        return bytes(data[skip * BLOCK_BYTES : (skip + end - start) * BLOCK_BYTES])
+    def _gap(self, piece: _Request, start: int, end: int) -> bytes:
+        if self._behaviour.misplaced_data:
+            return bytes(piece.data[: (end - start) * BLOCK_BYTES])
+        return bytes(piece.part(start, end))
 
-    def _partly_covered(self, block: int, end: int) -> list[tuple[int, int, bytes]]:
-        """``(head, blocks, content)`` of the stored extents that a request covers in part, ascending."""
+    def _partly_covered(self, block: int, end: int, request: _Request | None = None) -> list[tuple[int, int, bytes]]:
+        """``(head, blocks, content)`` of the stored extents that a range covers in part, ascending.
+
+        Args:
+            request: takes the place of content that cannot be read, where it covers that.
+        """
         extents = self._bitmap.extents(block, end - block)
         self._drop_orphans(extents)
         inside = (extents.head >= block) & (extents.head + extents.blocks <= end)
@@ -128,10 +150,29 @@ class Writer:
             for head, blocks in zip(wanted.head.tolist(), wanted.blocks.tolist(), strict=True)
         }
         starts = sorted(found)
-        for head, blocks, content in contents(self._volume, wanted, fail(self._volume.device.path)):
+
+        def fill(head: int, blocks: int, content: bytes | memoryview) -> None:
             owner = starts[int(np.searchsorted(starts, head, "right")) - 1]
             found[owner][(head - owner) * BLOCK_BYTES : (head - owner + blocks) * BLOCK_BYTES] = content
+
+        covered: list[tuple[int, memoryview]] = []
+        for head, blocks, content in contents(self._volume, wanted, self._unless_covered(request, covered)):
+            fill(head, blocks, content)
+        for block, data in covered:
+            fill(block, len(data) // BLOCK_BYTES, data)
         return [(head, len(found[head]) // BLOCK_BYTES, bytes(found[head])) for head in starts]
+
+    def _unless_covered(self, request: _Request | None, covered: list[tuple[int, memoryview]]) -> BadExtent:
+        """The policy that stops at what cannot be read, and keeps the data that the request has in its place."""
+        stop = fail(self._volume.device.path)
+
+        def judge(bad: Unreadable) -> None:
+            end = bad.block + bad.blocks
+            if request is None or bad.block < request.block or end > request.end:
+                return stop(bad)
+            return covered.append((bad.block, request.part(bad.block, end)))
+
+        return judge
 
     def _drop_orphans(self, extents: Extents) -> None:
         """Turn tails without a payload into holes, or the extent stored before them would swallow them."""
