@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from zoned_tools.engine.scanning import ScanResult
     from zoned_tools.formats.contract import Mapper, Target
     from zoned_tools.report.documents.drives import ProbeRow
-    from zoned_tools.report.documents.targets import FilledZones, ImportDocument
+    from zoned_tools.report.documents.logical import FilledZones, ImportDocument
 
 # -- probe
 

@@ -14,7 +14,7 @@ from tests.formats.dm_zoned.unreadable import BadDrive, KnowingDrive, damaged, l
 from zoned_tools.engine.orphans import export_orphans
 from zoned_tools.errors import DeviceError, UsageError
 from zoned_tools.formats.contract import Target
-from zoned_tools.report.documents.targets import orphans_document
+from zoned_tools.report.documents.logical import orphans_document
 
 
 def without_map(images: Images, base: str, more: tuple[int, ...] = (), kind: type[BadDrive] = BadDrive) -> Target:

@@ -78,7 +78,7 @@ def export(
 ) -> int:
     """Write the logical device's content to a sparse raw file."""
     from zoned_tools.engine.opening import opened_target
-    from zoned_tools.report.documents.targets import export_document
+    from zoned_tools.report.documents.logical import export_document
     from zoned_tools.report.stream import write_lines
     from zoned_tools.report.targets import lost_lines
 
@@ -107,7 +107,7 @@ def _write_orphans(
 
     from zoned_tools.engine.documents import write_document
     from zoned_tools.engine.orphans import TABLE_NAME, export_orphans
-    from zoned_tools.report.documents.targets import orphans_document
+    from zoned_tools.report.documents.logical import orphans_document
     from zoned_tools.report.stream import write_lines
 
     written = export_orphans(target, directory, settings, force=force, skip_errors=skip_errors)

@@ -56,7 +56,7 @@ def import_raw(
     from zoned_tools.engine.import_raw import plan_import
     from zoned_tools.engine.opening import opened_target
     from zoned_tools.formats.contract import ImportOptions
-    from zoned_tools.report.documents.targets import import_document
+    from zoned_tools.report.documents.logical import import_document
     from zoned_tools.report.stream import write_line
     from zoned_tools.report.targets import import_line
 

@@ -106,7 +106,7 @@ def _print_map(target: Target, settings: Mapping[str, str], wanted: list[tuple[i
     """Where ranges live, or everything."""
     from zoned_tools.engine.logical import has_copies, map_copies, opened_logical
     from zoned_tools.engine.logical import map_blocks as runs_of
-    from zoned_tools.report.documents.targets import map_document
+    from zoned_tools.report.documents.logical import map_document
     from zoned_tools.report.stream import write_lines
     from zoned_tools.report.targets import map_lines
 
@@ -130,7 +130,7 @@ def _print_map(target: Target, settings: Mapping[str, str], wanted: list[tuple[i
 
 def _print_zone(target: Target, settings: Mapping[str, str], zone: int, *, json: bool) -> None:
     from zoned_tools.engine.logical import map_zone
-    from zoned_tools.report.documents.targets import zone_owners_document
+    from zoned_tools.report.documents.logical import zone_owners_document
     from zoned_tools.report.stream import write_lines
     from zoned_tools.report.targets import owner_lines
 

@@ -103,7 +103,7 @@ def _advise(target: Target, start: int | None) -> None:
 
 
 def _print(target: Target, options: ReplayOptions, result: ReplayResult, *, json: bool) -> None:
-    from zoned_tools.report.documents.targets import replay_document
+    from zoned_tools.report.documents.logical import replay_document
     from zoned_tools.report.stream import write_lines
     from zoned_tools.report.targets import replay_lines
 

@@ -235,7 +235,7 @@ def _announce(target: Target, exports: Sequence[tuple[str, Mapper]], uri: str, *
     from zoned_tools.report.stream import write_line
 
     if json:
-        from zoned_tools.report.documents.targets import serve_document
+        from zoned_tools.report.documents.logical import serve_document
 
         announce(serve_document(target, exports, uri))
     else:

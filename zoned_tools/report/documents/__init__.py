@@ -8,6 +8,7 @@ words of the text output. JSON Schemas are generated from them (:mod:`zoned_tool
 `envelope`          how a command ended; the keys that end every document
 `drives`            zone reports, emulated drives, lists, probes
 `targets`           what commands over any layout print
+`logical`           of these, those about the logical device
 `undo`              what is undone, and the undo files that there are
 `zdm` `zonefs`      what the commands of one layout print
 `btrfs`
