@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.formats.inplace_compress.images import check_device, in_memory, settings_of, target_of
-from zoned_tools.device.base import Geometry
+from zoned_tools.device.base import Device, Geometry
 from zoned_tools.device.image import create_image, open_image
 from zoned_tools.device.plan import apply_plan
 from zoned_tools.device.zones import Model, make_table
@@ -17,7 +18,7 @@ from zoned_tools.formats.contract import Journey
 from zoned_tools.formats.inplace_compress import LAYOUT
 from zoned_tools.formats.inplace_compress.compressors import Compressor
 from zoned_tools.formats.inplace_compress.encoding import Choice
-from zoned_tools.formats.inplace_compress.format import plan_format, plan_volume
+from zoned_tools.formats.inplace_compress.format import plan_format, plan_volume, volume_sizes
 from zoned_tools.formats.inplace_compress.import_ import plan_import
 from zoned_tools.formats.inplace_compress.source import open_source
 
@@ -91,3 +92,34 @@ def test_only_conventional_zones_carry_a_volume(tmp_path: Path) -> None:
         assert plan_volume(device, compressor=Compressor.LZO, data_blocks=1022)
         with pytest.raises(GeometryError):
             plan_volume(device, compressor=Compressor.LZO, data_blocks=1023)
+
+
+def zoned_device(folder: Path, conventional: set[int]) -> Device:
+    """16 zones of 1 MiB."""
+    path, zone, count = str(folder / "zoned"), 1 << 20, 16
+    sectors = count * zone // 512
+    table = make_table(sectors, zone // 512, nr_conventional=0)
+    chosen = sorted(conventional)
+    table[chosen] = make_table(sectors, zone // 512, nr_conventional=count)[chosen]
+    create_image(path, Geometry(Model.HOST_MANAGED, count * zone, zone, count), table)
+    return open_image(path)
+
+
+@pytest.mark.parametrize("conventional", [[range(6)], [range(2), range(5, 12)], [range(14, 16)], []])
+@pytest.mark.parametrize("start", [0, 2048, 3000, 9 * 2048])
+def test_a_refusal_names_what_works(conventional: list[range], start: int, tmp_path: Path) -> None:
+    device = zoned_device(tmp_path, {zone for some in conventional for zone in some})
+    with pytest.raises(GeometryError) as refused:
+        volume_sizes(device, 512 * start)
+    hint = refused.value.hint
+    if not conventional:
+        assert hint == "no conventional zones have room for one"
+        return
+    found = re.fullmatch(r"(?:--start (\d+) )?--data-blocks (\d+) works", hint)
+    assert found is not None
+    begin, blocks = int(found[1] or 0), int(found[2])
+    assert volume_sizes(device, 512 * begin, blocks)[1] == blocks
+    with pytest.raises(GeometryError):
+        volume_sizes(device, 512 * begin, blocks + 1)
+    if any(start // 2048 in zones for zones in conventional):
+        assert begin == start

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -130,3 +132,36 @@ def test_format_room_writes_what_create_does(name: str) -> None:
     assert LAYOUT.plan_format is not None
     apply_plan([drive], LAYOUT.plan_format(target(drive, expected["start_sector"]), settings).steps)
     assert content_digest(drive) == [expected["nonzero_blocks"], expected["nonzero_sha256"]]
+
+
+@pytest.mark.parametrize(
+    ("zones", "conventional", "start"),
+    [
+        (20, 4, 0),
+        (20, 6, 0),
+        (16, 3, 0),
+        (1028, 8, 524288),
+        (2052, 12, 524288),
+        (20, 6, 524289),
+        (20, 6, 524288 - 5780 * 8),
+        (20, 6, 2047),
+        (40, 0, 0),
+        (4, 4, 0),
+    ],
+)
+def test_a_refusal_names_a_start_and_a_number_of_zones_that_work(zones: int, conventional: int, start: int) -> None:
+    drive = drive_of(zones, conventional)
+    place = place_of(drive, start)
+    with pytest.raises(GeometryError) as refused:
+        check_place(place, 8)
+    found = re.fullmatch(r"(\d+) zones from sector (\d+) on work", refused.value.hint)
+    if conventional < 4 or zones == 4:  # metadata needs four conventional zones
+        assert refused.value.hint == ""
+        return
+    assert found is not None, refused.value
+    count, begin = int(found[1]), int(found[2])
+    assert begin >= start
+    better = replace(place_of(drive, begin), size_sectors=count * layout.ZONE_SECTORS)
+    identity = identity_for(better, 8)
+    apply_plan([drive], plan_create(better, identity).steps)
+    assert probe(drive, begin * 512) is not None

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from zoned_tools.device.plan import Plan
+from zoned_tools.device.runs import mask_runs
 from zoned_tools.errors import GeometryError, UsageError
 from zoned_tools.formats.inplace_compress import layout
 from zoned_tools.formats.inplace_compress.compressors import (
@@ -14,7 +17,7 @@ from zoned_tools.formats.inplace_compress.compressors import (
     compressor_by_name,
     compressor_by_number,
 )
-from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, SECTOR_BYTES, SuperBlock
+from zoned_tools.formats.inplace_compress.layout import BLOCK_BYTES, BLOCK_SECTORS, SECTOR_BYTES, SuperBlock
 from zoned_tools.formats.inplace_compress.open import read_super_block
 from zoned_tools.formats.inplace_compress.probe import VERSION_1, probe
 from zoned_tools.formats.inplace_compress.table import known_data_blocks, parse_table, require_device
@@ -64,8 +67,24 @@ def _require_random_writes(device: Device, start_bytes: int, length_bytes: int) 
         raise GeometryError(
             "the target overwrites in place, but the range holds sequential zones",
             device=device.path,
-            hint="give a size that ends before them",
+            hint=_where_it_fits(device, start_bytes),
         )
+
+
+def _where_it_fits(device: Device, start_bytes: int) -> str:
+    """Start and size of the largest volume that conventional zones can carry, from the start if it is in one."""
+    table = device.zones()
+    ends = np.append(table["start_sector"][1:], device.geometry.size_bytes // SECTOR_BYTES)
+    starts = table["start_sector"].astype(np.int64)
+    places = [(int(starts[a]), int(ends[b - 1])) for a, b in mask_runs(ZoneFacts(table).conventional).tolist()]
+    start = start_bytes // SECTOR_BYTES
+    here = [(start, end) for first, end in places if first <= start < end]
+    fitting = [(layout.max_data_blocks((end - first) // BLOCK_SECTORS), first) for first, end in here or places]
+    blocks, first = max(fitting, key=lambda one: (one[0], -one[1]), default=(0, 0))
+    if not blocks:
+        return "no conventional zones have room for one"
+    at = f"--start {first} " if first or start_bytes else ""
+    return f"{at}--data-blocks {blocks} works"
 
 
 @dataclass(frozen=True, slots=True)

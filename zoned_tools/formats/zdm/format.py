@@ -16,7 +16,7 @@ from zoned_tools.device.zones import SECTOR_BYTES
 from zoned_tools.errors import GeometryError
 from zoned_tools.formats.zdm import layout
 from zoned_tools.formats.zdm.constants import DEFAULT_RESERVED
-from zoned_tools.formats.zdm.layout import BLOCK_BYTES, BLOCK_SECTORS, ZONE_BLOCKS, CreateLayout, Geometry
+from zoned_tools.formats.zdm.layout import BLOCK_BYTES, BLOCK_SECTORS, GROUP_ZONES, ZONE_BLOCKS, CreateLayout, Geometry
 from zoned_tools.formats.zdm.settings import GC_STATES
 from zoned_tools.formats.zdm.superblock import SuperBlock
 from zoned_tools.formats.zdm.volume import (
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 SEQUENTIAL_METADATA_STATUS = 4
 """Exit status of the original when the zones for metadata require sequential writes."""
+
+_MIB_SECTORS = 2048
+_MORE_ZONES = 8
+"""Zones of a partition beside its tables that make the reference's parts disagree, generously."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,54 @@ def check_place(place: Place, reserved: int) -> tuple[Geometry, CreateLayout]:
     """Geometry of a new ZDM.
 
     Raises:
-        GeometryError: the reference would corrupt it, it does not fit, or the drive does not suit.
+        GeometryError: the reference would corrupt it, it does not fit, or the drive does not suit; the hint names a
+            start and number of zones inside the place that would do, where there are any.
+    """
+    try:
+        return _geometry_of(place, reserved)
+    except GeometryError as error:
+        better = None if error.hint else working_place(place, reserved)
+        if better is None:
+            raise
+        zones = better.size_sectors // layout.ZONE_SECTORS
+        hint = f"{zones} zones from sector {better.start_sector} on work"
+        raise GeometryError(error.message, device=error.device, hint=hint, clone_status=error.clone_status) from None
+
+
+def working_place(place: Place, reserved: int) -> Place | None:
+    """The largest part of a place in which a ZDM can be; None where there is none.
+
+    It begins where the place does, at one of the next two multiples of 1 MiB, as partitioning tools have them, or of
+    zones; and ends where the place does, or has whole zones.
+    """
+    steps = (_MIB_SECTORS, layout.ZONE_SECTORS)
+    skips = sorted({0} | {-place.start_sector % step + more for step in steps for more in (0, step)})
+    found = [one for skip in skips if (one := _shortened(place, skip, reserved)) is not None]
+    return max(found, key=lambda one: one.size_sectors, default=None)
+
+
+def _shortened(place: Place, skip: int, reserved: int) -> Place | None:
+    """What works from ``skip`` sectors on; the two parts of the reference disagree on some sizes just above others."""
+    rest = place.size_sectors - skip
+    most = rest // layout.ZONE_SECTORS
+    # as many zones as tables take up at most, beside those that both parts count in front of them
+    fewest = max(0, most - 2 * (most // GROUP_ZONES + 1) - _MORE_ZONES)
+    offset, start = place.offset_bytes + skip * SECTOR_BYTES, place.start_sector + skip
+    for size in (rest, *range(most * layout.ZONE_SECTORS, fewest * layout.ZONE_SECTORS, -layout.ZONE_SECTORS)):
+        smaller = Place(place.device, offset, start, size)
+        try:
+            _geometry_of(smaller, reserved)
+        except GeometryError:
+            continue
+        return smaller
+    return None
+
+
+def _geometry_of(place: Place, reserved: int) -> tuple[Geometry, CreateLayout]:
+    """What :func:`check_place` gives, without a hint.
+
+    Raises:
+        GeometryError: it cannot be.
     """
     path = place.device.path
     unsuitable = zone_size_refusal(place.device)

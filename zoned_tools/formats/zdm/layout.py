@@ -369,18 +369,15 @@ def refusal(geometry: Geometry, created: CreateLayout) -> str:
     if place != g.zdstart * ZONE_BLOCKS:
         return (
             f"data would begin in zone {g.zdstart}, but the tables end at block {place}, "
-            f"zone {place / ZONE_BLOCKS:g} (give ZDM a partition, not the whole drive)"
+            f"zone {place / ZONE_BLOCKS:g}: a ZDM needs a partition, not the whole drive"
         )
     if g.table_zones != created.table_zones:
         return (
             f"create lays out {created.table_zones} zones for each table, the mapper expects {g.table_zones}, "
-            "so every checksum page would be in the wrong place (make the partition a few zones smaller or larger)"
+            "so every checksum page would be in the wrong place"
         )
     if g.md_start != created.pool_start:
-        return (
-            f"create puts the tables at block {created.pool_start}, the mapper expects them at {g.md_start} "
-            "(move the start of the partition)"
-        )
+        return f"create puts the tables at block {created.pool_start}, the mapper expects them at {g.md_start}"
     if g.data_zones < 4:
         return f"only {g.data_zones} data zones remain, 4 are needed"
     return ""
