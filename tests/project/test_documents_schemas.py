@@ -67,7 +67,7 @@ class _Recursive(TypedDict):
 
 
 def _schema(kind: type) -> dict[str, object]:
-    parts: dict[str, dict[str, object]] = {}
+    parts = generator.Parts()
     top = generator._schema_of(kind, parts)
     return {**top, "$defs": parts}
 
@@ -103,9 +103,16 @@ def test_types_that_json_does_not_have_are_refused() -> None:
     with pytest.raises(TypeError, match="no JSON Schema of"):
         _schema(bytes)
     with pytest.raises(TypeError, match="no JSON Schema of"):
-        generator._schema_of(dict[int, str], {})
+        generator._schema_of(dict[int, str], generator.Parts())
     with pytest.raises(TypeError, match="no JSON Schema of"):
-        generator._schema_of(Annotated[int, 1], {})
+        generator._schema_of(Annotated[int, 1], generator.Parts())
+
+
+def test_two_types_of_one_name_are_refused() -> None:
+    """The schema of one would stand for both."""
+    one, other = (TypedDict("Row", {"a": kind}) for kind in (int, str))  # type: ignore[operator]
+    with pytest.raises(TypeError, match="two types of a document are named Row"):
+        generator._schema_of(one | other, generator.Parts())
 
 
 # -- the command

@@ -60,9 +60,26 @@ def definitions() -> dict[str, list[type]]:
     return found
 
 
+class Parts(dict[str, Schema]):
+    """Schemas of the objects inside a document, by name, each of one type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kinds: dict[str, type] = {}
+
+    def claim(self, kind: type) -> None:
+        """Take a type's name for it.
+
+        Raises:
+            TypeError: another type has it; one of the two schemas would stand for both.
+        """
+        if self._kinds.setdefault(kind.__name__, kind) is not kind:
+            raise TypeError(f"two types of a document are named {kind.__name__}")
+
+
 def _document(name: str, forms: list[type]) -> Schema:
     """A file as it is; what a command prints has the envelope's keys too, and may be nothing but an envelope."""
-    parts: dict[str, Schema] = {}
+    parts = Parts()
     if documents.FILES.issuperset(forms):
         bodies = [_schema_of(form, parts) for form in forms]
     else:
@@ -73,7 +90,7 @@ def _document(name: str, forms: list[type]) -> Schema:
     return {**head, **body, "$defs": dict(sorted(parts.items()))}
 
 
-def _ended(body: Schema, parts: dict[str, Schema]) -> Schema:
+def _ended(body: Schema, parts: Parts) -> Schema:
     """An object with the envelope's keys."""
     end = _object(Envelope, parts)
     properties = {**cast("Schema", body["properties"]), **cast("Schema", end["properties"])}
@@ -81,7 +98,7 @@ def _ended(body: Schema, parts: dict[str, Schema]) -> Schema:
     return {**body, "properties": properties, "required": required}
 
 
-def _without_result(name: str, parts: dict[str, Schema]) -> Schema:
+def _without_result(name: str, parts: Parts) -> Schema:
     head: Schema = {
         "type": "object",
         "description": "A command that came to no result.",
@@ -92,7 +109,7 @@ def _without_result(name: str, parts: dict[str, Schema]) -> Schema:
     return _ended(head, parts)
 
 
-def _schema_of(kind: object, parts: dict[str, Schema]) -> Schema:
+def _schema_of(kind: object, parts: Parts) -> Schema:
     """The schema of a type; objects go to ``parts``, by name, and are referred to.
 
     Raises:
@@ -102,6 +119,7 @@ def _schema_of(kind: object, parts: dict[str, Schema]) -> Schema:
         return _PLAIN[kind]
     if is_typeddict(kind):
         assert isinstance(kind, type)
+        parts.claim(kind)
         if kind.__name__ not in parts:
             parts[kind.__name__] = {}  # in the making
             parts[kind.__name__] = _object(kind, parts)
@@ -120,7 +138,7 @@ def _schema_of(kind: object, parts: dict[str, Schema]) -> Schema:
     raise TypeError(f"no JSON Schema of {kind}")
 
 
-def _object(definition: type, parts: dict[str, Schema]) -> Schema:
+def _object(definition: type, parts: Parts) -> Schema:
     hints = _hints(definition)
     required: frozenset[str] = vars(definition)["__required_keys__"]
     return {
