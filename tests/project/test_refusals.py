@@ -88,7 +88,7 @@ def test_unknown_codes_are_refused(
     path = image(layout, program)
     result = program("zoned", "check", path, "--repair", *options, *START.get(layout, ()), "--allow", "nonsense")
     assert result.status == 16
-    assert f"{layout} has no finding 'nonsense' (zoned explain lists them)" in result.err
+    assert f"{layout} has no finding 'nonsense' (zoned explain {layout} lists them)" in result.err
     assert result.err.count("\n") == 1
 
 

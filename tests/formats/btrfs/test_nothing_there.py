@@ -52,7 +52,12 @@ def test_one_line_and_status_8(
 ) -> None:
     path = make(tmp_path)
     found = program("zoned", "btrfs", *command, path)
-    assert (found.status, found.out) == (8, "")
+    assert found.status == 8
+    if "--json" in command:
+        assert found.json["exit_status"] == 8
+        assert [error["message"] for error in found.json["errors"]] == ["no btrfs super block"]
+    else:
+        assert found.out == ""
     assert found.err.splitlines() == [f"zoned: {path}: no btrfs super block"]
 
 

@@ -29,7 +29,7 @@ def test_the_declaration_and_the_rules_are_light() -> None:
 
 def test_rooms() -> None:
     """No logical device of its own, no target of the device mapper; each of its devices is shown."""
-    rooms = ("open_mapper", "export", "open_views", "map_copies", "map_zone", "table_line", "dump", "restore")
+    rooms = ("open_mapper", "open_views", "map_copies", "map_zone", "table_line", "dump", "restore")
     assert [name for name in rooms if getattr(LAYOUT, name) is not None] == ["open_views", "map_copies", "map_zone"]
     assert LAYOUT.zone_roles is not None
     assert LAYOUT.plan_format is None

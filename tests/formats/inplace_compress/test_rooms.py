@@ -18,7 +18,7 @@ HEAVY = ("numpy", "construct", "rich", "crc32c", "xxhash", "lzallright", "multip
 ROOMS = {
     "open_mapper", "table_line", "dump", "restore", "plan_format",
 }  # fmt: skip
-LACKING = {"export", "zone_roles", "order_members", "claims"}
+LACKING = {"zone_roles", "order_members", "claims"}
 
 
 def loaded_by(statement: str) -> set[str]:

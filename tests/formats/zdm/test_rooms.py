@@ -24,7 +24,7 @@ def test_declaration_and_rules_load_nothing_heavy(module: str) -> None:
 def test_rooms() -> None:
     rooms = ("open_mapper", "table_line", "dump", "restore", "zone_roles", "plan_format")
     assert all(getattr(LAYOUT, room) is not None for room in rooms)
-    assert all(getattr(LAYOUT, room) is None for room in ("export", "order_members", "claims"))
+    assert all(getattr(LAYOUT, room) is None for room in ("order_members", "claims"))
     assert LAYOUT.whole_drive
     assert LAYOUT.rules().layout == LAYOUT.name == "zdm"
 

@@ -33,7 +33,11 @@ def image(tmp_path: Path, program: Callable[..., Result]) -> Path:
 
 def entry(program: Callable[..., Result], image: Path, path: str) -> dict[str, object]:
     document = program("zoned", "zonefs", "stat", "--json", image, path).json
-    assert document.pop("schema") == "zoned.zonefs.stat/1"
+    assert (document.pop("schema"), document.pop("exit_status"), document.pop("errors")) == (
+        "zoned.zonefs.stat/1",
+        0,
+        [],
+    )
     return dict(document)
 
 

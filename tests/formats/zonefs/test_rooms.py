@@ -24,7 +24,7 @@ def test_the_declaration_and_the_rules_are_light() -> None:
 
 def test_rooms() -> None:
     """No logical device of blocks, no target of the device mapper, one device."""
-    rooms = ("open_mapper", "export", "table_line", "dump", "restore", "zone_roles", "plan_format")
+    rooms = ("open_mapper", "table_line", "dump", "restore", "zone_roles", "plan_format")
     assert [name for name in rooms if getattr(LAYOUT, name) is not None] == [
         "dump",
         "restore",
