@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,15 @@ from zoned_tools.formats.btrfs.checksum import seal
 from zoned_tools.formats.btrfs.layout import MIRROR_BYTENR, SUPER_BLOCK_OFFSETS, pack, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from zoned_tools.formats.btrfs.copies import Copy
     from zoned_tools.formats.btrfs.survey import MirrorSurvey
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "btrfs-zoned"
+STATES: dict[str, Any] = json.loads((VECTORS / "block-groups.json").read_text())
+"""What is known of the vectors of whole file systems, by name."""
+
+Images = Callable[[str], list[Path]]
+"""All devices of a vector."""
 EXPECTED: dict[str, Any] = json.loads((VECTORS / "expected.json").read_text())
 MIB = 1 << 20
 SUPER_BYTES = 4096

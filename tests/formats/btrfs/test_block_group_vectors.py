@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.archives import unpacked_once
-from tests.formats.btrfs.images import VECTORS
+from tests.formats.btrfs.images import STATES, Images
 from zoned_tools.device.image import open_image
 from zoned_tools.formats.btrfs.block_groups import block_groups_of
 from zoned_tools.formats.btrfs.check import check
@@ -22,18 +18,8 @@ from zoned_tools.formats.contract import CheckOptions, Target
 if TYPE_CHECKING:
     from tests.programs import Program
 
-STATES: dict[str, Any] = json.loads((VECTORS / "block-groups.json").read_text())
 CODES_OF_BLOCK_GROUPS = {"bg-wp-differs", "bg-zone-dead", "bg-striping", "bg-wp-over-capacity", "bg-unmatched"}
 """Errors for which the kernel refuses the mount; bg-extents-beyond-wp only beside a conventional copy."""
-
-Images = Callable[[str], list[Path]]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
-    """All devices of a vector, unpacked once."""
-    first = unpacked_once(VECTORS, tmp_path_factory.mktemp)
-    return lambda name: [first(name).parent / device for device in STATES[name]["devices"]]
 
 
 @pytest.mark.parametrize("name", STATES)

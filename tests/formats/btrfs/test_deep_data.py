@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.formats.btrfs.images import VECTORS, poke
+from tests.formats.btrfs.images import STATES, poke
 from tests.formats.btrfs.nodes import own_devices
 
 if TYPE_CHECKING:
     from tests.programs import Program
-
-STATES: dict[str, Any] = json.loads((VECTORS / "block-groups.json").read_text())
 
 
 def check(program: Program, *words: object) -> tuple[int, dict[str, Any], list[dict[str, Any]]]:

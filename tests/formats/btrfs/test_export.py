@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,23 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.archives import unpacked_once
-from tests.formats.btrfs.images import MIB, VECTORS, Drive, change_zones, make_super, poke
+from tests.formats.btrfs.images import MIB, STATES, Drive, Images, change_zones, make_super, poke
 from tests.formats.btrfs.nodes import own_devices
 from zoned_tools.device.zones import ZoneCondition
 from zoned_tools.formats.btrfs.layout import MIRROR_BYTENR, parse
 
 if TYPE_CHECKING:
     from tests.programs import Program, Result
-
-STATES: dict[str, Any] = json.loads((VECTORS / "block-groups.json").read_text())
-Images = Callable[[str], list[Path]]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
-    first = unpacked_once(VECTORS, tmp_path_factory.mktemp)
-    return lambda name: [first(name).parent / device for device in STATES[name]["devices"]]
 
 
 def run(program: Program, *words: object, status: int | None = 0) -> Result:

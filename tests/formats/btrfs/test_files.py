@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.archives import unpacked_once
-from tests.formats.btrfs.images import VECTORS, poke
+from tests.formats.btrfs.images import STATES, Images, poke
 from tests.formats.btrfs.nodes import edit_leaves, edit_root, item_places, own_devices
 from tests.formats.btrfs.trees import content_sha256, our_content
 from zoned_tools.formats.btrfs.items import DIR_INDEX, EXTENT_CSUM, EXTENT_DATA, INODE_ITEM
@@ -21,15 +18,7 @@ from zoned_tools.formats.btrfs.items import DIR_INDEX, EXTENT_CSUM, EXTENT_DATA,
 if TYPE_CHECKING:
     from tests.programs import Program, Result
 
-STATES: dict[str, Any] = json.loads((VECTORS / "block-groups.json").read_text())
 UNREADABLE = {"g07-data-offline", "g09-data-reset", "g12-leaf-lost"}
-Images = Callable[[str], list[Path]]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
-    first = unpacked_once(VECTORS, tmp_path_factory.mktemp)
-    return lambda name: [first(name).parent / device for device in STATES[name]["devices"]]
 
 
 def run(program: Program, *words: object, status: int | None = 0) -> Result:

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.archives import unpacked_once
-from tests.formats.btrfs.images import VECTORS
+from tests.formats.btrfs.images import STATES, Images
 
 if TYPE_CHECKING:
     from tests.programs import Program
-
-STATES: dict[str, Any] = json.loads((VECTORS / "block-groups.json").read_text())
-Images = Callable[[str], list[Path]]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
-    first = unpacked_once(VECTORS, tmp_path_factory.mktemp)
-    return lambda name: [first(name).parent / device for device in STATES[name]["devices"]]
 
 
 @pytest.mark.parametrize("name", [name for name in STATES if "map" in STATES[name]])

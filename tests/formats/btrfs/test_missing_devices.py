@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.archives import unpack
-from tests.formats.btrfs.images import SUPER_BYTES, VECTORS, head_of, make_super, torn
+from tests.formats.btrfs.images import STATES, SUPER_BYTES, VECTORS, head_of, make_super, torn
 from zoned_tools.device.image import open_image
 from zoned_tools.formats.btrfs.survey import survey_device
 
 if TYPE_CHECKING:
     from tests.programs import Program
 
-STATES: dict[str, Any] = json.loads((VECTORS / "block-groups.json").read_text())
 TWO = ["g18-raid1-two-healthy", "g20-raid0-two-healthy"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tests.formats.btrfs.images import MIB, VECTORS, change_zones, manage
+from tests.formats.btrfs.images import MIB, STATES, change_zones, manage
 from tests.formats.btrfs.nodes import own_devices
 from tests.formats.btrfs.trees import content_sha256, our_content
 from zoned_tools.device import dump
@@ -22,7 +21,6 @@ from zoned_tools.device.zones import ACTIVE_CONDITIONS, condition_name
 if TYPE_CHECKING:
     from tests.programs import Program
 
-STATES: dict[str, Any] = json.loads((VECTORS / "block-groups.json").read_text())
 ZONE = 4 * MIB
 OPEN = {"implicit-open", "explicit-open", "closed"}
 
