@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from zoned_tools.errors import ZonedError
-    from zoned_tools.report.documents.envelope import ErrorRow
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,7 +32,7 @@ class _Document:
     def __init__(self, *, wanted: bool) -> None:
         self.wanted = wanted
         self.schema = ""
-        self.errors: list[ErrorRow] = []
+        self.errors: list[ZonedError] = []
         self._begun = False
         self._ended = False
 
@@ -55,12 +54,13 @@ class _Document:
         """Write the envelope; all of the document when there is no result."""
         if self._ended or not (self.wanted or self._begun):
             return
+        from zoned_tools.report.documents.envelope import error_row
         from zoned_tools.report.stream import encode, members, write_text
 
         self._ended = True
         if not self._begun:
             write_text(members({"schema": _full_name(self.schema)}))
-        write_text([f',\n "exit_status": {status},\n "errors": {encode(self.errors)}}}\n'])
+        write_text([f',\n "exit_status": {status},\n "errors": {encode([*map(error_row, self.errors)])}}}\n'])
         sys.stdout.flush()
 
 
@@ -99,9 +99,7 @@ def expect(schema: str) -> None:
 
 def record_error(error: ZonedError) -> None:
     """Keep an error for the envelope; the caller tells people."""
-    from zoned_tools.report.documents.envelope import error_row
-
-    _document.errors.append(error_row(error))
+    _document.errors.append(error)
 
 
 def print_json(fields: Mapping[str, object]) -> None:

@@ -42,6 +42,10 @@ LayoutName: TypeAlias = Annotated[
     typer.Option("--layout", metavar="NAME", help="Take the layout for NAME instead of probing.", show_default=False),
 ]
 All: TypeAlias = Annotated[bool, typer.Option("--all", help="Print every finding, not the first of each kind.")]
+ReadOffset: TypeAlias = Annotated[str, typer.Option("--offset", metavar="BYTES", help="Where to begin.")]
+ReadLength: TypeAlias = Annotated[
+    str | None, typer.Option("--length", metavar="BYTES", help="How much to read.", show_default=False)
+]
 AllFindings: TypeAlias = Annotated[
     bool, typer.Option("--all", "-v", help="Print every finding, not the first of each kind.")
 ]

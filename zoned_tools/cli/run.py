@@ -136,7 +136,7 @@ def _warnings_as_lines(program: str) -> Iterator[None]:
 
 def _failed(program: str, error: Exception) -> int:
     """Say what went wrong that is no :class:`ZonedError`."""
-    if type(error).__name__ == "NoArgsIsHelpError" and not documents.is_wanted():
+    if _is_help(error) and not documents.is_wanted():
         print(cast("_Formatted", error).format_message())  # a group by itself: its help, as it is
         return int(FsckStatus.USAGE)
     text = _usage_text(error)
@@ -170,6 +170,11 @@ def _is_bug(error: Exception) -> bool:
     return not isinstance(error, OSError | MemoryError | RecursionError) and _usage_text(error) is None
 
 
+def _is_help(error: Exception) -> bool:
+    """Whether a group was called by itself: click's message is its whole help."""
+    return type(error).__name__ == "NoArgsIsHelpError"  # private to typer
+
+
 def _usage_text(error: Exception) -> str | None:
     """What typer says about a command line; the clones read theirs without it, and start without it."""
     if "typer" not in sys.modules:
@@ -178,7 +183,7 @@ def _usage_text(error: Exception) -> str | None:
 
     if not isinstance(error, typer.TyperException):
         return None
-    if type(error).__name__ == "NoArgsIsHelpError":
+    if _is_help(error):
         return "no command is named"
     text = " ".join(cast("_Formatted", error).format_message().split())
     return _NUMBERS.sub("is not a number", text)

@@ -26,7 +26,7 @@ from zoned_tools.formats.btrfs.names import (
 )
 from zoned_tools.formats.btrfs.open import Mode
 from zoned_tools.report.documents.btrfs import BTRFS_LIST, btrfs_entry, shown_path
-from zoned_tools.report.stream import array, encode
+from zoned_tools.report.stream import elements, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -265,7 +265,7 @@ def _zone_totals(device: DeviceRow) -> str:
 def list_document(tree: FileTree, found: Iterable[Found], unread: list[str]) -> dict[str, object]:
     """The fields of a ``zoned.btrfs.ls/1`` document, entries as JSON text; ``unread`` gets what could not be read."""
     facts = {"schema": BTRFS_LIST, "fsid": str(tree.block.fsid), "generation": tree.block.generation}
-    return {**facts, "entries": array(encode(btrfs_entry(one)) for one in _noting(found, unread))}
+    return {**facts, "entries": elements(encode(btrfs_entry(one)) for one in _noting(found, unread))}
 
 
 def file_lines(found: Iterable[Found], unread: list[str], *, details: bool) -> Iterator[str]:

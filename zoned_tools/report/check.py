@@ -10,7 +10,7 @@ from zoned_tools.formats.shared.columns import json_rows
 from zoned_tools.report.documents.envelope import error_row
 from zoned_tools.report.documents.targets import CHECK, CHECK_LINE
 from zoned_tools.report.plans import step_lines
-from zoned_tools.report.stream import array, elements, encode
+from zoned_tools.report.stream import elements, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -162,7 +162,7 @@ def _row(outcome: Outcome) -> Iterator[str]:
     yield encode(head)[:-1]
     if outcome.plan is not None:
         yield ', "actions": '
-        yield from array(_action_blocks(outcome.plan))
+        yield from elements(_action_blocks(outcome.plan))
         if not outcome.changed:
             yield ', "plan": ' + encode(list(step_lines(outcome.plan.plan, outcome.devices)))
     if outcome.rehearsal is not None:
@@ -171,11 +171,11 @@ def _row(outcome: Outcome) -> Iterator[str]:
         yield ', "undo": ' + encode(outcome.carried.undo_path or None)
     if outcome.repaired is not None:
         yield ', "repaired": '
-        yield from array(outcome.repaired.json_blocks())
+        yield from elements(outcome.repaired.json_blocks())
     if outcome.differences is not None:
         yield ', "diff_sets": ' + encode([row._asdict() for row in outcome.differences])
     yield ', "findings": '
-    yield from array(evidence.findings.json_blocks())
+    yield from elements(evidence.findings.json_blocks())
     yield "}"
 
 

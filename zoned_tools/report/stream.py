@@ -70,7 +70,7 @@ def members(fields: Mapping[str, object | Iterator[str]]) -> Iterator[str]:
 
 
 def elements(rows: Iterable[str | Iterator[str]]) -> Iterator[str]:
-    """The pieces of a JSON array whose elements are text, or come in pieces themselves.
+    """The pieces of a JSON array whose elements are text (one, or several joined by commas), or come in pieces.
 
     An error between two elements ends the array, which is well formed then, and goes on to the caller.
     """
@@ -85,8 +85,3 @@ def elements(rows: Iterable[str | Iterator[str]]) -> Iterator[str]:
         yield "]"
         raise
     yield "]"
-
-
-def array(blocks: Iterable[str]) -> Iterator[str]:
-    """The pieces of a JSON array of objects that come as blocks, joined by commas inside."""
-    return elements(blocks)

@@ -11,7 +11,19 @@ import typer
 
 from zoned_tools.cli.documents import expect, print_json, prints
 from zoned_tools.cli.lazy import new_app
-from zoned_tools.cli.options import DevicePath, DevicePaths, DryRun, Json, Mapfiles, NoUndo, Settings, Start, Undo
+from zoned_tools.cli.options import (
+    DevicePath,
+    DevicePaths,
+    DryRun,
+    Json,
+    Mapfiles,
+    NoUndo,
+    ReadLength,
+    ReadOffset,
+    Settings,
+    Start,
+    Undo,
+)
 from zoned_tools.cli.settings import split_settings, takes_settings
 from zoned_tools.errors import FsckStatus, MetadataError, UsageError
 from zoned_tools.formats.shared.settings import Journey
@@ -205,10 +217,8 @@ def list_files(
 def print_content(
     path: FilePath,
     devices: DevicePaths,
-    offset: Annotated[str, typer.Option("--offset", metavar="BYTES", help="Where to begin.")] = "0",
-    length: Annotated[
-        str | None, typer.Option("--length", metavar="BYTES", help="How much to read.", show_default=False)
-    ] = None,
+    offset: ReadOffset = "0",
+    length: ReadLength = None,
     skip_errors: Annotated[
         bool, typer.Option("--skip-errors", help="Write zeroes for what cannot be read; status 4 then.")
     ] = False,

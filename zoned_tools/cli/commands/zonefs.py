@@ -11,7 +11,19 @@ import typer
 
 from zoned_tools.cli.documents import expect, print_json, prints
 from zoned_tools.cli.lazy import new_app
-from zoned_tools.cli.options import DevicePath, DryRun, Json, Mapfiles, NoUndo, Quiet, Settings, Start, Undo
+from zoned_tools.cli.options import (
+    DevicePath,
+    DryRun,
+    Json,
+    Mapfiles,
+    NoUndo,
+    Quiet,
+    ReadLength,
+    ReadOffset,
+    Settings,
+    Start,
+    Undo,
+)
 from zoned_tools.cli.output import progress_bar
 from zoned_tools.cli.settings import takes_settings
 from zoned_tools.errors import DeviceError, FsckStatus, UsageError
@@ -134,10 +146,8 @@ def print_content(
     device: DevicePath,
     path: FilePath,
     raw: Annotated[bool, typer.Option("--raw", help="Read up to the capacity, and read-only zones too.")] = False,
-    offset: Annotated[str, typer.Option("--offset", metavar="BYTES", help="Where to begin.")] = "0",
-    length: Annotated[
-        str | None, typer.Option("--length", metavar="BYTES", help="How much to read.", show_default=False)
-    ] = None,
+    offset: ReadOffset = "0",
+    length: ReadLength = None,
     skip_errors: Annotated[
         bool, typer.Option("--skip-errors", help="Write zeroes for sectors that cannot be read; status 4 then.")
     ] = False,

@@ -41,17 +41,11 @@ class ErrorDocument(TypedDict):
 
 
 def error_row(error: ZonedError) -> ErrorRow:
-    """An error of the project's own."""
-    errno = error.errno if isinstance(error, DeviceError) else 0
-    return plain_error(error.error_id, error.message, error.device, error.hint, errno)
-
-
-def plain_error(name: str, message: str, device: str = "", hint: str = "", errno: int = 0) -> ErrorRow:
-    """An error of somebody else's, of the kind ``name``."""
+    """What programs read of an error."""
     return {
-        "id": name,
-        "message": message,
-        "device": device or None,
-        "hint": hint or None,
-        "errno": errno or None,
+        "id": error.error_id,
+        "message": error.message,
+        "device": error.device or None,
+        "hint": error.hint or None,
+        "errno": (error.errno or None) if isinstance(error, DeviceError) else None,
     }

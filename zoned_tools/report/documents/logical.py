@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypedDict, cast
 from zoned_tools.engine.raw_copies import ZoneSource, zone_table_of
 from zoned_tools.report.documents import is_a_file, layout_adds_keys
 from zoned_tools.report.documents.targets import FindingRow, TargetFacts, finding_row, target_facts
-from zoned_tools.report.stream import array, encode
+from zoned_tools.report.stream import elements, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -276,7 +276,7 @@ MAP: Final = "zoned.map/1"
 def map_document(target: Target, runs: Iterable[MappedRun]) -> dict[str, object]:
     """The fields of a ``zoned.map/1`` document; a fragmented drive has millions of extents, which are JSON text."""
     facts = {"schema": MAP, "zone_table": zone_table_of(target)}
-    return {**facts, "extents": array(encode(map_row(run)) for run in runs)}
+    return {**facts, "extents": elements(encode(map_row(run)) for run in runs)}
 
 
 def zone_owners_document(target: Target, rows: Sequence[Mapping[str, object]]) -> ZoneOwnersDocument:
